@@ -1,0 +1,48 @@
+# Everything a developer does, by name. `make` alone lists the targets.
+export PYTHONSAFEPATH := 1
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint typecheck check bench lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+setup: $(STAMP)  ## create .venv with everything in it
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+demo: setup  ## dissect the built-in classifier; ends with the path of the report
+	$(BIN)/microtome audit builtin:scenes-cnn scenes:2000 --layers 'block*' --out runs/demo
+
+test: setup  ## run the tests
+	$(BIN)/pytest
+
+lint: setup  ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: setup  ## strict mypy over the packages
+	mkdir -p build/ns && ln -sfn ../.. build/ns/microtome
+	cd build/ns && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+
+check: lint typecheck test  ## what continuous integration runs
+
+bench: setup  ## measure speed and memory; writes build/bench/*.json
+	$(BIN)/python -m benchmarks
+
+lock:  ## resolve requirements.lock anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --group dev --extra timm pyproject.toml \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+clean:  ## remove what was built, and keep runs/
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
