@@ -1,0 +1,109 @@
+"""The Zarr arrays of a run: created at full length up front, written one whole shard at a time.
+
+One shard is one file of each array: `arrays.zarr/NAME/c/SHARD/0/...`. Floats are filled with NaN, so that a hole is
+never mistaken for silence. Codec and chunks are measured choices (docs/performance.md): zstd level 1 without a
+shuffle filter, chunks of 32 samples by 16 channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from microtome.storage.errors import RunDamagedError
+from microtome.storage.shards import CHUNK_CHANNELS, ShardPlan
+
+LABELS = "labels"
+IMAGE_LABELS = "image_labels"
+ACTIVATIONS, PEAKS, PEAK_AT, MEANS = "activations", "peaks", "peak_at", "means"
+
+ArrayND = NDArray[np.generic]
+
+
+def layer_array(folder: str, name: str) -> str:
+    """Path of a layer's array inside arrays.zarr."""
+    return f"layers/{folder}/{name}"
+
+
+class RunArrays:
+    """The arrays below `RUN/arrays.zarr`. Safe to use from several threads, one writer a shard."""
+
+    def __init__(self, root: Path, plan: ShardPlan) -> None:
+        self._root = root / "arrays.zarr"
+        self._plan = plan
+        self._open: dict[str, zarr.Array] = {}
+
+    def create(self, name: str, item_shape: tuple[int, ...], dtype: str, *, channels: bool = False) -> None:
+        """Create array `name` of shape (N, *item_shape) unless it is there already with that shape and dtype.
+
+        channels: the first item axis is split into chunks of 16, so that one unit reads without all others.
+        """
+        shape = (self._plan.samples, *item_shape)
+        if 0 in shape:
+            return
+        path = self._root / name
+        if (path / "zarr.json").exists():
+            existing = self._array(name)
+            if existing.shape == shape and existing.dtype == np.dtype(dtype):
+                return
+            raise RunDamagedError(
+                f"{path} has shape {existing.shape} {existing.dtype}, expected {shape} {dtype}"
+            )
+        chunk_item = (min(CHUNK_CHANNELS, item_shape[0]), *item_shape[1:]) if channels else item_shape
+        shard_item = tuple(-(-n // c) * c for n, c in zip(item_shape, chunk_item, strict=True))
+        zarr.create_array(
+            store=str(path),
+            shape=shape,
+            chunks=(self._plan.chunk, *chunk_item),
+            shards=(self._plan.shard, *shard_item),
+            dtype=dtype,
+            compressors=ZstdCodec(level=1),
+            fill_value=float("nan") if np.dtype(dtype).kind == "f" else 0,
+        )
+
+    def write_shard(self, name: str, shard: int, values: ArrayND) -> list[Path]:
+        """Write all samples of `shard` into array `name`; returns the file that now holds them (none if empty)."""
+        if values.size == 0:
+            return []
+        rows = self._plan.range(shard)
+        self._array(name)[rows.start : rows.stop] = values
+        path = self._root / name / "c" / str(shard)
+        for _ in range(values.ndim - 1):
+            path = path / "0"
+        return [path] if path.exists() else []
+
+    def read_shard(self, name: str, shard: int) -> ArrayND:
+        """All samples of `shard` from array `name`."""
+        rows = self._plan.range(shard)
+        return self.read(name, rows.start, rows.stop)
+
+    def read(self, name: str, start: int, stop: int) -> ArrayND:
+        """Samples start ... stop - 1 of array `name`."""
+        return np.asarray(self._array(name)[start:stop])
+
+    def exists(self, name: str) -> bool:
+        """Whether array `name` was created (arrays with an empty axis are not)."""
+        return (self._root / name / "zarr.json").exists()
+
+    def describe(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every array, by path."""
+        found = sorted(self._root.rglob("zarr.json"))
+        names = [path.parent.relative_to(self._root).as_posix() for path in found]
+        return {name: self._array(name).shape for name in names}
+
+    def _array(self, name: str) -> zarr.Array:
+        array = self._open.get(name)
+        if array is None:
+            try:
+                array = zarr.open_array(store=str(self._root / name), mode="r+")
+            except (OSError, ValueError, KeyError) as error:
+                raise RunDamagedError(
+                    f"{self._root / name} cannot be opened as a Zarr array ({error})"
+                ) from error
+            self._open[name] = array
+        return array

@@ -1,0 +1,91 @@
+"""The shape of run.json: what a run says of itself. Schema version 1.
+
+Keys may be added; a key that is there keeps its meaning. `SCHEMA_VERSION` grows when that cannot hold, and a run
+of another version is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+SCHEMA_VERSION = 1
+STAGES = ("index", "capture", "thresholds", "tally", "patches", "report")
+
+
+class PreprocessInfo(TypedDict):
+    """Shorter side resized to `resize` (None: just covering `size`), centre crop of `size` (H, W), (x - mean) / std."""
+
+    size: list[int]
+    resize: int | None
+    mean: list[float]
+    std: list[float]
+    interpolation: str
+
+
+class ModelInfo(TypedDict):
+    """The model: what the user wrote, what was loaded, and a hash of both."""
+
+    spec: str
+    fingerprint: str
+    trained: bool
+    weights: str
+    class_names: list[str]
+    parameters: int
+    preprocess: PreprocessInfo
+
+
+class DataInfo(TypedDict):
+    """The dataset; `samples` counts those of this run (after --limit), `unreadable` those that were skipped."""
+
+    spec: str
+    fingerprint: str
+    samples: int
+    plane_names: list[str]
+    image_label_slots: int
+    splits: list[str]
+    categories: list[str]
+    class_names: list[str]
+    unreadable: int
+    unknown_ids: dict[str, dict[str, int]]
+
+
+class LayerEntry(TypedDict):
+    """One dissected layer. An activation is its stored float16 times `scale`, a power of two."""
+
+    name: str
+    folder: str
+    kind: str
+    units: int
+    grid: list[int]
+    scale: float
+    receptive_field: dict[str, Any]
+
+
+class ShardInfo(TypedDict):
+    """Samples in a shard, samples in a chunk, number of shards."""
+
+    samples: int
+    chunk: int
+    count: int
+
+
+class StageInfo(TypedDict):
+    """`state` is pending, running or done; `seconds` is the time spent so far."""
+
+    state: str
+    seconds: float
+
+
+class RunInfo(TypedDict):
+    """All of run.json."""
+
+    schema_version: int
+    microtome: str
+    config: dict[str, Any]
+    model: ModelInfo
+    data: DataInfo
+    layers: list[LayerEntry]
+    label_size: list[int]
+    shards: ShardInfo
+    stages: dict[str, StageInfo]
+    versions: dict[str, str]
