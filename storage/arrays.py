@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
@@ -23,6 +24,7 @@ IMAGE_LABELS = "image_labels"
 ACTIVATIONS, PEAKS, PEAK_AT, MEANS = "activations", "peaks", "peak_at", "means"
 
 ArrayND = NDArray[np.generic]
+ZarrArray: TypeAlias = "zarr.Array[Any]"
 
 
 def layer_array(folder: str, name: str) -> str:
@@ -36,7 +38,7 @@ class RunArrays:
     def __init__(self, root: Path, plan: ShardPlan) -> None:
         self._root = root / "arrays.zarr"
         self._plan = plan
-        self._open: dict[str, zarr.Array] = {}
+        self._open: dict[str, ZarrArray] = {}
 
     def create(self, name: str, item_shape: tuple[int, ...], dtype: str, *, channels: bool = False) -> None:
         """Create array `name` of shape (N, *item_shape) unless it is there already with that shape and dtype.
@@ -51,9 +53,7 @@ class RunArrays:
             existing = self._array(name)
             if existing.shape == shape and existing.dtype == np.dtype(dtype):
                 return
-            raise RunDamagedError(
-                f"{path} has shape {existing.shape} {existing.dtype}, expected {shape} {dtype}"
-            )
+            raise RunDamagedError(f"{path} has shape {existing.shape} {existing.dtype}, expected {shape} {dtype}")
         chunk_item = (min(CHUNK_CHANNELS, item_shape[0]), *item_shape[1:]) if channels else item_shape
         shard_item = tuple(-(-n // c) * c for n, c in zip(item_shape, chunk_item, strict=True))
         zarr.create_array(
@@ -70,7 +70,7 @@ class RunArrays:
         """Write all samples of `shard` into array `name`; returns the file that now holds them (none if empty)."""
         if values.size == 0:
             return []
-        rows = self._plan.range(shard)
+        rows = self._plan.samples_of(shard)
         self._array(name)[rows.start : rows.stop] = values
         path = self._root / name / "c" / str(shard)
         for _ in range(values.ndim - 1):
@@ -79,7 +79,7 @@ class RunArrays:
 
     def read_shard(self, name: str, shard: int) -> ArrayND:
         """All samples of `shard` from array `name`."""
-        rows = self._plan.range(shard)
+        rows = self._plan.samples_of(shard)
         return self.read(name, rows.start, rows.stop)
 
     def read(self, name: str, start: int, stop: int) -> ArrayND:
@@ -96,14 +96,12 @@ class RunArrays:
         names = [path.parent.relative_to(self._root).as_posix() for path in found]
         return {name: self._array(name).shape for name in names}
 
-    def _array(self, name: str) -> zarr.Array:
+    def _array(self, name: str) -> ZarrArray:
         array = self._open.get(name)
         if array is None:
             try:
                 array = zarr.open_array(store=str(self._root / name), mode="r+")
             except (OSError, ValueError, KeyError) as error:
-                raise RunDamagedError(
-                    f"{self._root / name} cannot be opened as a Zarr array ({error})"
-                ) from error
+                raise RunDamagedError(f"{self._root / name} cannot be opened as a Zarr array ({error})") from error
             self._open[name] = array
         return array

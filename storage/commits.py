@@ -61,9 +61,7 @@ class StageCommits:
             packed = self._state_path(shard).read_bytes()
             size, crc = read_json(self._record_path(shard))["state"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunDamagedError(
-                f"stage {self.stage}, shard {shard}: no readable state ({error})"
-            ) from error
+            raise RunDamagedError(f"stage {self.stage}, shard {shard}: no readable state ({error})") from error
         if (len(packed), zlib.crc32(packed)) != (size, crc):
             raise RunDamagedError(
                 f"{self._state_path(shard)} is altered (its checksum is not that of its commit); "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -120,7 +119,9 @@ class Run:
         """Activation maps of samples start ... stop - 1: (n, C, h, w) float32, true values."""
         entry = self.layer(layer)
         stored = self.arrays.read(layer_array(entry["folder"], ACTIVATIONS), start, stop)
-        return stored.astype(np.float32) * np.float32(entry["scale"])
+        maps: NDArray[np.float32] = stored.astype(np.float32)
+        maps *= np.float32(entry["scale"])
+        return maps
 
     # Tables
 
@@ -147,12 +148,3 @@ class Run:
 
     def _layer_path(self, layer: str) -> Path:
         return self.path / "layers" / self.layer(layer)["folder"]
-
-
-def read_samples_of(table: pd.DataFrame) -> Mapping[int, tuple[int, int]]:
-    """Height and width of every readable sample, by index."""
-    ok = table[table["status"] == "ok"]
-    return {
-        int(index): (int(height), int(width))
-        for index, height, width in zip(ok["index"], ok["height"], ok["width"], strict=True)
-    }

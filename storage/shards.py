@@ -35,14 +35,14 @@ class ShardPlan:
         """Number of shards."""
         return -(-self.samples // self.shard)
 
-    def range(self, index: int) -> range:
+    def samples_of(self, index: int) -> range:
         """The samples of shard `index`."""
         if not 0 <= index < self.count:
             raise IndexError(f"shard {index} of {self.count}")
         return range(index * self.shard, min((index + 1) * self.shard, self.samples))
 
     def __iter__(self) -> Iterator[range]:
-        return (self.range(index) for index in range(self.count))
+        return (self.samples_of(index) for index in range(self.count))
 
 
 def plan_shards(samples: int, bytes_per_sample: int, shard_samples: int | None = None) -> ShardPlan:

@@ -27,6 +27,4 @@ def read_table(path: Path) -> pd.DataFrame:
             f"{path} is missing; the audit that makes it has not finished: run `microtome audit --resume RUN`"
         ) from error
     except (OSError, ValueError) as error:
-        raise RunDamagedError(
-            f"{path} cannot be read as Parquet ({error}); resume or repeat the audit"
-        ) from error
+        raise RunDamagedError(f"{path} cannot be read as Parquet ({error}); resume or repeat the audit") from error
