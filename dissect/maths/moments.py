@@ -160,9 +160,7 @@ def _observe(
     raw: NDArray[np.uint16],
     plane: int,
     coarse: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16]],
-    whole: tuple[
-        NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
-    ],
+    whole: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     others: tuple[NDArray[np.float64], NDArray[np.uint16], NDArray[np.uint16]],
     maps: tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]],
 ) -> None:
@@ -193,9 +191,7 @@ def _describe_plane(
     nans: int,
     sample: int,
     unit: int,
-    whole: tuple[
-        NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
-    ],
+    whole: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     others: tuple[NDArray[np.float64], NDArray[np.uint16], NDArray[np.uint16]],
     maps: tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]],
 ) -> None:

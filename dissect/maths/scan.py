@@ -93,9 +93,7 @@ def add_high_bytes(raw: NDArray[np.uint16], start: int, stop: int, local: NDArra
 
 
 @kernel
-def add_high_bytes_without_nan(
-    raw: NDArray[np.uint16], start: int, stop: int, local: NDArray[np.uint32]
-) -> None:
+def add_high_bytes_without_nan(raw: NDArray[np.uint16], start: int, stop: int, local: NDArray[np.uint32]) -> None:
     """As `add_high_bytes`, leaving out NaN."""
     for i in range(start, stop):
         if (raw[i] & 0x7FFF) <= 0x7C00:

@@ -244,9 +244,7 @@ def _complete(coarse: CoarseHistogram, fine: FineHistogram, unit: int, prefix: i
     return counts
 
 
-def _states(
-    coarse: CoarseHistogram, pattern: NDArray[np.uint16]
-) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
+def _states(coarse: CoarseHistogram, pattern: NDArray[np.uint16]) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
     dead = (coarse.positions == 0) | (coarse.highest == float16.ZERO)
     constant = coarse.lowest == coarse.highest
     saturated = (pattern == coarse.highest[:, None]) & ~(dead | constant)[:, None]
