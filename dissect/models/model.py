@@ -1,0 +1,71 @@
+"""A loaded model: the module to run, how to feed it, and a fingerprint that tells it from any other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from microtome.dissect.models.preprocess import Preprocess
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A vision network ready to be dissected.
+
+    spec: as the user gave it; module: in eval mode, without compile or parallel wrappers; class_names: one a logit,
+    or empty; trained: False for random weights; weights: where they come from, in words; fingerprint: hexadecimal
+    sha256 (see `fingerprint`), empty when loaded for inspection only.
+    """
+
+    spec: str
+    module: nn.Module
+    preprocess: Preprocess
+    class_names: tuple[str, ...] = ()
+    trained: bool = True
+    weights: str = ""
+    fingerprint: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def placeholder(self) -> Tensor:
+        """The tensor whose dtype and device inputs must have (empty)."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            if tensor.is_floating_point():
+                return torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        return torch.empty(0)
+
+    def noise(self, batch: int = 1, *, seed: int = 0) -> Tensor:
+        """A batch of normal noise with the model's input shape, dtype and device: (batch, 3, H, W)."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, 3, *self.preprocess.size, generator=generator).to(self.placeholder())
+
+
+def fingerprint(module: nn.Module, preprocess: Preprocess) -> str:
+    """sha256 over the repr of the architecture, the preprocessing, and all parameters and buffers (name, type, bytes).
+
+    Memory addresses inside the repr are left out, so that the same model has the same fingerprint in every process.
+    Reads each tensor once: about 0.1 s for 100 MB.
+    """
+    digest = hashlib.sha256()
+    digest.update(_ADDRESS.sub("", repr(module)).encode())
+    digest.update(json.dumps(preprocess.to_dict(), sort_keys=True).encode())
+    for name, tensor in _tensors(module):
+        digest.update(f"\0{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
