@@ -1,0 +1,33 @@
+"""Dissecting vision networks: models, units, statistics, the audit, queries and the command line.
+
+    from microtome.dissect import AuditConfig, open_run, run_audit
+
+Names are loaded on first use, so that `microtome --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from microtome.dissect.audit import AuditConfig, Outcome, rebuild_report, resume_audit, run_audit
+    from microtome.dissect.query import Dissection, open_run
+
+__all__ = ["AuditConfig", "Dissection", "Outcome", "open_run", "rebuild_report", "resume_audit", "run_audit"]
+
+_HOMES = {
+    "AuditConfig": "microtome.dissect.audit.config",
+    "Outcome": "microtome.dissect.audit.pipeline",
+    "run_audit": "microtome.dissect.audit.pipeline",
+    "resume_audit": "microtome.dissect.audit.pipeline",
+    "rebuild_report": "microtome.dissect.audit.stages.report",
+    "Dissection": "microtome.dissect.query.dissection",
+    "open_run": "microtome.dissect.query.dissection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

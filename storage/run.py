@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from microtome.storage.arrays import ACTIVATIONS, RunArrays, layer_array
 from microtome.storage.commits import StageCommits
 from microtome.storage.errors import RunDamagedError, UnknownNameError, UsageError
-from microtome.storage.files import read_json, remove_leftovers, write_json
+from microtome.storage.files import LEFTOVER_SUFFIX, read_json, remove_leftovers, write_json
 from microtome.storage.schema import SCHEMA_VERSION, LayerEntry, RunInfo, StageInfo
 from microtome.storage.shards import ShardPlan
 from microtome.storage.tables import read_table, write_table
@@ -46,6 +46,8 @@ class Run:
         """Start a run in `path`, which must be absent, empty or hold nothing but an earlier failed start."""
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; --out needs a folder that is new or empty")
+        for leftover in path.glob(f".run.json.*{LEFTOVER_SUFFIX}"):
+            leftover.unlink()
         if path.exists() and any(path.iterdir()):
             raise UsageError(f"{path} is not empty and holds no run; choose another --out")
         run = cls(path, info)
@@ -119,9 +121,8 @@ class Run:
         """Activation maps of samples start ... stop - 1: (n, C, h, w) float32, true values."""
         entry = self.layer(layer)
         stored = self.arrays.read(layer_array(entry["folder"], ACTIVATIONS), start, stop)
-        maps: NDArray[np.float32] = stored.astype(np.float32)
-        maps *= np.float32(entry["scale"])
-        return maps
+        maps = np.asarray(stored, dtype=np.float32)
+        return maps * np.float32(entry["scale"])
 
     # Tables
 

@@ -1,0 +1,165 @@
+"""What the user asks of an audit, from the command line, a TOML file or Python: one frozen record, defaults once."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from microtome.storage.errors import UnknownNameError, UsageError
+
+IOU_CONVENTIONS = ("image", "mask", "all")
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+
+# How the work is done, not what comes out: a run may be resumed with other values of these.
+EXECUTION = ("out", "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """One audit. Everything but `out` and `workers` decides what the numbers are and is fixed for the run's life.
+
+    model, dataset: specs (DESIGN: model spec, dataset spec); layers: names and globs.
+    size, resize, mean, std, interpolation: preprocessing in place of the model's own, None = the model's.
+    tau: fractions of all positions that exceed a unit's threshold; the first one labels.
+    iou: "image", "mask" or "all"; min_iou: a unit whose best IoU exceeds it is a detector; top: patches a unit.
+    label_size: (H, W) of the label grid, None = half the model's input; limit: only the first samples.
+    batch: images a forward pass; torch_threads: intra-op threads of one forward pass, None = cores / lanes.
+    workers: shards at work at once, None = number of cores.
+    """
+
+    model: str
+    dataset: str
+    layers: tuple[str, ...]
+    out: Path
+    weights: Path | None = None
+    size: int | None = None
+    resize: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str | None = None
+    tau: tuple[float, ...] = (0.005,)
+    iou: str = "image"
+    min_iou: float = 0.04
+    top: int = 12
+    label_size: tuple[int, int] | None = None
+    limit: int | None = None
+    batch: int = 32
+    shard_samples: int | None = None
+    device: str = "auto"
+    torch_threads: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the numbers, as JSON values."""
+        values = {name: _jsonable(value) for name, value in asdict(self).items() if name not in EXECUTION}
+        values["model"] = absolute_spec(self.model)
+        values["dataset"] = absolute_spec(self.dataset)
+        values["weights"] = str(self.weights.resolve()) if self.weights else None
+        return values
+
+
+def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfig:
+    """Build a config from loose values (TOML, run.json); `source` is named in errors.
+
+    Raises UnknownNameError for a key that is no setting, UsageError for one that is missing or of the wrong kind.
+    """
+    names = [field.name for field in fields(AuditConfig)]
+    for key in values:
+        if key.replace("-", "_") not in names:
+            raise UnknownNameError(f"setting (in {source})", key, names)
+    given = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
+    missing = [name for name in ("model", "dataset", "layers", "out") if name not in given]
+    if missing:
+        raise UsageError(f"{source} lacks {', '.join(missing)}; an audit needs model, dataset, layers and out")
+    for name in ("layers", "tau", "mean", "std"):
+        if name in given and not isinstance(given[name], tuple):
+            given[name] = tuple(given[name]) if isinstance(given[name], list) else (given[name],)
+    for name in ("out", "weights"):
+        if name in given:
+            given[name] = Path(given[name]).expanduser()
+    if "label_size" in given:
+        size = given["label_size"]
+        given["label_size"] = (size, size) if isinstance(size, int) else tuple(size)
+    return AuditConfig(**given)
+
+
+def config_from_toml(path: Path) -> AuditConfig:
+    """Read `audit FILE.toml`: the settings of AuditConfig at top level; relative paths are the shell's."""
+    return config_from_mapping(toml_values(path), source=str(path))
+
+
+def toml_values(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file as they stand there. Raises UsageError where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+
+
+def config_of_run(identity: Mapping[str, Any], *, out: Path, workers: int | None) -> AuditConfig:
+    """The config that a run was started with, from its run.json."""
+    return config_from_mapping({**identity, "out": str(out), "workers": workers}, source=str(out / "run.json"))
+
+
+def with_changes(config: AuditConfig, **changes: Any) -> AuditConfig:
+    """A copy with some settings replaced and checked again."""
+    return replace(config, **changes)
+
+
+def absolute_spec(spec: str) -> str:
+    """`folder:photos` or `nets/mine.py:factory` with the path made absolute, where that path exists; else as given."""
+    head, colon, tail = spec.partition(":")
+    if colon and head.endswith(".py") and Path(head).expanduser().exists():
+        return f"{Path(head).expanduser().resolve()}:{tail}"
+    if colon and tail and Path(tail).expanduser().exists():
+        return f"{head}:{Path(tail).expanduser().resolve()}"
+    return spec
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _check(config: AuditConfig) -> None:
+    """Raise UsageError for the first setting that makes no sense."""
+    numbers = (int, float)
+    if not config.layers or not all(isinstance(glob, str) and glob for glob in config.layers):
+        raise UsageError("no layers given; name some with --layers (microtome inspect MODEL lists them)")
+    if not config.tau or not all(isinstance(tau, numbers) and 0 < tau < 1 for tau in config.tau):
+        raise UsageError(f"--tau {list(config.tau)}: each is a fraction between 0 and 1, such as 0.005")
+    if len(set(config.tau)) < len(config.tau):
+        raise UsageError(f"--tau {list(config.tau)}: each fraction once")
+    if config.iou not in IOU_CONVENTIONS:
+        raise UnknownNameError("IoU convention", config.iou, IOU_CONVENTIONS)
+    if config.interpolation is not None and config.interpolation not in INTERPOLATIONS:
+        raise UnknownNameError("interpolation", config.interpolation, INTERPOLATIONS)
+    if not isinstance(config.min_iou, numbers) or not 0 <= config.min_iou < 1:
+        raise UsageError(f"--min-iou {config.min_iou}: a number from 0 up to 1, such as 0.04")
+    for name in ("top", "limit", "batch", "shard_samples", "size", "resize", "torch_threads", "workers"):
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UsageError(f"--{name.replace('_', '-')} {value}: a whole number of at least 1")
+    for name in ("mean", "std"):
+        values = getattr(config, name)
+        if values is not None and (len(values) != 3 or not all(isinstance(value, numbers) for value in values)):
+            raise UsageError(f"--{name} {list(values)}: three numbers, for red, green and blue in [0, 1]")
+    if config.std is not None and min(config.std) <= 0:
+        raise UsageError(f"--std {list(config.std)}: each must be above 0")
+    if config.label_size is not None and (len(config.label_size) != 2 or min(config.label_size) < 1):
+        raise UsageError(f"--label-size {config.label_size}: one number or HEIGHTxWIDTH, at least 1")

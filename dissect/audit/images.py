@@ -1,0 +1,71 @@
+"""From the dataset to what the model takes: decoded, resized, cropped images with labels that agree to the pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.datasets.base import ImageDataset
+from microtome.datasets.geometry import CropGeometry
+from microtome.datasets.images import crop_labels, resize_crop
+from microtome.dissect.models import Preprocess
+from microtome.storage.errors import SampleError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample, ready for the model, or the reason why it is not.
+
+    image: (H, W, 3) uint8, the model's crop; planes: (P, LH, LW) uint16; image_labels: (Q,) uint16;
+    height, width: of the upright original in pixels; error: empty where all is well.
+    """
+
+    image: NDArray[np.uint8]
+    planes: NDArray[np.uint16]
+    image_labels: NDArray[np.uint16]
+    height: int
+    width: int
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the sample could be read."""
+        return not self.error
+
+
+def read_item(dataset: ImageDataset, index: int, preprocess: Preprocess, label_size: tuple[int, int]) -> Item:
+    """Read sample `index`, resized and cropped as the model wants it; what cannot be read gives an `error`."""
+    try:
+        sample = dataset.read(index)
+    except SampleError as error:
+        return _unreadable(error.reason)
+    height, width = sample.image.shape[:2]
+    geometry = CropGeometry.of(height, width, size=preprocess.size, resize=preprocess.resize)
+    return Item(
+        image=resize_crop(sample.image, geometry, preprocess.interpolation),
+        planes=crop_labels(sample.planes, geometry, label_size),
+        image_labels=sample.image_labels,
+        height=height,
+        width=width,
+    )
+
+
+def read_batch(
+    dataset: ImageDataset, indices: Sequence[int], preprocess: Preprocess, label_size: tuple[int, int]
+) -> list[Item]:
+    """`read_item` for each index."""
+    return [read_item(dataset, index, preprocess, label_size) for index in indices]
+
+
+def _unreadable(reason: str) -> Item:
+    return Item(
+        image=np.zeros((0, 0, 3), np.uint8),
+        planes=np.zeros((0, 0, 0), np.uint16),
+        image_labels=np.zeros(0, np.uint16),
+        height=0,
+        width=0,
+        error=reason,
+    )

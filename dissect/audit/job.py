@@ -1,0 +1,105 @@
+"""Everything that the stages of one audit share: the run, the model, the data, and how the work is divided."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from microtome.datasets.base import ImageDataset
+from microtome.dissect.audit.config import AuditConfig
+from microtome.dissect.models import Model
+from microtome.storage.commits import StageCommits
+from microtome.storage.run import Run
+from microtome.storage.schema import LayerEntry
+
+
+@dataclass(frozen=True)
+class Division:
+    """How this machine divides the work: shards at work at once in capture (`lanes`) and elsewhere (`workers`),
+    torch's threads within one forward pass."""
+
+    device: torch.device
+    workers: int
+    lanes: int
+    torch_threads: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One audit at work."""
+
+    config: AuditConfig
+    run: Run
+    model: Model
+    dataset: ImageDataset
+    division: Division
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def layers(self) -> list[LayerEntry]:
+        """The layers of the run, in the network's order."""
+        return self.run.info["layers"]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of the run."""
+        return self.run.plan.samples
+
+    @property
+    def taus(self) -> tuple[float, ...]:
+        """The fractions of the run; the first one labels."""
+        return self.config.tau
+
+    @property
+    def label_size(self) -> tuple[int, int]:
+        """(H, W) of the label grid."""
+        height, width = self.run.info["label_size"]
+        return height, width
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """Concept categories in order of first appearance; their positions are the category ids."""
+        return self.run.info["data"]["categories"]
+
+    @cached_property
+    def category_of(self) -> NDArray[np.int64]:
+        """(K + 1,) category id of each concept id; -1 for 0, which is no concept."""
+        ids = {name: position for position, name in enumerate(self.categories)}
+        return np.array([-1, *(ids[concept.category] for concept in self.dataset.concepts)], dtype=np.int64)
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """Names of the splits, in order of first appearance; [""] where the dataset has none."""
+        return self.run.info["data"]["splits"]
+
+    @cached_property
+    def split_of(self) -> NDArray[np.int8]:
+        """(N,) position in `splits` of each sample."""
+        ids = {name: position for position, name in enumerate(self.splits)}
+        return np.array([ids[self.dataset.entry(index).split] for index in range(self.samples)], dtype=np.int8)
+
+    def commits(self, stage: str) -> StageCommits:
+        """The commit records of `stage`, valid for this model, data and these settings only."""
+        return self.run.commits(stage, run_key(self.run))
+
+
+def run_key(run: Run) -> str:
+    """A hash of everything in run.json that the numbers depend on."""
+    info = run.info
+    parts = [
+        info["schema_version"],
+        info["config"],
+        info["model"]["fingerprint"],
+        info["data"]["fingerprint"],
+        info["layers"],
+        info["label_size"],
+        info["shards"],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

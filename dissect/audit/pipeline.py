@@ -1,0 +1,77 @@
+"""The audit: stages in order, each resumed where it stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from microtome.dissect.audit.config import AuditConfig
+from microtome.dissect.audit.job import Job
+from microtome.dissect.audit.prepare import prepare, reopen
+from microtome.dissect.audit.progress import duration, say
+from microtome.dissect.audit.stages.capture import run_capture
+from microtome.dissect.audit.stages.index import run_index
+from microtome.dissect.audit.stages.patches import run_patches
+from microtome.dissect.audit.stages.report import run_report
+from microtome.dissect.audit.stages.tally import run_tally
+from microtome.dissect.audit.stages.thresholds import run_thresholds
+from microtome.storage.run import Run
+
+STAGES: dict[str, Callable[[Job], None]] = {
+    "index": run_index,
+    "capture": run_capture,
+    "thresholds": run_thresholds,
+    "tally": run_tally,
+    "patches": run_patches,
+    "report": run_report,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an audit came to: the finished run, its first page, and how many samples could not be read."""
+
+    run: Run
+    index_page: Path
+    unreadable: int
+    seconds: float
+
+
+def run_audit(config: AuditConfig) -> Outcome:
+    """Audit a model, or finish the audit that `config.out` holds.
+
+    Raises MicrotomeError for anything the user can mend; a run on disk is never lost by it.
+    """
+    return finish(prepare(config))
+
+
+def resume_audit(path: Path, *, workers: int | None = None) -> Outcome:
+    """Finish the audit in `path` with the settings it was started with."""
+    return finish(reopen(path, workers=workers))
+
+
+def finish(job: Job) -> Outcome:
+    """Run every stage of `job` that is not done yet."""
+    started = time.monotonic()
+    cv2.setNumThreads(1)  # parallelism is across shards
+    for stage, run_stage in STAGES.items():
+        known = job.run.info["stages"].get(stage)
+        if known is not None and known["state"] == "done":
+            continue
+        job.run.set_stage(stage, "running", 0.0)
+        begun = time.monotonic()
+        try:
+            run_stage(job)
+        except BaseException:
+            job.run.set_stage(stage, "pending", time.monotonic() - begun)
+            raise
+        job.run.set_stage(stage, "done", time.monotonic() - begun)
+    seconds = time.monotonic() - started
+    unreadable = job.run.info["data"]["unreadable"]
+    say(f"audit of {job.samples:,} images took {duration(seconds)} ({os.fspath(job.run.path)})")
+    return Outcome(job.run, job.run.report_path / "index.html", unreadable, seconds)

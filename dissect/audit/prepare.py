@@ -1,0 +1,241 @@
+"""Before the first shard: open model and data, decide shards, scales and layers, and make or reopen the run."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from microtome.datasets.base import ImageDataset
+from microtome.datasets.specs import open_dataset
+from microtome.dissect.audit.config import AuditConfig, available_cores, config_of_run, with_changes
+from microtome.dissect.audit.forward import Forward
+from microtome.dissect.audit.images import read_batch
+from microtome.dissect.audit.job import Division, Job
+from microtome.dissect.audit.progress import say
+from microtome.dissect.models import (
+    LayerInfo,
+    Model,
+    PreprocessOverrides,
+    describe_layers,
+    load_model,
+    measure_receptive_fields,
+    resolve_layers,
+)
+from microtome.storage.errors import RunMismatchError, UsageError
+from microtome.storage.run import Run, folder_name
+from microtome.storage.schema import (
+    SCHEMA_VERSION,
+    STAGES,
+    DataInfo,
+    LayerEntry,
+    ModelInfo,
+    PreprocessInfo,
+    RunInfo,
+    ShardInfo,
+    StageInfo,
+)
+from microtome.storage.shards import plan_shards
+
+PILOT_IMAGES = 4
+LARGEST_PILOT_VALUE = 2.0**11  # leaves a factor 32 below float16's maximum for what the pilot did not see
+SMALLEST_PILOT_VALUE = 2.0**-6  # below, float16 would lose precision to subnormal numbers
+VERSIONED = ("torch", "torchvision", "numpy", "zarr", "dask", "pandas", "numba")
+
+
+def prepare(config: AuditConfig, *, existing: bool = True) -> Job:
+    """Open everything that `config` names and the run it belongs to, new or (where `existing`) resumed.
+
+    Raises UsageError for what cannot be opened, RunMismatchError naming what differs from the run on disk.
+    """
+    resumed = Run.open(config.out) if existing and Run.exists(config.out) else None
+    dataset = open_dataset(config.dataset)
+    samples = min(len(dataset), config.limit or len(dataset))
+    if samples < 1:
+        raise UsageError(f"{config.dataset} holds no images")
+    division = divide(config)
+    model = load_model(config.model, weights=config.weights, preprocess=_overrides(config))
+    config = with_changes(config, device=str(division.device), torch_threads=division.torch_threads)
+    if resumed is not None:
+        _refuse_mismatch(resumed, config, model, dataset, samples)
+        run = resumed
+    else:
+        run = Run.create(config.out, _plan(config, model, dataset, samples, division))
+    run.clean()
+    return Job(config=config, run=run, model=model, dataset=dataset, division=division)
+
+
+def reopen(path: Path, *, workers: int | None = None) -> Job:
+    """The job of the run in `path`, as it was started: what `--resume` continues."""
+    run = Run.open(path)
+    return prepare(config_of_run(run.info["config"], out=path, workers=workers))
+
+
+def divide(config: AuditConfig) -> Division:
+    """Divide this machine's cores. On the CPU two forward passes run side by side, each on half of the cores."""
+    device = _device(config.device)
+    cores = available_cores()
+    lanes = 2 if cores > 1 or device.type != "cpu" else 1
+    threads = config.torch_threads or max(1, cores // lanes if device.type == "cpu" else 1)
+    return Division(device=device, workers=config.workers or cores, lanes=lanes, torch_threads=threads)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: give auto, cpu or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch finds no CUDA device here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _overrides(config: AuditConfig) -> PreprocessOverrides:
+    return PreprocessOverrides(
+        size=(config.size, config.size) if config.size else None,
+        resize=config.resize,
+        mean=config.mean,
+        std=config.std,
+        interpolation=config.interpolation,
+    )
+
+
+# A new run
+
+
+def _plan(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, division: Division) -> RunInfo:
+    names = resolve_layers(model.module, config.layers)
+    infos = describe_layers(model, names)
+    for info in infos:
+        if not info.usable:
+            raise UsageError(f"layer {info.name} cannot be dissected: {info.note}")
+    scales = _pilot_scales(model, dataset, samples, names, division)
+    fields = measure_receptive_fields(model, names)
+    height, width = model.preprocess.size
+    shards = plan_shards(samples, max(info.bytes_per_image for info in infos), config.shard_samples)
+    splits = list(dict.fromkeys(dataset.entry(index).split for index in range(samples)))
+    return RunInfo(
+        schema_version=SCHEMA_VERSION,
+        microtome=version("microtome"),
+        config=config.identity(),
+        model=model_info(model),
+        data=DataInfo(
+            spec=config.dataset,
+            fingerprint=dataset.fingerprint(),
+            samples=samples,
+            plane_names=list(dataset.plane_names),
+            image_label_slots=dataset.image_label_slots,
+            splits=splits,
+            categories=list(dict.fromkeys(concept.category for concept in dataset.concepts)),
+            class_names=list(dataset.class_names),
+            unreadable=0,
+            unknown_ids={},
+        ),
+        layers=[_layer_entry(info, scales[info.name], fields[info.name].to_dict()) for info in infos],
+        label_size=list(config.label_size or (math.ceil(height / 2), math.ceil(width / 2))),
+        shards=ShardInfo(samples=shards.shard, chunk=shards.chunk, count=shards.count),
+        stages={stage: StageInfo(state="pending", seconds=0.0) for stage in STAGES},
+        versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+    )
+
+
+def model_info(model: Model) -> ModelInfo:
+    """What run.json says of a model."""
+    preprocess = asdict(model.preprocess)
+    return ModelInfo(
+        spec=model.spec,
+        fingerprint=model.fingerprint,
+        trained=model.trained,
+        weights=model.weights,
+        class_names=list(model.class_names),
+        parameters=sum(parameter.numel() for parameter in model.module.parameters()),
+        preprocess=PreprocessInfo(
+            size=list(preprocess["size"]),
+            resize=preprocess["resize"],
+            mean=list(preprocess["mean"]),
+            std=list(preprocess["std"]),
+            interpolation=preprocess["interpolation"],
+        ),
+    )
+
+
+def _layer_entry(info: LayerInfo, scale: float, receptive_field: dict[str, object]) -> LayerEntry:
+    return LayerEntry(
+        name=info.name,
+        folder=folder_name(info.name),
+        kind=info.kind,
+        units=info.units,
+        grid=list(info.grid),
+        scale=scale,
+        receptive_field=receptive_field,
+    )
+
+
+def _pilot_scales(
+    model: Model, dataset: ImageDataset, samples: int, names: list[str], division: Division
+) -> dict[str, float]:
+    """A power of two for each layer, so that the activations of a few real images suit float16's range."""
+    candidates = range(min(samples, 8 * PILOT_IMAGES))
+    images: list[np.ndarray] = []
+    for index in candidates:
+        images += [item.image for item in read_batch(dataset, [index], model.preprocess, (1, 1)) if item.ok]
+        if len(images) == PILOT_IMAGES:
+            break
+    if not images:
+        return dict.fromkeys(names, 1.0)
+    with Forward(model, names, division) as forward:
+        peaks = forward.largest_magnitudes(np.stack(images))
+    return {name: scale_for(peaks[name]) for name in names}
+
+
+def scale_for(magnitude: float) -> float:
+    """The power of two by which to divide activations of up to `magnitude` before they become float16."""
+    if magnitude > LARGEST_PILOT_VALUE:
+        return 2.0 ** math.ceil(math.log2(magnitude / LARGEST_PILOT_VALUE))
+    if 0 < magnitude < SMALLEST_PILOT_VALUE:
+        return 2.0 ** math.floor(math.log2(magnitude))
+    return 1.0
+
+
+# An existing run
+
+
+def _refuse_mismatch(run: Run, config: AuditConfig, model: Model, dataset: ImageDataset, samples: int) -> None:
+    """Raise RunMismatchError that names everything in which the request differs from the run."""
+    info = run.info
+    differences = []
+    if info["model"]["fingerprint"] != model.fingerprint:
+        differences.append(f"model or weights (the run has {info['model']['spec']}, {info['model']['weights']})")
+    if info["data"]["fingerprint"] != dataset.fingerprint():
+        differences.append(f"data (the run has {info['data']['spec']}; files were changed, added or removed)")
+    if info["data"]["samples"] != samples:
+        differences.append(f"number of samples (the run has {info['data']['samples']}, asked for {samples})")
+    made_with = info["config"]
+    for name, asked in config.identity().items():
+        same_thing = name in ("model", "dataset", "weights", "limit")  # told apart by fingerprint and count above
+        if not same_thing and made_with.get(name) != asked:
+            differences.append(f"{name} (the run has {made_with.get(name)}, asked for {asked})")
+    if differences:
+        raise RunMismatchError(
+            f"{run.path} was made with another {'; another '.join(differences)}. "
+            "Choose another --out, or ask for what the run was made with"
+        )
+    if changed := _version_changes(info["versions"]):
+        say(f"note: {', '.join(changed)} since the run was started")
+
+
+def _version_changes(versions: dict[str, str]) -> list[str]:
+    return [
+        f"{name} changed from {versions[name]} to {version(name)}"
+        for name in VERSIONED
+        if name in versions and versions[name] != version(name)
+    ]

@@ -1,0 +1,202 @@
+"""Stage capture: every image through the model once; activations, labels and first statistics, shard by shard.
+
+While one batch is in the model the next is being decoded; two shards are at work at once, so that writing one
+overlaps with computing the other. Batches never cross a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.dissect.audit.forward import Forward, ScaleOverflow
+from microtome.dissect.audit.images import Item, read_item
+from microtome.dissect.audit.job import Job
+from microtome.dissect.audit.progress import Progress, progress, say
+from microtome.dissect.audit.schedule import Stopped, run_shards
+from microtome.dissect.audit.summary import LayerSummary
+from microtome.dissect.maths.labels import count_labels
+from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, layer_array
+from microtome.storage.commits import StageCommits
+
+STAGE = "capture"
+SCALE_STEP = 16.0
+
+State = dict[str, NDArray[np.generic]]
+
+
+def run_capture(job: Job) -> None:
+    """Capture every shard that is not committed yet; begin again with a larger scale where float16 overflows."""
+    while True:
+        try:
+            _capture(job)
+            return
+        except ScaleOverflow as overflow:
+            _enlarge_scale(job, overflow)
+
+
+def _enlarge_scale(job: Job, overflow: ScaleOverflow) -> None:
+    """Multiply the scale of the layer by a fixed step, so that the final scale depends on the data alone."""
+    job.commits(STAGE).clear()
+    for layer in job.layers:
+        if layer["name"] == overflow.layer:
+            layer["scale"] *= SCALE_STEP
+            say(f"{overflow}, beyond float16: capturing again with scale {layer['scale']:g}")
+    job.run.save()
+
+
+def _capture(job: Job) -> None:
+    commits = job.commits(STAGE)
+    plan = job.run.plan
+    done = commits.done(plan.count)
+    todo = [shard for shard in range(plan.count) if shard not in done]
+    already = sum(len(plan.samples_of(shard)) for shard in done)
+    names = [layer["name"] for layer in job.layers]
+    scales = {layer["name"]: layer["scale"] for layer in job.layers}
+    division = job.division
+    job.stop.clear()
+    with (
+        ThreadPoolExecutor(division.workers, thread_name_prefix="decode") as decoders,
+        Forward(job.model, names, division, scales) as forward,
+        progress(STAGE, job.samples, "images", done=already) as shown,
+    ):
+        task = CaptureShard(job, forward, decoders, commits, shown)
+        run_shards(STAGE, task, todo, workers=division.lanes, stop=job.stop)
+
+
+@dataclass(frozen=True)
+class CaptureShard:
+    """The task of one shard."""
+
+    job: Job
+    forward: Forward
+    decoders: ThreadPoolExecutor
+    commits: StageCommits
+    shown: Progress
+
+    def __call__(self, shard: int) -> None:
+        """Decode, run the model, summarise, write and commit."""
+        samples = self.job.run.plan.samples_of(shard)
+        records = Records.empty(self.job, len(samples))
+        maps = self._empty_maps(len(samples))
+        for rows, items in self._batches(samples):
+            images = [item.image for item in items if item.ok]
+            records.fill(rows, items)
+            if images:
+                readable = rows[[item.ok for item in items]]
+                for name, values in self.forward.stored_activations(np.stack(images)).items():
+                    maps[name][readable] = values
+            self.shown.advance(len(items))
+        self._commit(shard, records, maps)
+
+    def _empty_maps(self, count: int) -> dict[str, NDArray[np.float16]]:
+        return {
+            layer["name"]: np.full((count, layer["units"], *layer["grid"]), np.nan, np.float16)
+            for layer in self.job.layers
+        }
+
+    def _batches(self, samples: range) -> Iterator[tuple[NDArray[np.int64], list[Item]]]:
+        """Batches of decoded samples with their rows in the shard; one batch is decoded ahead."""
+        starts = range(0, len(samples), self.job.config.batch)
+        ahead = self._submit(samples, 0)
+        for start in starts:
+            current = ahead
+            ahead = self._submit(samples, start + self.job.config.batch)
+            if self.job.stop.is_set():
+                raise Stopped
+            yield np.arange(start, start + len(current)), [future.result() for future in current]
+
+    def _submit(self, samples: range, start: int) -> list[Future[Item]]:
+        preprocess, label_size = self.job.model.preprocess, self.job.label_size
+        batch = samples[start : start + self.job.config.batch]
+        return [self.decoders.submit(read_item, self.job.dataset, index, preprocess, label_size) for index in batch]
+
+    def _commit(self, shard: int, records: Records, maps: dict[str, NDArray[np.float16]]) -> None:
+        arrays = self.job.run.arrays
+        state = records.state(self.job, self.job.run.plan.samples_of(shard))
+        files = arrays.write_shard(LABELS, shard, records.labels)
+        files += arrays.write_shard(IMAGE_LABELS, shard, records.image_labels)
+        for number, layer in enumerate(self.job.layers):
+            values = maps.pop(layer["name"])
+            summary = LayerSummary.empty(layer["units"])
+            readable = values if records.ok.all() else values[records.ok]
+            peaks = summary.update(readable)
+            state |= {f"{number}/{name}": array for name, array in summary.to_arrays().items()}
+            written = {
+                ACTIVATIONS: values,
+                PEAKS: records.spread(peaks.peak, np.nan),
+                PEAK_AT: records.spread(peaks.peak_at, -1),
+                MEANS: records.spread(peaks.mean * np.float32(layer["scale"]), np.nan),
+            }
+            for name, array in written.items():
+                files += arrays.write_shard(layer_array(layer["folder"], name), shard, array)
+        self.commits.commit(shard, state, files)
+
+
+@dataclass
+class Records:
+    """What a shard learns of its samples: labels (n, P, H, W) and (n, Q), sizes, and why one was unreadable."""
+
+    labels: NDArray[np.uint16]
+    image_labels: NDArray[np.uint16]
+    height: NDArray[np.int64]
+    width: NDArray[np.int64]
+    error: list[str]
+
+    @classmethod
+    def empty(cls, job: Job, count: int) -> Records:
+        """Room for `count` samples."""
+        planes, slots = len(job.dataset.plane_names), job.dataset.image_label_slots
+        return cls(
+            labels=np.zeros((count, planes, *job.label_size), np.uint16),
+            image_labels=np.zeros((count, slots), np.uint16),
+            height=np.zeros(count, np.int64),
+            width=np.zeros(count, np.int64),
+            error=[""] * count,
+        )
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """(n,) which samples were read."""
+        return np.array([not error for error in self.error], dtype=np.bool_)
+
+    def fill(self, rows: NDArray[np.int64], items: list[Item]) -> None:
+        """Take over what was decoded."""
+        for row, item in zip(rows.tolist(), items, strict=True):
+            self.error[row] = item.error
+            if item.ok:
+                self.labels[row] = item.planes
+                self.image_labels[row] = item.image_labels
+                self.height[row], self.width[row] = item.height, item.width
+
+    def spread(self, values: NDArray[np.generic], missing: float) -> NDArray[np.generic]:
+        """Rows of the readable samples put back among all of the shard; `missing` stands for the others."""
+        ok = self.ok
+        spread = np.full((len(ok), *values.shape[1:]), missing, dtype=values.dtype)
+        spread[ok] = values
+        return spread
+
+    def state(self, job: Job, samples: range) -> State:
+        """The mergeable state: sizes, errors, and label counts of each split."""
+        splits = job.split_of[samples.start : samples.stop]
+        concepts, categories = len(job.dataset.concepts), len(job.categories)
+        pixels = np.zeros((len(job.splits), concepts + 1), np.int64)
+        images = np.zeros_like(pixels)
+        annotated = np.zeros((len(samples), categories), np.bool_)
+        for split in range(len(job.splits)):
+            chosen = np.flatnonzero(self.ok & (splits == split))
+            counts = count_labels(self.labels[chosen], self.image_labels[chosen], concepts, job.category_of, categories)
+            pixels[split], images[split] = counts.pixels, counts.images
+            annotated[chosen] = counts.annotated
+        return {
+            "height": self.height,
+            "width": self.width,
+            "error": np.array(self.error, dtype=np.str_),
+            "annotated": annotated,
+            "concept_pixels": pixels,
+            "concept_images": images,
+        }

@@ -1,0 +1,71 @@
+"""Stage patches: the images that each unit responds to most, with the crop that its receptive field covers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from microtome.datasets.geometry import CropGeometry
+from microtome.dissect.audit.job import Job
+from microtome.dissect.audit.stages.merge import State, map_shards, part, states
+from microtome.dissect.maths.patches import TopPatches
+from microtome.dissect.models import ReceptiveField
+from microtome.storage.arrays import PEAK_AT, PEAKS, layer_array
+from microtome.storage.schema import LayerEntry
+
+STAGE = "patches"
+
+
+def run_patches(job: Job) -> None:
+    """Find every unit's top samples and write patches.parquet of every layer."""
+
+    def work(shard: int) -> State:
+        first = job.run.plan.samples_of(shard).start
+        state: State = {}
+        for number, layer in enumerate(job.layers):
+            top = TopPatches.empty(layer["units"], job.config.top)
+            arrays = job.run.arrays
+            peaks = arrays.read_shard(layer_array(layer["folder"], PEAKS), shard)
+            peak_at = arrays.read_shard(layer_array(layer["folder"], PEAK_AT), shard)
+            top.update(np.asarray(peaks, np.float16), np.asarray(peak_at, np.int32), first)
+            state |= {f"{number}/{name}": array for name, array in top.to_arrays().items()}
+        return state
+
+    map_shards(job, STAGE, work)
+    samples = job.run.table("samples")
+    sizes = samples[["height", "width"]].to_numpy(dtype=np.int64)
+    merged = [TopPatches.empty(layer["units"], job.config.top) for layer in job.layers]
+    for _, state in states(job, STAGE):
+        for number, top in enumerate(merged):
+            top.merge(TopPatches.from_arrays(part(state, number)))
+    for layer, top in zip(job.layers, merged, strict=True):
+        job.run.write_layer_table(layer["name"], "patches", _table(job, layer, top, sizes))
+
+
+def _table(job: Job, layer: LayerEntry, top: TopPatches, sizes: np.ndarray) -> pd.DataFrame:
+    """One row a patch: where the peak is, and the box of its receptive field in pixels of the original image."""
+    sample, position, value = top.sample, top.position, top.value
+    units, ranks = np.nonzero(sample >= 0)
+    chosen = sample[units, ranks].astype(np.int64)
+    row, column = np.divmod(position[units, ranks].astype(np.int64), layer["grid"][1])
+    field = ReceptiveField.from_dict(layer["receptive_field"])
+    preprocess = job.model.preprocess
+    boxes = np.empty((len(chosen), 4), np.int64)
+    for number, (index, r, c) in enumerate(zip(chosen.tolist(), row.tolist(), column.tolist(), strict=True)):
+        height, width = sizes[index].tolist()
+        geometry = CropGeometry.of(height, width, size=preprocess.size, resize=preprocess.resize)
+        boxes[number] = geometry.to_original(*field.box(r, c))
+    return pd.DataFrame(
+        {
+            "unit": units.astype(np.int64),
+            "rank": ranks.astype(np.int64),
+            "sample": chosen,
+            "row": row,
+            "column": column,
+            "value": value[units, ranks].astype(np.float64) * layer["scale"],
+            "top": boxes[:, 0],
+            "left": boxes[:, 1],
+            "bottom": boxes[:, 2],
+            "right": boxes[:, 3],
+        }
+    )

@@ -1,0 +1,134 @@
+"""Stage tally: for every unit, concept and tau the exact number of pixels that mask and concept share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.dissect.audit.job import Job
+from microtome.dissect.audit.stages import capture
+from microtome.dissect.audit.stages.merge import State, map_shards, part, states
+from microtome.dissect.audit.stages.thresholds import merged_summaries, merged_thresholds, stored_activations
+from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
+from microtome.dissect.maths.tally import Convention, TallyCounts, tally
+from microtome.storage.arrays import IMAGE_LABELS, LABELS
+
+STAGE = "tally"
+
+
+def run_tally(job: Job) -> None:
+    """Count every shard, merge in shard order, and write units.parquet and iou.parquet of every layer."""
+    summaries = merged_summaries(job)
+    thresholds = merged_thresholds(job, summaries)
+    masks = [found.for_masks for found in thresholds]
+
+    def work(shard: int) -> State:
+        labels = ShardLabels.read(job, shard)
+        state: State = {}
+        for number, layer in enumerate(job.layers):
+            maps = stored_activations(job, layer["folder"], shard)
+            for split in np.unique(labels.splits).tolist():
+                counts = labels.tally(job, maps, split, masks[number], thresholds[number].saturated)
+                state |= {f"{number}/{split}/{name}": array for name, array in pack(counts).items()}
+        return state
+
+    map_shards(job, STAGE, work)
+    pixels = concept_pixels(job)
+    merged = _merge(job)
+    for number in range(len(job.layers)):
+        write_layer_tables(job, number, summaries[number], thresholds[number], LayerCounts(merged[number], pixels))
+
+
+@dataclass(frozen=True)
+class ShardLabels:
+    """One shard's labels (n, P, H, W) and (n, Q), its readable samples, their splits and annotated categories."""
+
+    labels: NDArray[np.uint16]
+    image_labels: NDArray[np.uint16]
+    rows: NDArray[np.int64]
+    splits: NDArray[np.int8]
+    annotated: NDArray[np.bool_]
+
+    @classmethod
+    def read(cls, job: Job, shard: int) -> ShardLabels:
+        """Read the labels of `shard`; samples that could not be read are left out of `rows`."""
+        samples = job.run.plan.samples_of(shard)
+        state = job.commits(capture.STAGE).state(shard)
+        rows = np.flatnonzero(state["error"] == "")
+        return cls(
+            labels=_read_or_empty(job, LABELS, shard, (len(job.dataset.plane_names), *job.label_size)),
+            image_labels=_read_or_empty(job, IMAGE_LABELS, shard, (job.dataset.image_label_slots,)),
+            rows=rows,
+            splits=job.split_of[samples.start : samples.stop][rows],
+            annotated=state["annotated"].astype(np.bool_),
+        )
+
+    def tally(
+        self,
+        job: Job,
+        maps: NDArray[np.float16],
+        split: int,
+        thresholds: NDArray[np.float16],
+        saturated: NDArray[np.bool_],
+    ) -> TallyCounts:
+        """Counts over the readable samples of one split."""
+        chosen = self.rows[self.splits == split]
+        everything = len(chosen) == len(maps)
+        pick = slice(None) if everything else chosen
+        return tally(
+            maps[pick],
+            thresholds,
+            saturated,
+            self.labels[pick],
+            self.image_labels[pick],
+            job.category_of,
+            self.annotated[pick],
+            convention=convention(job),
+        )
+
+
+def _read_or_empty(job: Job, name: str, shard: int, item: tuple[int, ...]) -> NDArray[np.uint16]:
+    if job.run.arrays.exists(name):
+        return np.ascontiguousarray(job.run.arrays.read_shard(name, shard), np.uint16)
+    return np.zeros((len(job.run.plan.samples_of(shard)), *item), np.uint16)
+
+
+def pack(counts: TallyCounts) -> State:
+    """Counts with the intersections kept sparse: most pairs of unit and concept never meet within a shard."""
+    flat = counts.intersection.ravel()
+    where = np.flatnonzero(flat)
+    return {"where": where, "count": flat[where], "unit_pixels": counts.unit_pixels}
+
+
+def convention(job: Job) -> Convention:
+    """The run's IoU convention."""
+    return cast("Convention", job.config.iou)  # checked by AuditConfig
+
+
+def concept_pixels(job: Job) -> NDArray[np.int64]:
+    """(splits, K + 1) labelled pixels of every concept."""
+    total = np.zeros((len(job.splits), len(job.dataset.concepts) + 1), np.int64)
+    for _, state in states(job, capture.STAGE):
+        total += state["concept_pixels"].astype(np.int64)
+    return total
+
+
+def _merge(job: Job) -> list[list[TallyCounts]]:
+    """[layer][split] counts over all samples, in shard order."""
+    merged = [[_empty(job, layer["units"]) for _ in job.splits] for layer in job.layers]
+    for _, state in states(job, STAGE):
+        for number, by_split in enumerate(merged):
+            for split, counts in enumerate(by_split):
+                found = part(part(state, number), split)
+                if found:
+                    counts.intersection.reshape(-1)[found["where"]] += found["count"].astype(np.int64)
+                    counts.unit_pixels[...] += found["unit_pixels"].astype(np.int64)
+    return merged
+
+
+def _empty(job: Job, units: int) -> TallyCounts:
+    taus, concepts, categories = len(job.taus), len(job.dataset.concepts), len(job.categories)
+    return TallyCounts.empty(taus, units, concepts, categories, convention(job))

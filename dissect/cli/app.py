@@ -1,0 +1,62 @@
+"""The group of commands, and what every command has in common: errors as one line, exit codes, Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from microtome.dissect.cli.audit import audit_command
+from microtome.dissect.cli.inspect import inspect_command
+from microtome.dissect.cli.query import query_command
+from microtome.dissect.cli.report import report_command
+from microtome.storage.errors import MicrotomeError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="microtome", prog_name="microtome")
+def app() -> None:
+    """Cut a trained vision network into its units and see what each one detects.
+
+    \b
+    Start here:
+      microtome inspect builtin:scenes-cnn
+      microtome audit builtin:scenes-cnn scenes:2000 --layers 'block*' --tau 0.02 --out runs/first
+      microtome query runs/first "concept=car iou>0.1"
+
+    \b
+    Exit codes: 0 done; 2 bad usage; 3 finished, but some samples could not be read;
+    4 the run is damaged or does not match; 130 interrupted.
+    """
+
+
+for _command in (inspect_command, audit_command, query_command, report_command):
+    app.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code. User mistakes end in one line on stderr, never a traceback."""
+    try:
+        code = app.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _interrupted()
+    except KeyboardInterrupt:
+        code = _interrupted()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except MicrotomeError as error:
+        click.echo(f"microtome: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> int:
+    click.echo("microtome: interrupted; the same command goes on where this one stopped", err=True)
+    return INTERRUPTED

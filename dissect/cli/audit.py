@@ -1,0 +1,119 @@
+"""`microtome audit`: from a model and a dataset to dissected units and pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from microtome.dissect.cli.options import model_options, parse_size, preprocess_values, split_list, split_numbers
+from microtome.dissect.cli.output import records, show_json, show_table
+from microtome.storage.errors import UsageError
+
+if TYPE_CHECKING:
+    from microtome.dissect.audit import AuditConfig, Outcome
+
+UNREADABLE_SAMPLES = 3
+
+
+@click.command("audit")
+@click.argument("model", required=False)
+@click.argument("dataset", required=False)
+@click.option("--layers", multiple=True, metavar="GLOB,...", help="Layers by name or glob; repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Folder of the run. [runs/MODEL-DATASET]")
+@click.option("--resume", "resumed", type=click.Path(path_type=Path), metavar="RUN", help="Finish an interrupted run.")
+@click.option("--tau", multiple=True, metavar="T,...", help="Fractions above the threshold; the first labels. [0.005]")
+@click.option("--iou", type=click.Choice(["image", "mask", "all"]), help="Over which samples IoU is taken. [image]")
+@click.option("--min-iou", type=float, help="A unit whose best IoU exceeds this is a detector. [0.04]")
+@click.option("--top", type=int, help="Patches kept for each unit. [12]")
+@click.option("--label-size", metavar="N|HxW", help="Label grid. [half the model's input]")
+@click.option("--limit", type=int, metavar="N", help="Only the first N samples.")
+@click.option("--device", metavar="auto|cpu|cuda:N", help="Where the model runs. [auto]")
+@click.option("--batch", type=int, help="Images a forward pass. [32]")
+@click.option("--torch-threads", type=int, help="Threads of one forward pass. [half the cores: two run side by side]")
+@click.option("--workers", type=int, help="Shards at work at once. [number of cores]")
+@click.option("--shard-samples", type=int, help="Samples a shard.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@model_options
+def audit_command(model: str | None, dataset: str | None, resumed: Path | None, as_json: bool, **options: Any) -> int:
+    """Dissect MODEL over the images of DATASET, or as FILE.toml says.
+
+    Runs the model over every image, finds each unit's exact threshold, counts how its mask overlaps every concept,
+    keeps its top patches and writes HTML pages. Interrupted or killed, the same command goes on where it stopped.
+
+    \b
+    Examples:
+      microtome audit builtin:scenes-cnn scenes:2000 --layers 'block*' --tau 0.02 --out runs/first
+      microtome audit nets.py:my_model folder:photos --layers layer3,layer4 --out runs/mine
+      microtome audit torchvision:resnet18 folder:photos --layers 'layer[34]' --device cuda:0
+      microtome audit night.toml
+      microtome audit --resume runs/mine
+    """
+    from microtome.dissect.audit import resume_audit, run_audit
+
+    if resumed is not None:
+        if model is not None or dataset is not None:
+            raise UsageError("--resume RUN takes everything from the run; give no MODEL and DATASET with it")
+        outcome = resume_audit(resumed, workers=options["workers"])
+    else:
+        outcome = run_audit(_config(model, dataset, options))
+    _show(outcome, as_json)
+    return UNREADABLE_SAMPLES if outcome.unreadable else 0
+
+
+def _config(model: str | None, dataset: str | None, options: dict[str, Any]) -> AuditConfig:
+    from microtome.dissect.audit.config import config_from_mapping, toml_values
+
+    given = _given(options)
+    if model is not None and dataset is None and model.endswith(".toml"):
+        return config_from_mapping({**toml_values(Path(model)), **given}, source=model)
+    if model is None or dataset is None:
+        raise UsageError("give MODEL and DATASET, FILE.toml, or --resume RUN (microtome audit --help has examples)")
+    if not given.get("layers"):
+        raise UsageError(f"name the layers to dissect with --layers; microtome inspect {model} lists them")
+    given.setdefault("out", Path("runs") / f"{_slug(model)}-{_slug(dataset)}")
+    return config_from_mapping({"model": model, "dataset": dataset, **given}, source="the command line")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Only what the user gave, so that a TOML file's values and the defaults stay where nothing was said."""
+    values = {
+        "layers": split_list(options["layers"]),
+        "tau": split_numbers(options["tau"], "--tau"),
+        "label_size": parse_size(options["label_size"], "--label-size"),
+    }
+    simple = ("out", "iou", "min_iou", "top", "limit", "device", "batch", "torch_threads", "workers", "shard_samples")
+    values |= {name: options[name] for name in simple} | preprocess_values(options)
+    return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+def _slug(spec: str) -> str:
+    """The telling end of a spec: `nets/mine.py:factory` gives `factory`, `folder:../camvid` gives `camvid`."""
+    return re.sub(r"[^\w.-]+", "-", re.split(r"[:/\\]", spec.rstrip("/\\"))[-1]).strip("-.") or "run"
+
+
+def _show(outcome: Outcome, as_json: bool) -> None:
+    from microtome.dissect.query import Dissection
+
+    summary = Dissection(outcome.run).summary()
+    if as_json:
+        show_json(
+            run=str(outcome.run.path),
+            report=str(outcome.index_page),
+            samples=outcome.run.plan.samples,
+            unreadable=outcome.unreadable,
+            seconds=round(outcome.seconds, 3),
+            summary=records(summary),
+        )
+        return
+    whole = summary[summary["category"] == "all"]
+    rows = [
+        [str(row["layer"]), str(row["units"]), str(row["detectors"]), str(row["unique_detectors"])]
+        for row in records(whole)
+    ]
+    show_table(["layer", "units", "detectors", "unique detectors"], rows, right=(1, 2, 3))
+    if outcome.unreadable:
+        click.echo(f"{outcome.unreadable} samples could not be read; samples.parquet and the report say why")
+    click.echo(str(outcome.index_page.resolve()))

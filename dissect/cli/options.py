@@ -1,0 +1,63 @@
+"""Options that several commands share, and how values with commas are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[\]]*\])")
+
+
+def split_list(values: Iterable[str]) -> tuple[str, ...]:
+    """`("a,b", "c")` as `("a", "b", "c")`; commas inside [...] belong to a glob and stay."""
+    parts = (part.strip() for value in values for part in _COMMA_OUTSIDE_BRACKETS.split(value))
+    return tuple(part for part in parts if part)
+
+
+def split_numbers(values: Iterable[str], option: str) -> tuple[float, ...]:
+    """`("0.005,0.05",)` as numbers. Raises click.BadParameter naming `option`."""
+    try:
+        return tuple(float(part) for part in split_list(values))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; give numbers, as in {option} 0.005,0.05", param_hint=option) from error
+
+
+def parse_size(value: str | None, option: str) -> tuple[int, int] | None:
+    """`112` or `112x96` as (height, width)."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+    if not found:
+        raise click.BadParameter(f"{value!r}; give a number or HEIGHTxWIDTH", param_hint=option)
+    return int(found[1]), int(found[2] or found[1])
+
+
+def model_options(command: Command) -> Command:
+    """--weights and the preprocessing flags."""
+    options = [
+        click.option(
+            "--weights", type=click.Path(path_type=Path), metavar="FILE", help="A .safetensors or state dict."
+        ),
+        click.option("--size", type=int, help="Crop of this many pixels, in place of the model's own."),
+        click.option("--resize", type=int, help="Shorter side before the crop."),
+        click.option("--mean", multiple=True, metavar="R,G,B", help="Mean of each channel in [0, 1]."),
+        click.option("--std", multiple=True, metavar="R,G,B", help="Standard deviation of each channel."),
+        click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "nearest"])),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def preprocess_values(options: dict[str, Any]) -> dict[str, Any]:
+    """What `model_options` gave, as settings; absent ones are left out."""
+    values = {name: options[name] for name in ("weights", "size", "resize", "interpolation")}
+    for name in ("mean", "std"):
+        values[name] = split_numbers(options[name], f"--{name}") or None
+    return {name: value for name, value in values.items() if value is not None}

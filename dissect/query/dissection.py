@@ -1,0 +1,248 @@
+"""A finished run, to be asked: which units detect a concept, what does a unit detect, how do layers compare."""
+
+from __future__ import annotations
+
+import fnmatch
+import operator
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from microtome.dissect.audit.unit_tables import columns_of, label_column, label_units
+from microtome.dissect.maths.scoring import unique_detectors
+from microtome.dissect.query.expression import Term, parse, parse_address
+from microtome.storage.errors import UnknownNameError, UsageError
+from microtome.storage.run import Run
+
+_COMPARE: dict[str, Callable[[pd.Series, float], pd.Series]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+_TRUE, _FALSE = ("yes", "true", "1"), ("no", "false", "0")
+
+
+def open_run(path: str | Path) -> Dissection:
+    """Open a run whose tables are complete.
+
+    Raises UsageError where `path` holds no run or one that has not been tallied yet.
+    """
+    run = Run.open(Path(path))
+    stages = run.info["stages"]
+    if stages.get("tally", {"state": "pending"})["state"] != "done":
+        raise UsageError(f"{path} has no results yet; finish it with: microtome audit --resume {path}")
+    return Dissection(run)
+
+
+class Dissection:
+    """The results of one run as tables. Nothing is computed anew: every answer comes from what the run stores."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.concepts = run.table("concepts")
+        self._units = cache(self._read_units)
+        self._iou = cache(lambda layer: run.layer_table(layer, "iou"))
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the dissected layers, in the network's order."""
+        return self.run.layer_names
+
+    @property
+    def taus(self) -> list[float]:
+        """The fractions that the run was counted at; the first one labels."""
+        return [float(tau) for tau in self.run.info["config"]["tau"]]
+
+    def query(self, expression: str = "") -> pd.DataFrame:
+        """Units that meet every term of `expression`, highest IoU first, one row a unit.
+
+        A row gives the unit's label at the first tau (`tau=0.05` selects another); with `concept=NAME` it gives
+        that concept's score for every unit. `layer4:123` instead of terms ranks what that unit detects.
+        Columns: layer, unit, concept, category, iou, ceiling, is_detector, state, threshold, realised, tau, ...
+        Raises UnknownNameError with near names for a concept, category, layer or tau that the run does not have.
+        """
+        address = parse_address(expression)
+        if address is not None:
+            return self.unit(*address)
+        terms = parse(expression)
+        tau = self._tau(terms)
+        layers = self._layers(terms)
+        scored = [term for term in terms if term.field == "concept" and term.op == "="]
+        frames = [self._scores(layer, scored, tau) if scored else self._units(layer, tau) for layer in layers]
+        frame = pd.concat(frames, ignore_index=True)
+        for term in terms:
+            if term.field not in ("layer", "tau") and term not in scored:
+                frame = frame[self._holds(frame, term)]
+        order = {name: position for position, name in enumerate(self.layers)}
+        return (
+            frame.assign(_layer=frame["layer"].map(order))
+            .sort_values(["iou", "_layer", "unit"], ascending=[False, True, True], kind="stable")
+            .drop(columns="_layer")
+            .reset_index(drop=True)
+        )
+
+    def unit(self, layer: str, unit: int, tau: float | None = None) -> pd.DataFrame:
+        """What one unit detects: every concept that its mask meets, highest IoU first.
+
+        Columns: layer, unit, concept, category, iou, ceiling, intersection, unit_pixels, concept_pixels, tau, ...
+        """
+        units = self.run.layer(layer)["units"]
+        if not 0 <= unit < units:
+            raise UsageError(f"layer {layer} has units 0 to {units - 1}, not {unit}")
+        tau = self.taus[0] if tau is None else tau
+        iou = self._iou(layer)
+        rows = iou[(iou["unit"] == unit) & (iou["tau"] == tau)].rename(columns={"concept": "concept_id"})
+        named = rows.merge(self.concepts[["id", "name", "category"]], left_on="concept_id", right_on="id")
+        named = named.rename(columns={"name": "concept"}).assign(layer=layer)
+        columns = ["layer", "unit", "concept", "category", "iou", "ceiling"]
+        rest = [column for column in iou.columns if column not in (*columns, "concept")]
+        named = named.sort_values(["iou", "concept_id"], ascending=[False, True], kind="stable")
+        return named[columns + rest].reset_index(drop=True)
+
+    def summary(self, tau: float | None = None) -> pd.DataFrame:
+        """Detectors and unique detectors for each layer and category.
+
+        One row a layer and category, and one a layer with category "all". `unique_detectors` counts distinct best
+        labels of detectors; `unique_by_category` counts, within each category, the distinct top labels of units
+        whose best concept of that category passes the minimum IoU, and its "all" row is their sum.
+        """
+        tau = self.taus[0] if tau is None else tau
+        return pd.concat([self._layer_summary(layer, tau) for layer in self.layers], ignore_index=True)
+
+    # How the terms are met
+
+    def _tau(self, terms: list[Term]) -> float:
+        asked = [term for term in terms if term.field == "tau"]
+        if not asked:
+            return self.taus[0]
+        if asked[0].op != "=" or len(asked) > 1:
+            raise UsageError("tau selects one of the run's fractions: write tau=0.05 once")
+        if asked[0].number not in self.taus:
+            raise UnknownNameError("tau in this run", asked[0].value, [f"{tau:g}" for tau in self.taus])
+        return asked[0].number
+
+    def _layers(self, terms: list[Term]) -> list[str]:
+        chosen = self.layers
+        for term in terms:
+            if term.field != "layer":
+                continue
+            names = [term.value] if term.value in self.layers else fnmatch.filter(self.layers, term.value)
+            if not names:
+                raise UnknownNameError("layer of this run", term.value, self.layers)
+            chosen = [name for name in chosen if (name in names) == (term.op == "=")]
+        return chosen
+
+    def _concept_ids(self, name: str) -> pd.Series:
+        matching = self.concepts[self.concepts["name"].str.casefold() == name.casefold()]
+        if matching.empty:
+            raise UnknownNameError("concept", name, self.concepts["name"])
+        return matching["id"]
+
+    def _scores(self, layer: str, terms: list[Term], tau: float) -> pd.DataFrame:
+        """Every unit with its IoU for the named concept (the best of them where several share the name)."""
+        ids: set[int] = set.intersection(*(set(self._concept_ids(term.value)) for term in terms))
+        if not ids:
+            raise UsageError("one unit's row holds one concept: ask for concept=A and concept=B one after the other")
+        iou = self._iou(layer)
+        rows = iou[(iou["tau"] == tau) & iou["concept"].isin(ids)]
+        rows = rows.sort_values(["iou", "concept"], ascending=[False, True]).drop_duplicates("unit").set_index("unit")
+        frame = self._units(layer, tau).copy()
+        concept_id = rows["concept"].reindex(frame["unit"]).fillna(min(ids)).astype("int64").to_numpy()
+        named = self.concepts.set_index("id").loc[concept_id]
+        frame["label"] = frame["concept"]
+        frame["concept"], frame["category"] = named["name"].to_numpy(), named["category"].to_numpy()
+        splits = [column for column in frame.columns if column.startswith("iou_")]
+        for column in ("iou", "ceiling", *splits):
+            frame[column] = rows[column].reindex(frame["unit"]).fillna(0.0).to_numpy()
+        frame["is_detector"] = frame["iou"] > self.run.info["config"]["min_iou"]
+        return frame
+
+    def _holds(self, frame: pd.DataFrame, term: Term) -> pd.Series:
+        if term.field == "detector":
+            if term.value.lower() not in _TRUE + _FALSE:
+                raise UsageError(f"detector={term.value}: write detector=yes or detector=no")
+            return frame["is_detector"] == ((term.value.lower() in _TRUE) == (term.op == "="))
+        if term.field in ("concept", "label", "category", "state"):
+            column = "label" if term.field == "label" and "label" in frame.columns else term.field
+            column = "concept" if column == "label" else column
+            self._check_name(term)
+            same = frame[column].astype("str").str.casefold() == term.value.casefold()
+            return same if term.op == "=" else ~same
+        if term.field not in frame.columns:
+            raise UnknownNameError("column of this run", term.field, [str(name) for name in frame.columns])
+        return _COMPARE[term.op](frame[term.field], term.number)
+
+    def _check_name(self, term: Term) -> None:
+        known: Iterable[str] = self.concepts["category"].unique()
+        if term.field in ("concept", "label"):
+            known = self.concepts["name"]
+        elif term.field == "state":
+            known = ("ok", "dead", "constant", "saturated")
+        names = list(known)
+        if term.value.casefold() not in {name.casefold() for name in names}:
+            raise UnknownNameError("concept" if term.field == "label" else term.field, term.value, names)
+
+    # Tables
+
+    def _read_units(self, layer: str, tau: float) -> pd.DataFrame:
+        """One row a unit of `layer`, labelled at `tau`."""
+        units = self.run.layer_table(layer, "units")
+        if tau != self.taus[0]:
+            units = self._relabelled(layer, units, tau)
+        labelled = units["iou"] > 0
+        frame = pd.DataFrame({"layer": layer, "unit": units["unit"]})
+        for column in ("concept", "category"):
+            frame[column] = units[column].astype(object).where(labelled, None)
+        first = ["iou", "ceiling", "is_detector", "state", "threshold", "realised"]
+        splits = [column for column in units.columns if column.startswith("iou_")]
+        rest = ["minimum", "maximum", "mean", "std", "dead_share", "nan", "positions"]
+        frame = pd.concat([frame, units[[*first, *splits, *rest]]], axis=1)
+        frame.insert(frame.columns.get_loc("realised") + 1, "tau", tau)
+        return frame
+
+    def _relabelled(self, layer: str, units: pd.DataFrame, tau: float) -> pd.DataFrame:
+        """units.parquet with label, threshold and state as they are at another tau."""
+        info = self.run.info
+        labels = label_units(
+            self.concepts, info["data"]["splits"], self._iou(layer), tau, len(units), info["config"]["min_iou"]
+        )
+        thresholds = self.run.layer_table(layer, "thresholds")
+        at_tau = thresholds[thresholds["tau"] == tau].set_index("unit")
+        kept = units.drop(columns=[column for column in labels.columns if column != "unit"])
+        frame = kept.merge(labels, on="unit", validate="one_to_one")
+        for column in ("threshold", "realised"):
+            frame[column] = at_tau[column].reindex(frame["unit"]).to_numpy()
+        saturated = at_tau["saturated"].reindex(frame["unit"]).to_numpy(dtype=bool)
+        lively = frame["state"].isin(["ok", "saturated"])
+        frame["state"] = frame["state"].mask(lively, pd.Series(np.where(saturated, "saturated", "ok")))
+        return frame
+
+    def _layer_summary(self, layer: str, tau: float) -> pd.DataFrame:
+        data = self.run.info["data"]
+        categories = data["categories"]
+        position = {name: number for number, name in enumerate(categories)}
+        found = unique_detectors(
+            columns_of(self._iou(layer)),
+            self.run.layer(layer)["units"],
+            [-1, *(position[name] for name in self.concepts["category"])],
+            len(categories),
+            tau,
+            min_iou=self.run.info["config"]["min_iou"],
+            by=label_column(data["splits"]),
+        )
+        return pd.DataFrame(
+            {
+                "layer": layer,
+                "category": [*categories, "all"],
+                "units": self.run.layer(layer)["units"],
+                "detectors": [*found.category_detectors.tolist(), found.detectors],
+                "unique_detectors": [*found.category_unique_labels.tolist(), found.unique_labels],
+                "unique_by_category": [*found.category_unique.tolist(), found.unique_by_category],
+            }
+        )

@@ -1,0 +1,82 @@
+"""The words of a query: `concept=car iou>0.1 layer=block*`. Parsing only; nothing here knows a run.
+
+EXPR      = TERM*                       terms are separated by spaces; all must hold
+TERM      = FIELD OP VALUE              a value reaches up to the next FIELD OP, or stands in quotes
+OP        = "=" | "!=" | ">" | ">=" | "<" | "<="
+FIELD     = concept | label | category | layer | unit | iou | tau | state | threshold | ...
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from microtome.storage.errors import UnknownNameError, UsageError
+
+TEXT_FIELDS = ("concept", "label", "category", "layer", "state")
+NUMBER_FIELDS = ("unit", "iou", "ceiling", "threshold", "realised", "tau", "maximum", "mean", "dead_share", "nan")
+FIELDS = (*TEXT_FIELDS, *NUMBER_FIELDS, "detector")
+EXAMPLE = 'for example "concept=car iou>0.1 layer=block*"'
+
+_OPERATOR = r"(>=|<=|!=|==|=|>|<)"
+_TERM_START = re.compile(rf"(?<![^\s,])([A-Za-z_][\w-]*)\s*{_OPERATOR}")
+_ADDRESS = re.compile(r"^(?P<layer>.+):(?P<unit>\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One condition: `field` is one of FIELDS or iou_SPLIT, `op` as written ("==" becomes "="), `value` unquoted."""
+
+    field: str
+    op: str
+    value: str
+
+    @property
+    def number(self) -> float:
+        """The value as a number. Raises UsageError."""
+        try:
+            return float(self.value)
+        except ValueError as error:
+            raise UsageError(f"{self.field}{self.op}{self.value}: {self.field} takes a number, {EXAMPLE}") from error
+
+
+def parse(expression: str) -> list[Term]:
+    """The terms of `expression`. Raises UsageError or UnknownNameError for what cannot be read."""
+    text = expression.strip()
+    starts = list(_TERM_START.finditer(_blank_quotes(text)))
+    before = text[: starts[0].start()] if starts else text
+    if before.strip():
+        raise UsageError(f"cannot read {before.strip()!r} in the query; write FIELD=VALUE terms, {EXAMPLE}")
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    return [
+        _term(start.group(1), start.group(2), text[start.end() : end]) for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def parse_address(text: str) -> tuple[str, int] | None:
+    """`layer4:123` as (layer, unit); None where `text` is not such an address."""
+    found = _ADDRESS.match(text.strip())
+    return (found["layer"], int(found["unit"])) if found and not _TERM_START.search(text) else None
+
+
+def _blank_quotes(text: str) -> str:
+    """The text with everything inside quotes replaced, so that operators there are not taken for terms."""
+    return re.sub(r"\"[^\"]*\"|'[^']*'", lambda found: "\x00" * len(found.group()), text)
+
+
+def _term(name: str, op: str, raw: str) -> Term:
+    value = raw.strip().rstrip(",").strip()
+    value = re.sub(r"\s+(and|AND)$", "", value)
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    field = name.lower().replace("-", "_")
+    if field not in FIELDS and not field.startswith("iou_"):
+        raise UnknownNameError("query field", name, FIELDS)
+    if not value:
+        raise UsageError(f"{name}{op} lacks a value, {EXAMPLE}")
+    term = Term(field, "=" if op == "==" else op, value)
+    if field in TEXT_FIELDS and term.op not in ("=", "!="):
+        raise UsageError(f"{name}{op}{value}: {name} is compared by = or !=, {EXAMPLE}")
+    if field not in (*TEXT_FIELDS, "detector"):
+        _ = term.number
+    return term
