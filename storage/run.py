@@ -121,8 +121,8 @@ class Run:
         """Activation maps of samples start ... stop - 1: (n, C, h, w) float32, true values."""
         entry = self.layer(layer)
         stored = self.arrays.read(layer_array(entry["folder"], ACTIVATIONS), start, stop)
-        maps = np.asarray(stored, dtype=np.float32)
-        return maps * np.float32(entry["scale"])
+        maps: NDArray[np.float32] = np.multiply(stored, np.float32(entry["scale"]), dtype=np.float32)
+        return maps
 
     # Tables
 

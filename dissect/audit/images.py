@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.geometry import CropGeometry
-from microtome.datasets.images import crop_labels, resize_crop
+from microtome.datasets.images import Interpolation, crop_labels, resize_crop
 from microtome.dissect.models import Preprocess
 from microtome.storage.errors import SampleError
 
@@ -45,7 +46,7 @@ def read_item(dataset: ImageDataset, index: int, preprocess: Preprocess, label_s
     height, width = sample.image.shape[:2]
     geometry = CropGeometry.of(height, width, size=preprocess.size, resize=preprocess.resize)
     return Item(
-        image=resize_crop(sample.image, geometry, preprocess.interpolation),
+        image=resize_crop(sample.image, geometry, cast("Interpolation", preprocess.interpolation)),
         planes=crop_labels(sample.planes, geometry, label_size),
         image_labels=sample.image_labels,
         height=height,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +61,7 @@ def prepare(config: AuditConfig, *, existing: bool = True) -> Job:
     if samples < 1:
         raise UsageError(f"{config.dataset} holds no images")
     division = divide(config)
-    model = load_model(config.model, weights=config.weights, preprocess=_overrides(config))
+    model = load_model(config.model, weights=config.weights, preprocess=overrides(asdict(config)))
     config = with_changes(config, device=str(division.device), torch_threads=division.torch_threads)
     if resumed is not None:
         _refuse_mismatch(resumed, config, model, dataset, samples)
@@ -78,14 +80,15 @@ def reopen(path: Path, *, workers: int | None = None) -> Job:
 
 def divide(config: AuditConfig) -> Division:
     """Divide this machine's cores. On the CPU two forward passes run side by side, each on half of the cores."""
-    device = _device(config.device)
+    device = choose_device(config.device)
     cores = available_cores()
     lanes = 2 if cores > 1 or device.type != "cpu" else 1
     threads = config.torch_threads or max(1, cores // lanes if device.type == "cpu" else 1)
     return Division(device=device, workers=config.workers or cores, lanes=lanes, torch_threads=threads)
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The torch device that `name` (auto, cpu, cuda:N) means here. Raises UsageError where it is not to be had."""
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
@@ -99,13 +102,12 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def _overrides(config: AuditConfig) -> PreprocessOverrides:
+def overrides(settings: Mapping[str, Any]) -> PreprocessOverrides:
+    """The preprocessing that the user set in place of the model's own; `size` is the side of a square crop."""
+    size = settings.get("size")
     return PreprocessOverrides(
-        size=(config.size, config.size) if config.size else None,
-        resize=config.resize,
-        mean=config.mean,
-        std=config.std,
-        interpolation=config.interpolation,
+        size=(size, size) if size else None,
+        **{name: settings.get(name) for name in ("resize", "mean", "std", "interpolation")},
     )
 
 
@@ -113,7 +115,7 @@ def _overrides(config: AuditConfig) -> PreprocessOverrides:
 
 
 def _plan(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, division: Division) -> RunInfo:
-    names = resolve_layers(model.module, config.layers)
+    names = resolve_layers(model, config.layers)
     infos = describe_layers(model, names)
     for info in infos:
         if not info.usable:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Never
 
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ class Progress:
         self._start_done = self._done = done
         self._lock = threading.Lock()
         self._started = self._last = time.monotonic()
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Never] | None = None
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=total, initial=done, desc=f"{stage:<10}", unit=f" {unit}", file=sys.stderr, smoothing=0.05

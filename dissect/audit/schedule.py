@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-import dask
+from dask.base import compute
+from dask.delayed import delayed
 
 ShardTask = Callable[[int], None]
 
@@ -28,10 +29,14 @@ def run_shards(stage: str, task: ShardTask, shards: Iterable[int], *, workers: i
     with ThreadPoolExecutor(workers, thread_name_prefix=stage) as pool:
         try:
             todo = [
-                dask.delayed(task, pure=False, traverse=False)(shard, dask_key_name=f"{stage}-{shard:08d}")
-                for shard in shards
+                delayed(task, pure=False, traverse=False)(shard, dask_key_name=_key(stage, shard)) for shard in shards
             ]
-            dask.compute(*todo, scheduler="threads", pool=pool, traverse=False, optimize_graph=False)
+            compute(*todo, scheduler="threads", pool=pool, traverse=False, optimize_graph=False)  # type: ignore[no-untyped-call]
         except BaseException:
             stop.set()
             raise
+
+
+def _key(stage: str, shard: int) -> str:
+    """Dask starts independent tasks from the last key to the first: number them downwards."""
+    return f"{stage}-{10**9 - shard:09d}"

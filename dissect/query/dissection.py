@@ -202,9 +202,9 @@ class Dissection:
         first = ["iou", "ceiling", "is_detector", "state", "threshold", "realised"]
         splits = [column for column in units.columns if column.startswith("iou_")]
         rest = ["minimum", "maximum", "mean", "std", "dead_share", "nan", "positions"]
-        frame = pd.concat([frame, units[[*first, *splits, *rest]]], axis=1)
-        frame.insert(frame.columns.get_loc("realised") + 1, "tau", tau)
-        return frame
+        return pd.concat(
+            [frame, units[first], pd.Series(tau, frame.index, name="tau"), units[[*splits, *rest]]], axis=1
+        )
 
     def _relabelled(self, layer: str, units: pd.DataFrame, tau: float) -> pd.DataFrame:
         """units.parquet with label, threshold and state as they are at another tau."""

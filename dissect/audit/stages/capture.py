@@ -189,6 +189,8 @@ class Records:
         annotated = np.zeros((len(samples), categories), np.bool_)
         for split in range(len(job.splits)):
             chosen = np.flatnonzero(self.ok & (splits == split))
+            if chosen.size == 0:
+                continue
             counts = count_labels(self.labels[chosen], self.image_labels[chosen], concepts, job.category_of, categories)
             pixels[split], images[split] = counts.pixels, counts.images
             annotated[chosen] = counts.annotated
