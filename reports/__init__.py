@@ -1,0 +1,6 @@
+"""Reports: a finished run turned into pages that open from disk."""
+
+from microtome.reports.build import build_report
+from microtome.reports.source import Progress, ReadImage, ReportRun
+
+__all__ = ["Progress", "ReadImage", "ReportRun", "build_report"]

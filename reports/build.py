@@ -1,0 +1,147 @@
+"""Build the report of a finished run: `RUN/report/index.html`, a page a layer, patch strips and data beside them.
+
+    report/index.html             what was run, the layers compared, the best detectors
+    report/layers/LAYER.html      every unit of a layer; LAYER.html#unit-123 is one unit's address
+    report/data/LAYER.js          what that page shows, as a classic script (pages from disk cannot fetch)
+    report/patches/LAYER/123.jpg  the top patches of unit 123 side by side
+    report/static/                style and script
+
+The same run gives the same bytes. A report is built in a folder beside the old one and then takes its place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from microtome.reports.pages import (
+    LayerFiles,
+    category_classes,
+    environment,
+    index_context,
+    shared_context,
+    static_files,
+)
+from microtome.reports.payload import data_script, layer_payload
+from microtome.reports.source import Progress, ReadImage, ReportRun
+from microtome.reports.strips import write_strips
+from microtome.reports.summaries import Concepts, LayerSummary, summarise_layer
+from microtome.reports.thumbnails import LayerPatches, plan_patches
+from microtome.storage.errors import UsageError
+
+PATCHES_PER_UNIT = 12
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What the pages of one layer are made of."""
+
+    summary: LayerSummary
+    patches: pd.DataFrame
+    plan: LayerPatches
+
+
+def build_report(
+    run: ReportRun,
+    read_image: ReadImage,
+    *,
+    patches_per_unit: int = PATCHES_PER_UNIT,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the report of `run` and return the path of its index.html; an older report is replaced whole.
+
+    read_image: original upright image of a sample, (H, W, 3) uint8; called once a sample that any patch needs,
+    from several threads; may raise SampleError (the patches are then grey). workers: threads, default one a core.
+    """
+    if patches_per_unit < 1:
+        raise UsageError(f"patches_per_unit is {patches_per_unit}; a report shows at least 1 patch a unit")
+    concepts = Concepts.of(run.table("concepts"))
+    layers = [_read_layer(run, number, concepts, patches_per_unit) for number in range(len(run.info["layers"]))]
+    samples = run.table("samples")
+    final = run.report_path
+    building = final.with_name(final.name + ".partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        folders = {layer.plan.layer: building / "patches" / layer.summary.entry["folder"] for layer in layers}
+        write_strips(
+            run,
+            read_image,
+            [layer.plan for layer in layers],
+            folders.__getitem__,
+            workers=workers or min(os.cpu_count() or 1, _MOST_WORKERS),
+            progress=progress,
+        )
+        _write_data(run, building, layers, concepts, samples)
+        _write_pages(run, building, layers, concepts, samples)
+        _swap(building, final)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return final / "index.html"
+
+
+def _read_layer(run: ReportRun, number: int, concepts: Concepts, per_unit: int) -> _Layer:
+    entry = run.info["layers"][number]
+    summary = summarise_layer(run, entry, concepts)
+    patches = run.layer_table(entry["name"], "patches")
+    return _Layer(summary, patches, plan_patches(entry["name"], summary.units, patches, per_unit))
+
+
+def _write_data(
+    run: ReportRun, folder: Path, layers: Sequence[_Layer], concepts: Concepts, samples: pd.DataFrame
+) -> None:
+    keys = samples.set_index("index")["key"].astype(str)
+    (folder / "data").mkdir()
+    for layer in layers:
+        entry = layer.summary.entry
+        used = sorted(set(layer.plan.sample.tolist()))
+        payload = layer_payload(
+            layer.summary,
+            concepts,
+            layer.plan,
+            layer.patches,
+            run.layer_table(entry["name"], "histogram"),
+            dict(zip(used, keys.reindex(used), strict=True)),
+            strips=f"../{LayerFiles.of(entry['folder']).strips}",
+            bar=float(run.info["config"]["min_iou"]),
+        )
+        payload["categoryStyles"] = category_classes(concepts.categories)
+        text = data_script("MICROTOME_LAYER", payload)
+        (folder / "data" / f"{entry['folder']}.js").write_text(text, encoding="ascii")
+
+
+def _write_pages(
+    run: ReportRun, folder: Path, layers: Sequence[_Layer], concepts: Concepts, samples: pd.DataFrame
+) -> None:
+    env = environment()
+    summaries = [layer.summary for layer in layers]
+    shared = shared_context(run.info, concepts, summaries)
+    (folder / "layers").mkdir()
+    template = env.get_template("layer.html")
+    for number, summary in enumerate(summaries):
+        page = template.render(root="../", number=number, **shared)
+        (folder / "layers" / f"{summary.entry['folder']}.html").write_text(page, encoding="utf-8")
+    index = index_context(run.info, concepts, summaries, [layer.plan for layer in layers], samples)
+    text = env.get_template("index.html").render(root="", **shared, **index)
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    (folder / "static").mkdir()
+    for file in static_files():
+        (folder / "static" / file.name).write_bytes(file.read_bytes())
+
+
+def _swap(new: Path, final: Path) -> None:
+    """Put folder `new` in the place of `final`."""
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,112 @@
+"""The data of a layer page: one classic script that assigns an object, so that it loads from disk.
+
+Pages opened from disk cannot fetch; a `<script src>` can. The text is JSON that is safe inside HTML too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from microtome.reports.histograms import LEVELS, encode_histograms
+from microtome.reports.summaries import STATES, Concepts, Labels, LayerSummary
+from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
+
+SCHEMA_VERSION = 1
+
+Json: TypeAlias = Any
+
+_UNSAFE = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def safe_json(value: Json) -> str:
+    """JSON in ASCII that cannot end a script element or start a comment, whatever its strings hold."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    return text.translate(_UNSAFE)
+
+
+def data_script(name: str, value: Json) -> str:
+    """A classic script that sets `window.NAME`."""
+    return f"window.{name}={safe_json(value)};\n"
+
+
+def rounded(values: NDArray[np.float64], digits: int = 5) -> list[float | None]:
+    """To `digits` significant digits; what is not finite becomes None."""
+    return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values.astype(np.float64).tolist()]
+
+
+def layer_payload(
+    summary: LayerSummary,
+    concepts: Concepts,
+    plan: LayerPatches,
+    patches: pd.DataFrame,
+    histogram: pd.DataFrame,
+    keys: dict[int, str],
+    *,
+    strips: str,
+    bar: float,
+) -> Json:
+    """Everything that a layer page shows, by column. `strips`: address of the folder with the patch strips."""
+    units = summary.units
+    used = np.unique(np.concatenate([np.r_[labels.concept, labels.best.ravel()] for labels in summary.labels]))
+    used = used[used > 0]
+    local = np.full(len(concepts.names), -1, np.int64)
+    local[used] = np.arange(len(used))
+    return {
+        "schema": SCHEMA_VERSION,
+        "layer": summary.entry["name"],
+        "categories": concepts.categories,
+        "concepts": [[concepts.names[c], int(concepts.category[c])] for c in used.tolist()],
+        "states": list(STATES),
+        "state": [STATES.index(state) if state in STATES else 0 for state in units["state"].astype(str)],
+        "minimum": rounded(units["minimum"].to_numpy(np.float64)),
+        "maximum": rounded(units["maximum"].to_numpy(np.float64)),
+        "mean": rounded(units["mean"].to_numpy(np.float64)),
+        "std": rounded(units["std"].to_numpy(np.float64)),
+        "dead": rounded(units["dead_share"].to_numpy(np.float64)),
+        "nan": [int(count) for count in units["nan"]],
+        "positions": [int(count) for count in units["positions"]],
+        "levels": LEVELS,
+        "histogram": encode_histograms(units, histogram),
+        "bar": bar,
+        "taus": [_labels_payload(labels, local) for labels in summary.labels],
+        "strips": strips,
+        "patches": _patches_payload(plan, patches, keys),
+    }
+
+
+def _labels_payload(labels: Labels, local: NDArray[np.int64]) -> Json:
+    has_val = bool(np.isfinite(labels.iou_val).any())
+    return {
+        "tau": labels.tau,
+        "label": local[labels.concept].tolist(),
+        "iou": rounded(labels.iou),
+        "ceiling": rounded(labels.ceiling),
+        "val": rounded(labels.iou_val) if has_val else None,
+        "detector": labels.detector.astype(int).tolist(),
+        "threshold": rounded(labels.threshold),
+        "realised": rounded(labels.realised, 3),
+        "best": local[labels.best].tolist(),
+        "bestIou": [rounded(row, 4) for row in labels.best_iou],
+        "bestCeiling": [rounded(row, 4) for row in labels.best_ceiling],
+    }
+
+
+def _patches_payload(plan: LayerPatches, patches: pd.DataFrame, keys: dict[int, str]) -> Json:
+    """By unit, in the order of ranks: sample (position in `keys`), value, and the share of its cell that is used."""
+    order = np.lexsort((plan.rank, plan.unit))
+    values = patches.set_index(["unit", "rank"])["value"]
+    samples = np.unique(plan.sample)
+    by_unit: list[list[Json]] = [[] for _ in range(plan.units)]
+    shown = values.reindex(list(zip(plan.unit[order].tolist(), plan.rank[order].tolist(), strict=True)))
+    for position, value in zip(order.tolist(), rounded(shown.to_numpy(np.float64), 4), strict=True):
+        top, left, bottom, right = plan.box[position].tolist()
+        rows, columns = thumb_shape(bottom - top, right - left)
+        sample = int(np.searchsorted(samples, plan.sample[position]))
+        by_unit[int(plan.unit[position])].append([sample, value, columns, rows])
+    return {"keys": [keys[sample] for sample in samples.tolist()], "size": SIZE, "units": by_unit}

@@ -1,0 +1,43 @@
+"""What the pages read: the members of a finished run that a report needs, and nothing else.
+
+`microtome.storage.Run` has them all; a test or another store can bring its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from microtome.storage.schema import RunInfo
+
+ReadImage: TypeAlias = Callable[[int], NDArray[np.uint8]]
+"""Sample index -> its original upright image, (H, W, 3) uint8 RGB. May raise SampleError."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (samples drawn so far, samples to draw)."""
+
+
+class ReportRun(Protocol):
+    """A finished run. Tables and their columns: docs/architecture.md."""
+
+    @property
+    def info(self) -> RunInfo: ...
+    @property
+    def report_path(self) -> Path: ...
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the run: "samples" or "concepts"."""
+        ...
+
+    def layer_table(self, layer: str, name: str) -> pd.DataFrame:
+        """A table of one layer: "units", "iou", "patches", "histogram" or "thresholds"."""
+        ...
+
+    def activation_range(self, layer: str, start: int, stop: int) -> NDArray[np.float32]:
+        """Activation maps of samples start ... stop - 1: (n, C, h, w) float32, true values."""
+        ...
