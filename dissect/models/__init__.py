@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from microtome.dissect.models.capture import ActivationCapture
+from microtome.dissect.models.cost import Cost, measure_cost
 from microtome.dissect.models.layers import LayerInfo, describe_layers, resolve_layers
 from microtome.dissect.models.model import Model
 from microtome.dissect.models.preprocess import Preprocess, PreprocessOverrides
+from microtome.dissect.models.receptive_field import ReceptiveField
+from microtome.dissect.models.receptive_field import measure as measure_receptive_fields
 from microtome.dissect.models.specs import load_model
 
 __all__ = [
     "ActivationCapture",
+    "Cost",
     "LayerInfo",
     "Model",
     "Preprocess",
     "PreprocessOverrides",
+    "ReceptiveField",
     "describe_layers",
     "load_model",
+    "measure_cost",
+    "measure_receptive_fields",
     "resolve_layers",
 ]

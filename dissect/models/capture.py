@@ -36,15 +36,23 @@ class ActivationCapture(Generic[T]):
     `copy_maps`.
     early_stop: end the forward pass as soon as the last chosen layer has been captured. The first pass of a capture
     always runs to the end, to make sure that every plain NAME is called once only.
+    resolved: the names come from `resolve_layers`, so that even the first pass may end early.
+    gradients: record the pass for autograd; a transform that keeps the graph is then needed (`copy_maps` does not).
 
-    Several threads may call one capture at the same time; each sees its own pass. Without gradients. Raises
+    Several threads may call one capture at the same time; each sees its own pass. Raises
     UnknownNameError for names that are no modules; a call raises UsageError when a layer is not called, called more
     than once without saying which, or gives no units.
     """
 
     @overload
     def __init__(
-        self: ActivationCapture[Tensor], module: nn.Module, names: Sequence[str], *, early_stop: bool = True
+        self: ActivationCapture[Tensor],
+        module: nn.Module,
+        names: Sequence[str],
+        *,
+        early_stop: bool = True,
+        gradients: bool = False,
+        resolved: bool = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -54,6 +62,8 @@ class ActivationCapture(Generic[T]):
         *,
         transform: Callable[[str, Tensor], T],
         early_stop: bool = True,
+        gradients: bool = False,
+        resolved: bool = False,
     ) -> None: ...
     def __init__(
         self,
@@ -62,15 +72,18 @@ class ActivationCapture(Generic[T]):
         *,
         transform: Callable[[str, Tensor], object] = copy_maps,
         early_stop: bool = True,
+        gradients: bool = False,
+        resolved: bool = False,
     ) -> None:
         self._module = module
         self._names = tuple(dict.fromkeys(names))
         self._transform = transform
         self._early_stop = early_stop
+        self._gradients = gradients
         self._wanted = _group_by_module(module, self._names)
         self._local = threading.local()
         self._handles: list[RemovableHandle] = []
-        self._verified = False
+        self._verified = resolved
 
     def __enter__(self) -> Self:
         modules = dict(self._module.named_modules())
@@ -96,7 +109,7 @@ class ActivationCapture(Generic[T]):
         record: _Pass[T] = _Pass(len(batch), stop=self._early_stop and self._verified)
         self._local.record = record
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(self._gradients):
                 self._module(batch)
         except _Stop:
             pass
