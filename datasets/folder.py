@@ -1,0 +1,326 @@
+"""`folder:PATH`: a folder of images with label masks, as people keep them.
+
+    PATH/images/[SPLIT/]NAME.EXT          images in any format that Pillow reads; SPLIT and below: any folders
+    PATH/masks/[PLANE/][SPLIT/]NAME.png   numbers, in grey or indexed PNGs; a plane's mask may be missing
+    PATH/classes.csv                      index,name,category[,plane]: what the numbers mean (see `classes`)
+
+A folder directly under masks/ is a split if images/ has one of that name, else a plane; masks without a plane
+folder form the plane "labels". Images without masks/ are allowed. Masks belong to the image as it stands upright.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.datasets.base import Concept, Entry, Sample
+from microtome.datasets.classes import Row, class_table, example_rows, read_rows
+from microtome.datasets.geometry import CropGeometry
+from microtome.datasets.images import crop_labels, decode_image, decode_mask
+from microtome.datasets.listing import PathList, is_junk, walk
+from microtome.storage.errors import SampleError, UsageError
+
+DEFAULT_PLANE = "labels"
+"""The plane of masks that lie in masks/ or masks/SPLIT/ directly."""
+
+_SUFFIXES = ("", ".png", ".PNG")
+_LAYOUT = (
+    "expected PATH/images/[SPLIT/]NAME.EXT, PATH/masks/[PLANE/][SPLIT/]NAME.png and PATH/classes.csv "
+    "(masks and classes.csv may be missing)"
+)
+
+
+class FolderDataset:
+    """An ImageDataset over a folder; see the module for its layout.
+
+    Opening lists the files and reads classes.csv; no image is opened before `read`. Raises UsageError where the
+    layout or classes.csv is not usable. Safe among threads; can be pickled.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._spec = f"folder:{os.fspath(path)}"
+        self._root = Path(os.path.abspath(Path(path).expanduser()))
+        _check_layout(self._root)
+        try:
+            self._planes = _find_planes(self._root)
+            self._images, self._masks = _list_images(self._root, self._planes)
+        except OSError as error:
+            raise UsageError(f"{self._root} cannot be listed: {error.strerror} ({error.filename})") from error
+        _check_found(self._root, self._images, self._planes, self._masks)
+        self._classes = class_table(self._rows(), self.plane_names, self._root / "classes.csv")
+        self._unknown: dict[tuple[int, int], int] = {}
+        self._surveyed = np.zeros(len(self._images), np.bool_)
+        self._fingerprint = ""
+        self._lock = threading.Lock()
+
+    @property
+    def spec(self) -> str:
+        return self._spec
+
+    @property
+    def concepts(self) -> Sequence[Concept]:
+        return self._classes.concepts
+
+    @property
+    def plane_names(self) -> Sequence[str]:
+        return tuple(plane or DEFAULT_PLANE for plane in self._planes)
+
+    @property
+    def image_label_slots(self) -> int:
+        return 0
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return ()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def entry(self, index: int) -> Entry:
+        """Key (the path below images/) and split of sample `index`; a folder has no class labels."""
+        path = self._images[operator.index(index)]
+        split, slash, _ = path.partition("/")
+        return Entry(key=_printable(path), split=_printable(split) if slash else "")
+
+    def read(self, index: int) -> Sample:
+        """Decode image and masks of sample `index`. Raises SampleError where one cannot be used.
+
+        planes: (P, h, w), at the resolution of the largest mask, or of the image where it has none.
+        """
+        index = operator.index(index)
+        path = self._images[index]
+        key = _printable(path)
+        image = decode_image(self._root / "images" / path, key)
+        masks = {
+            plane: self._read_mask(path, key, plane, _SUFFIXES[self._masks[plane, index]], image.shape[:2])
+            for plane in range(len(self._planes))
+            if self._masks[plane, index]
+        }
+        self._survey(index, masks)
+        return Sample(image, self._to_planes(masks, image.shape[:2]), np.zeros(0, np.uint16))
+
+    def unknown_ids(self) -> dict[str, dict[int, int]]:
+        """Numbers that masks held and classes.csv does not list: {plane: {number: images}}, ascending.
+
+        Over the samples that this object has read so far, each counted once. They count as unlabelled.
+        """
+        with self._lock:
+            found = sorted(self._unknown.items())
+        names = self.plane_names
+        result: dict[str, dict[int, int]] = {}
+        for (plane, number), images in found:
+            result.setdefault(names[plane], {})[number] = images
+        return result
+
+    def fingerprint(self) -> str:
+        """A hash of path, size and modification time of every image and mask, and of classes.csv.
+
+        Computed at the first call. Contents of images are not read.
+        """
+        with self._lock:
+            if not self._fingerprint:
+                self._fingerprint = _fingerprint(self._root)
+            return self._fingerprint
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+
+    def _rows(self) -> list[Row]:
+        table = self._root / "classes.csv"
+        if table.exists():
+            return read_rows(table)
+        if self._planes:
+            ids = self._first_ids()
+            raise UsageError(
+                f"{table} is missing, so the numbers in masks/ have no names; write it, one line a number "
+                f"(those that name nothing are left out):\n{example_rows(ids)}"
+            )
+        return []
+
+    def _first_ids(self, *, masks: int = 5, limit: int = 8) -> list[int]:
+        """Some of the numbers in the first masks, ascending."""
+        ids: set[int] = set()
+        for plane, index in np.argwhere(self._masks)[:masks]:
+            try:
+                mask = decode_mask(self._mask_path(self._images[int(index)], int(plane)), "")
+            except SampleError:
+                continue
+            ids.update(int(number) for number in np.unique(mask))
+        return sorted(ids)[:limit] or [0, 1]
+
+    def _mask_path(self, path: str, plane: int, suffix: str = ".png") -> Path:
+        return self._root / "masks" / self._planes[plane] / (os.path.splitext(path)[0] + suffix)
+
+    def _read_mask(self, path: str, key: str, plane: int, suffix: str, size: tuple[int, ...]) -> NDArray[np.uint16]:
+        name = self.plane_names[plane]
+        try:
+            mask = decode_mask(self._mask_path(path, plane, suffix), key)
+        except SampleError as error:
+            raise SampleError(key, f"mask of plane {name}: {error.reason}") from error
+        if not same_field_of_view((mask.shape[0], mask.shape[1]), (size[0], size[1])):
+            raise SampleError(
+                key,
+                f"mask of plane {name}: {mask.shape[1]}x{mask.shape[0]} pixels, the upright image "
+                f"{size[1]}x{size[0]}; not the same aspect ratio",
+            )
+        return mask
+
+    def _survey(self, index: int, masks: dict[int, NDArray[np.uint16]]) -> None:
+        """Note the numbers that classes.csv does not list, once a sample."""
+        if self._surveyed[index]:
+            return
+        unknown: list[tuple[int, int]] = []
+        for plane, mask in masks.items():
+            present = np.zeros(self._classes.known.shape[1], np.bool_)
+            present[mask] = True
+            numbers = np.flatnonzero(present & ~self._classes.known[plane])
+            unknown.extend((plane, int(number)) for number in numbers)
+        with self._lock:
+            if not self._surveyed[index]:
+                self._surveyed[index] = True
+                for found in unknown:
+                    self._unknown[found] = self._unknown.get(found, 0) + 1
+
+    def _to_planes(self, masks: dict[int, NDArray[np.uint16]], size: tuple[int, ...]) -> NDArray[np.uint16]:
+        """Numbers to concept ids on one grid; a concept that several planes give stays in the first."""
+        height, width = max((mask.shape for mask in masks.values()), key=np.prod, default=size[:2])
+        planes = np.zeros((len(self._planes), height, width), np.uint16)
+        whole = CropGeometry(height, width, (height, width), 0, 0, (height, width))
+        for plane, mask in masks.items():
+            ids = self._classes.lookup[plane][mask]
+            planes[plane] = ids if ids.shape == (height, width) else crop_labels(ids[None], whole, whole.size)[0]
+        for first, second in self._classes.shared:
+            planes[second][planes[first] == planes[second]] = 0
+        return planes
+
+
+def same_field_of_view(mask: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether two (height, width) have the same aspect ratio, up to the rounding of either when it was scaled."""
+
+    def scaled_from(small: tuple[int, int], large: tuple[int, int]) -> bool:
+        return (small[0] - 1) * large[1] < (small[1] + 1) * large[0] and (
+            (small[1] - 1) * large[0] < (small[0] + 1) * large[1]
+        )
+
+    return scaled_from(mask, image) or scaled_from(image, mask)
+
+
+def _printable(path: str) -> str:
+    """A path as text that every table can hold: bytes that are not UTF-8 are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _check_layout(root: Path) -> None:
+    if not root.is_dir():
+        raise UsageError(f"folder {root} {'is not a folder' if root.exists() else 'does not exist'}; {_LAYOUT}")
+    if (root / "images").is_dir():
+        return
+    if root.name == "images":
+        advice = f"name the folder above it: folder:{root.parent}"
+    else:
+        with os.scandir(root) as listing:
+            loose = next((e.name for e in listing if _looks_like_image(e)), None)
+        advice = f"move the images ({loose}, ...) into {root / 'images'}" if loose else _LAYOUT
+    raise UsageError(f"folder {root} has no folder images/; {advice}")
+
+
+def _looks_like_image(entry: os.DirEntry[str]) -> bool:
+    suffixes = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+    return entry.name.lower().endswith(suffixes) and not is_junk(entry.name)
+
+
+def _find_planes(root: Path) -> tuple[str, ...]:
+    """The folders of the planes below masks/, by name; "" (the default plane) first where it exists."""
+    masks = root / "masks"
+    if not masks.is_dir():
+        return ()
+    with os.scandir(root / "images") as listing:
+        splits = {entry.name for entry in listing if entry.is_dir()}
+    names: set[str] = set()
+    others = ""
+    for folder, files in walk(masks):
+        plane = folder.partition("/")[0]
+        plane = "" if plane in splits else plane
+        if any(entry.name.endswith(_SUFFIXES[1:]) for entry in files):
+            names.add(plane)
+        else:
+            others = others or f"{folder}/{files[0].name}".lstrip("/")
+    if not names and others:
+        raise UsageError(f"{masks} holds no PNG ({others}, ...); masks have to be NAME.png, grey or indexed")
+    if "" in names and DEFAULT_PLANE in names:
+        raise UsageError(
+            f"{masks} has masks outside of plane folders, which form the plane {DEFAULT_PLANE!r}, and a folder "
+            f"{DEFAULT_PLANE}/ too; rename that folder"
+        )
+    return tuple(sorted(names))
+
+
+def _list_images(root: Path, planes: Sequence[str]) -> tuple[PathList, NDArray[np.uint8]]:
+    """Every image by path, and for each plane (P, N) which suffix its mask has: an index into _SUFFIXES."""
+    images = PathList()
+    marks: list[list[NDArray[np.uint8]]] = [[] for _ in planes]
+    current, suffixes = "", [_mask_suffixes(root, plane, "") for plane in planes]
+    for folder, files in walk(root / "images"):
+        if folder != current:
+            current, suffixes = folder, [_mask_suffixes(root, plane, folder) for plane in planes]
+        images.append(folder, [entry.name for entry in files])
+        for mark, suffix_of in zip(marks, suffixes, strict=True):
+            found = (suffix_of.get(os.path.splitext(entry.name)[0], 0) for entry in files)
+            mark.append(np.fromiter(found, np.uint8, len(files)))
+    stacked = np.zeros((len(planes), len(images)), np.uint8)
+    for row, mark in zip(stacked, marks, strict=True):
+        np.concatenate(mark, out=row) if mark else None
+    return images, stacked
+
+
+def _mask_suffixes(root: Path, plane: str, folder: str) -> dict[str, int]:
+    """The masks in one folder of a plane: {stem: index into _SUFFIXES}."""
+    found: dict[str, int] = {}
+    where = root / "masks" / plane / folder
+    if not where.is_dir():
+        return found
+    with os.scandir(where) as listing:
+        for entry in listing:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix in _SUFFIXES[1:] and not is_junk(entry.name):
+                found[stem] = min(_SUFFIXES.index(suffix), found.get(stem, len(_SUFFIXES)))
+    return found
+
+
+def _check_found(root: Path, images: PathList, planes: Sequence[str], masks: NDArray[np.uint8]) -> None:
+    if not len(images):
+        raise UsageError(f"{root / 'images'} holds no images; {_LAYOUT}")
+    for plane, marks in zip(planes, masks, strict=True):
+        if not marks.any():
+            raise UsageError(
+                f"no mask in {root / 'masks' / plane} belongs to an image: images/{images[0]} would have "
+                f"{os.path.splitext(images[0])[0]}.png there (a folder under masks/ is a split if images/ has one "
+                "of that name, else a plane)"
+            )
+
+
+def _fingerprint(root: Path) -> str:
+    digest = hashlib.blake2b(b"folder 1\n", digest_size=16)
+    table = root / "classes.csv"
+    digest.update(hashlib.blake2b(table.read_bytes() if table.exists() else b"").digest())
+    for part in ("images", "masks"):
+        for folder, files in walk(root / part) if (root / part).is_dir() else ():
+            for entry in files:
+                try:
+                    status = entry.stat()
+                    state = f"{status.st_size} {status.st_mtime_ns}"
+                except OSError:
+                    state = "missing"
+                digest.update(os.fsencode(f"{part}/{folder}/{entry.name}\0{state}\n"))
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""Listing the files of a data set that may have a million of them, in little memory and in a stable order."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+_JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"})
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that a system or a file manager leaves behind."""
+    return name.startswith(".") or name.casefold() in _JUNK
+
+
+def walk(root: Path, folder: str = "") -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Every folder below `root` with its files: (relative folder, files), without junk.
+
+    A folder comes in runs of files between its subfolders, so that the paths come in the order in which the
+    relative paths themselves sort. Links are followed, but not into a folder that they lie in.
+    """
+    yield from _walk(os.path.join(root, folder) if folder else str(root), folder, ())
+
+
+def _walk(path: str, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    with os.scandir(path) as listing:
+        found = [(entry.name + "/" * entry.is_dir(), entry) for entry in listing if not is_junk(entry.name)]
+    found.sort(key=lambda pair: pair[0])
+    above = (*above, os.path.realpath(path))
+    files: list[os.DirEntry[str]] = []
+    for name, entry in found:
+        if not name.endswith("/"):
+            files.append(entry)
+            continue
+        if files:
+            yield folder, files
+            files = []
+        if not entry.is_symlink() or os.path.realpath(entry.path) not in above:
+            yield from _walk(entry.path, f"{folder}/{entry.name}" if folder else entry.name, above)
+    if files:
+        yield folder, files
+
+
+class PathList:
+    """An immutable list of relative paths: a few bytes of overhead each, folders stored once.
+
+    Built with `append` (in runs of one folder), then indexed.
+    """
+
+    def __init__(self) -> None:
+        self._folders: list[str] = []
+        self._starts: list[int] = []
+        self._names = bytearray()
+        self._ends = np.zeros(1, np.int64)
+        self._count = 0
+
+    def append(self, folder: str, names: list[str]) -> None:
+        """Add the files `names` of `folder` ("" for the root)."""
+        self._folders.append(folder)
+        self._starts.append(self._count)
+        needed = self._count + len(names)
+        if needed > len(self._ends):
+            self._ends = np.concatenate([self._ends, np.zeros(max(needed, len(self._ends)), np.int64)])
+        for name in names:
+            self._names += os.fsencode(name)
+            self._ends[self._count] = len(self._names)
+            self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        start = int(self._ends[index - 1]) if index else 0
+        name = os.fsdecode(bytes(self._names[start : int(self._ends[index])]))
+        folder = self._folders[bisect_right(self._starts, index) - 1]
+        return f"{folder}/{name}" if folder else name
+
+    def nbytes(self) -> int:
+        """Bytes held, roughly."""
+        return len(self._names) + self._ends.nbytes + sum(len(folder) + 100 for folder in self._folders)
