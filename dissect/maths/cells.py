@@ -1,7 +1,7 @@
 """The kernel of the tally: the grid cells that a mask can touch, and the labels under them.
 
 A cell is one pair of neighbouring grid rows and one of columns; the output pixels between them belong to it.
-See `microtome.dissect.maths.tally` for what is counted and why runs in a column suffice.
+See `microtome.dissect.maths.tally` for what is counted and why the other cells hold no pixel of the mask.
 """
 
 from __future__ import annotations
@@ -9,28 +9,35 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.maths.jit import block_mask, half_to_float, kernel, trailing_zeros
+from microtome.dissect.maths.jit import block_mask, count_ones, half_to_float, inlined_kernel, kernel, trailing_zeros
+from microtome.dissect.maths.regions import Regions, find_regions
 from microtome.dissect.maths.upsample import axis_weights
+from microtome.dissect.maths.vector import COLUMNS, row_mask, spread
 
-Axis = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""For an axis of `src` inputs: first output of each cell (src+1,), how many of a cell's first outputs have weight 0
-for the second input (src,), and that weight for each output (dst,)."""
+Axis = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""For an axis of `src` inputs and `dst` outputs: first output of each cell (src+1,), and the weight of the cell's
+second input for each output (dst + 16,; the last 16 are not used)."""
 
 Thresholds = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]
 Labels = tuple[NDArray[np.uint16], NDArray[np.uint16]]
 Categories = tuple[NDArray[np.int64], NDArray[np.bool_], int]
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
+Ends = tuple[NDArray[np.float32], NDArray[np.float32]]
+Pixels = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
+"""What one unit's masks hold in one sample: pixels of each region (T, regions), the regions met so far (T, regions)
+and their number (T,), and the area (T,)."""
 
 IMAGE, MASK = 0, 1
 """Positions of these conventions in `tally.CONVENTIONS`."""
+SEGMENT = 63
+"""Cells of a grid row that one word of bits tells (64 points)."""
 
 
 def axis_cells(src: int, dst: int) -> Axis:
     """The cells along an axis of `src` inputs and `dst` outputs."""
     i0, _, share = axis_weights(src, dst)
     first = np.searchsorted(i0, np.arange(src + 1)).astype(np.int64)
-    at_zero = np.bincount(i0[share == 0], minlength=src).astype(np.int64)
-    return first, at_zero, share
+    return first, np.concatenate([share, np.zeros(COLUMNS, np.float32)])
 
 
 @kernel
@@ -49,178 +56,245 @@ def tally_kernel(
     that can matter (C,)); labels: (planes, image labels); categories: (category_of, annotated, convention).
     """
     n, units, height, width = shape
-    plane = height * width
+    planes, image_labels = labels
     intersection, unit_pixels = counts
-    taus, _, concepts = intersection.shape
-    local = np.zeros((taus, concepts), np.int32)
-    area = np.zeros(taus, np.int64)
-    cells = np.empty(plane, np.int32)
-    mark = np.full(plane, -1, np.int64)
+    taus = intersection.shape[0]
+    rows, columns = planes.shape[2:]
+    size = rows * columns
+    flat = planes.reshape(planes.size)
+    pixels = (
+        np.zeros((taus, size), np.int32),
+        np.empty((taus, size), np.int32),
+        np.zeros(taus, np.int64),
+        np.zeros(taus, np.int64),
+    )
+    regions = (
+        np.empty((rows, columns), np.int32),
+        np.empty((rows, columns), np.int32),
+        np.empty((size, planes.shape[1]), np.uint16),
+        np.empty(size, np.int64),
+    )
+    ends = (np.zeros(columns + COLUMNS, np.float32), np.zeros(columns + COLUMNS, np.float32))
     touched = np.zeros(unit_pixels.shape[2], np.bool_)
     lowest = thresholds[2]
     for sample in range(n):
+        find_regions(flat, sample * planes.shape[1] * size, regions)
         for unit in range(units):
-            if lowest[unit] > 0xFC00:
+            start = (sample * units + unit) * height * width
+            if lowest[unit] > 0xFC00 or not _any_active(raw, start, start + height * width, lowest[unit]):
                 continue
-            job = sample * units + unit
-            start = job * plane
-            found = _active_cells(raw, start, height, width, lowest[unit], mark, job, cells)
-            if found == 0:
-                continue
+            _mask_unit(raw, start, height, width, unit, thresholds, axes, ends, regions, pixels)
             for tau in range(taus):
-                area[tau] = 0
-            for i in range(found):
-                _count_cell(raw, start, width, cells[i], unit, sample, thresholds, axes, labels[0], local, area)
-            for tau in range(taus):
-                if area[tau] > 0:
-                    _flush(
-                        local[tau],
-                        area[tau],
-                        sample,
-                        labels[1],
-                        categories,
-                        touched,
-                        intersection[tau, unit],
-                        unit_pixels[tau, unit],
-                    )
+                if pixels[3][tau] > 0:
+                    _flush(tau, unit, sample, regions, pixels, image_labels, categories, touched, counts)
+
+
+@inlined_kernel
+def _any_active(raw: NDArray[np.uint16], start: int, stop: int, lowest: int) -> bool:
+    for block in range(start, stop, 64):
+        if block_mask(raw, block, min(block + 64, stop), lowest, 0xFC00) != np.uint64(0):
+            return True
+    return False
 
 
 @kernel
-def _active_cells(
+def _mask_unit(
     raw: NDArray[np.uint16],
     start: int,
     height: int,
     width: int,
-    lowest: int,
-    mark: NDArray[np.int64],
-    job: int,
-    cells: NDArray[np.int32],
-) -> int:
-    """List the cells that have a corner whose ordered pattern is at least `lowest`, each once; returns how many."""
-    found = 0
-    stop = start + height * width
-    for block in range(start, stop, 64):
-        bits = block_mask(raw, block, min(block + 64, stop), lowest, 0xFC00)
-        while bits != np.uint64(0):
-            point = block - start + trailing_zeros(bits)
-            bits &= bits - np.uint64(1)  # type: ignore[operator, assignment]
-            y = point // width
-            x = point - y * width
-            for cell_y in range(max(y - 1, 0), y + 1):
-                for cell_x in range(max(x - 1, 0), x + 1):
-                    cell = cell_y * width + cell_x
-                    if mark[cell] != job:
-                        mark[cell] = job
-                        cells[found] = cell
-                        found += 1
-    return found
+    unit: int,
+    thresholds: Thresholds,
+    axes: tuple[Axis, Axis],
+    ends: Ends,
+    regions: Regions,
+    pixels: Pixels,
+) -> None:
+    """Count one unit's masks in one sample: visit each run of neighbouring cells with a corner that matters."""
+    first_y, first_x = axes[0][0], axes[1][0]
+    lowest = thresholds[2][unit]
+    for segment in range(0, width, SEGMENT):
+        points = min(SEGMENT + 1, width - segment)
+        here = start + segment
+        bits = block_mask(raw, here, here + points, lowest, 0xFC00)
+        cells_mask = (np.uint64(1) << np.uint64(min(SEGMENT, width - segment))) - np.uint64(1)
+        for y in range(height):
+            below = np.uint64(0)
+            if y + 1 < height:
+                here += width
+                below = block_mask(raw, here, here + points, lowest, 0xFC00)
+            cells = bits | below
+            cells = (cells | (cells >> np.uint64(1))) & cells_mask
+            bits = below
+            if first_y[y] == first_y[y + 1]:
+                continue
+            while cells != np.uint64(0):
+                begin = trailing_zeros(cells)
+                end = begin + trailing_zeros(~(cells >> np.uint64(begin)))
+                cells &= ~np.uint64(0) << np.uint64(end)
+                if first_x[segment + begin] < first_x[segment + end]:
+                    _mask_strip(
+                        raw,
+                        start,
+                        width,
+                        y,
+                        segment + begin,
+                        segment + end,
+                        unit,
+                        thresholds,
+                        axes,
+                        ends,
+                        regions,
+                        pixels,
+                    )
 
 
-@kernel
-def _between(a: float, b: float, share: float) -> float:
-    """a + share * (b - a) in float32; a alone where share is 0."""
-    if share == np.float32(0.0):
-        return np.float32(a)
-    return np.float32(a + np.float32(share * np.float32(b - a)))
-
-
-@kernel
-def _count_cell(
+@inlined_kernel
+def _mask_strip(
     raw: NDArray[np.uint16],
     start: int,
     width: int,
-    cell: int,
+    y: int,
+    left: int,
+    right: int,
     unit: int,
-    sample: int,
     thresholds: Thresholds,
     axes: tuple[Axis, Axis],
-    planes: NDArray[np.uint16],
-    local: NDArray[np.int32],
-    area: NDArray[np.int64],
+    ends: Ends,
+    regions: Regions,
+    pixels: Pixels,
 ) -> None:
-    (first_y, zeros_y, down), (first_x, zeros_x, along) = axes
-    y = cell // width
-    x = cell - y * width
-    y0, y1 = first_y[y], first_y[y + 1]
-    x0, x1 = first_x[x], first_x[x + 1]
-    if y0 == y1 or x0 == x1:
-        return
-    right = min(x + 1, width - 1) - x
-    below = width if y + 2 < first_y.size else 0
-    a = half_to_float(raw[start + cell])
-    b = half_to_float(raw[start + cell + right])
-    c = half_to_float(raw[start + cell + below])
-    d = half_to_float(raw[start + cell + below + right])
+    """Count the pixels of cells left ... right - 1 of the grid rows y and y + 1."""
+    first_y, down = axes[0]
     values, saturated, _ = thresholds
-    for column in range(x0, x1):
-        t = _between(a, b, along[column])
-        u = _between(c, d, along[column])
-        for tau in range(values.shape[1]):
-            threshold = values[unit, tau]
-            if saturated[unit, tau]:
-                alone = column - x0 < zeros_x[x]
-                begin, end = y0, y0
-                if a == threshold and (alone or b == threshold):
-                    end = y1 if c == threshold and (alone or d == threshold) else y0 + zeros_y[y]
-            else:
-                begin, end = _run(t, u, down, y0, y1, threshold)
-            if begin < end:
-                area[tau] += end - begin
-                for p in range(planes.shape[1]):
-                    for row in range(begin, end):
-                        local[tau, planes[sample, p, row, column]] += np.int32(1)
+    upper, lower = ends
+    above = start + y * width
+    below = above + width if y + 2 < first_y.size else above
+    highest = max(
+        _spread_row(raw, above, left, right, width, axes[1], upper),
+        _spread_row(raw, below, left, right, width, axes[1], lower),
+    )
+    x0, x1 = axes[1][0][left], axes[1][0][right]
+    for tau in range(values.shape[1]):
+        threshold = values[unit, tau]
+        if saturated[unit, tau]:
+            for cell in range(left, right):
+                other = min(cell + 1, width - 1)
+                corners = (
+                    half_to_float(raw[above + cell]) == threshold,
+                    half_to_float(raw[above + other]) == threshold,
+                    half_to_float(raw[below + cell]) == threshold,
+                    half_to_float(raw[below + other]) == threshold,
+                )
+                _saturated_cell(corners, y, cell, tau, axes, regions, pixels)
+        elif highest > threshold:
+            for x in range(x0, x1, COLUMNS):
+                kept = (np.uint64(1) << np.uint64(min(COLUMNS, x1 - x))) - np.uint64(1)
+                for row in range(first_y[y], first_y[y + 1]):
+                    bits = row_mask(upper, lower, x - x0, down[row], threshold) & kept
+                    if bits != np.uint64(0):
+                        _count_row(bits, row, x, tau, regions, pixels)
+
+
+@inlined_kernel
+def _spread_row(
+    raw: NDArray[np.uint16], row: int, left: int, right: int, width: int, axis: Axis, out: NDArray[np.float32]
+) -> float:
+    """Interpolate one grid row over cells left ... right - 1; returns the highest of its inputs (NaN left out)."""
+    first, along = axis
+    start = first[left]
+    b = half_to_float(raw[row + left])
+    highest = b if b > -np.inf else np.float32(-np.inf)
+    for cell in range(left, right):
+        a = b
+        b = half_to_float(raw[row + min(cell + 1, width - 1)])
+        if b > highest:
+            highest = b
+        for x in range(first[cell], first[cell + 1], COLUMNS):
+            spread(out, x - start, a, b, along, x)
+    return highest
 
 
 @kernel
-def _run(t: float, u: float, down: NDArray[np.float32], y0: int, y1: int, threshold: float) -> tuple[int, int]:
-    """The run of pixels of a cell's column, between values t and u, that are above the threshold."""
-    top = _between(t, u, down[y0]) > threshold
-    bottom = _between(t, u, down[y1 - 1]) > threshold
-    if top and bottom:
-        return y0, y1
-    if not top and not bottom:
-        return y0, y0
-    above = 0
-    for row in range(y0, y1):
-        above += _between(t, u, down[row]) > threshold
-    if top:
-        return y0, y0 + above
-    return y1 - above, y1
+def _saturated_cell(
+    corners: tuple[bool, bool, bool, bool],
+    y: int,
+    cell: int,
+    tau: int,
+    axes: tuple[Axis, Axis],
+    regions: Regions,
+    pixels: Pixels,
+) -> None:
+    """Count the pixels of a cell whose corners of non-zero weight all are at the maximum, as `corners` tells."""
+    (first_y, down), (first_x, along) = axes
+    for x in range(first_x[cell], first_x[cell + 1]):
+        alone = along[x] == np.float32(0)
+        above = corners[0] and (alone or corners[1])
+        below = corners[2] and (alone or corners[3])
+        for row in range(first_y[y], first_y[y + 1]):
+            if above and (below or down[row] == np.float32(0)):
+                _count_row(np.uint64(1), row, x, tau, regions, pixels)
+
+
+@inlined_kernel
+def _count_row(bits: np.uint64, row: int, x: int, tau: int, regions: Regions, pixels: Pixels) -> None:
+    """Count the pixels x + (set bits) of one output row under their regions."""
+    region, run_end, _, _ = regions
+    count, met, found, area = pixels
+    area[tau] += count_ones(bits)
+    while bits != np.uint64(0):
+        at = x + trailing_zeros(bits)
+        name = region[row, at]
+        past = run_end[row, at] - x
+        inside = bits
+        if past < COLUMNS:
+            inside &= (np.uint64(1) << np.uint64(past)) - np.uint64(1)
+        if count[tau, name] == 0:
+            met[tau, found[tau]] = name
+            found[tau] += 1
+        count[tau, name] += np.int32(count_ones(inside))
+        bits ^= inside
 
 
 @kernel
 def _flush(
-    local: NDArray[np.int32],
-    area: int,
+    tau: int,
+    unit: int,
     sample: int,
+    regions: Regions,
+    pixels: Pixels,
     image_labels: NDArray[np.uint16],
     categories: Categories,
     touched: NDArray[np.bool_],
-    intersection: NDArray[np.int64],
-    unit_pixels: NDArray[np.int64],
+    counts: Counts,
 ) -> None:
-    """Move one unit's counts in one sample into the totals, and its area by convention; clears `local`."""
+    """Move one mask's pixels into the totals, and its area by convention; clears them."""
     category_of, annotated, convention = categories
+    _, _, labels, size = regions
+    count, met, found, area = pixels
+    intersection, unit_pixels = counts
     touched[:] = False
-    for concept in range(1, local.size):
-        count = local[concept]
-        if count > 0:
-            intersection[concept] += count
-            if category_of[concept] >= 0:
+    for place in range(found[tau]):
+        name = met[tau, place]
+        for i in range(size[name]):
+            concept = labels[name, i]
+            intersection[tau, unit, concept] += count[tau, name]
+            if convention == MASK and category_of[concept] >= 0:
                 touched[category_of[concept]] = True
-    local[:] = 0
+        count[tau, name] = 0
+    found[tau] = 0
     for slot in range(image_labels.shape[1]):
-        concept = np.int64(image_labels[sample, slot])
-        if concept > 0:
-            intersection[concept] += area
-            if category_of[concept] >= 0:
-                touched[category_of[concept]] = True
-    for category in range(unit_pixels.size):
-        if convention == IMAGE:
-            counts = annotated[sample, category]
-        elif convention == MASK:
-            counts = touched[category]
-        else:
-            counts = True
-        if counts:
-            unit_pixels[category] += area
+        concept = image_labels[sample, slot]
+        if concept == 0:
+            continue
+        intersection[tau, unit, concept] += area[tau]
+        if category_of[concept] >= 0:
+            touched[category_of[concept]] = True
+    for category in range(unit_pixels.shape[2]):
+        if (
+            convention > MASK
+            or (convention == MASK and touched[category])
+            or (convention == IMAGE and annotated[sample, category])
+        ):
+            unit_pixels[tau, unit, category] += area[tau]
+    area[tau] = 0

@@ -23,9 +23,9 @@ def kernel(function: F) -> F:
     return cast(F, numba.njit(nogil=True, cache=True)(function))
 
 
-def reordering_kernel(function: F) -> F:
-    """As `kernel`; floating-point sums may be reordered, so that they use vector registers."""
-    return cast(F, numba.njit(nogil=True, cache=True, fastmath={"reassoc"})(function))
+def inlined_kernel(function: F) -> F:
+    """As `kernel`, for a part that is always made one with its caller (array arguments are costly to hand over)."""
+    return cast(F, numba.njit(nogil=True, cache=True, forceinline=True)(function))
 
 
 def _typed_intrinsic(function: F) -> F:
@@ -59,6 +59,20 @@ def _block_mask(typing_context: Any, raw: Any, offset: Any, low: Any, span: Any)
         return builder.bitcast(inside, ir.IntType(BLOCK))
 
     return signature, generate
+
+
+@_typed_intrinsic
+def _differ_mask(typing_context: Any, values: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(16), BLOCK)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        blocks = [
+            builder.load(builder.bitcast(builder.gep(data, [start]), vector.as_pointer()), align=2)
+            for start in arguments[1:]
+        ]
+        return builder.bitcast(builder.icmp_unsigned("!=", *blocks), ir.IntType(BLOCK))
+
+    return types.uint64(values, types.intp, types.intp), generate
 
 
 @_typed_intrinsic
@@ -116,6 +130,21 @@ def block_mask(raw: NDArray[np.uint16], start: int, stop: int, low: int, high: i
         if low <= pattern <= high:
             bits |= np.uint64(1) << np.uint64(i)
     return bits  # type: ignore[return-value]
+
+
+@kernel
+def differ_mask(values: NDArray[np.uint16], a: int, b: int, size: int) -> np.uint64:
+    """Where values[a:a + size] and values[b:b + size] differ, as bits; size at most 64."""
+    if max(a, b) + 64 <= values.size:
+        bits: np.uint64 = _differ_mask(values, a, b)
+        if size < 64:
+            bits &= (np.uint64(1) << np.uint64(size)) - np.uint64(1)
+        return bits
+    bits = np.uint64(0)
+    for i in range(size):
+        if values[a + i] != values[b + i]:
+            bits |= np.uint64(1) << np.uint64(i)
+    return bits
 
 
 @kernel

@@ -17,17 +17,31 @@ from microtome.dissect.maths.jit import kernel
 from microtome.dissect.maths.scan import (
     LANES,
     MAX_POSITIONS,
+    add_high_bytes,
+    can_scan,
+    careful_scan,
     count_between,
     first_position,
     flush_high_bytes,
-    plane_sums,
-    plane_sums_without_nan,
+    fold_zero,
+    is_plain,
+    move_negative_zeros,
     units_at_once,
 )
-from microtome.dissect.maths.thresholds import CoarseHistogram, coarse_plane
+from microtome.dissect.maths.thresholds import CoarseHistogram
+from microtome.dissect.maths.vector import scan_plane
 
 STEP = 2.0**-24
 """The finest step between float16 values: every finite one is a whole multiple of it."""
+EXACT = 8192
+"""So many float16 values (below 2^16) add up in float64 without rounding."""
+
+Ints = NDArray[np.int64]
+Patterns = NDArray[np.uint16]
+CoarseArrays = tuple[Ints, Ints, Patterns, Patterns]
+WholeArrays = tuple[Ints, Ints, Ints, Ints, Ints]
+RestArrays = tuple[NDArray[np.float64], Patterns, Patterns]
+MapArrays = tuple[Patterns, NDArray[np.int32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,75 +171,65 @@ def _carry(high: NDArray[np.int64], low: NDArray[np.int64]) -> None:
 
 @kernel
 def _observe(
-    raw: NDArray[np.uint16],
-    plane: int,
-    coarse: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16]],
-    whole: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
-    others: tuple[NDArray[np.float64], NDArray[np.uint16], NDArray[np.uint16]],
-    maps: tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]],
+    raw: NDArray[np.uint16], plane: int, coarse: CoarseArrays, whole: WholeArrays, rest: RestArrays, maps: MapArrays
 ) -> None:
-    counts, nan, lowest, highest = coarse
-    n, units = maps[0].shape
+    counts, coarse_nan, coarse_lowest, coarse_highest = coarse
+    count, nan, not_positive, sum_high, sum_low = whole
+    squares, lowest, highest = rest
+    peak, at, mean = maps
+    n, units = peak.shape
     together = units_at_once(plane)
-    local = np.zeros((together, LANES, 256), np.uint32)
+    local = np.zeros(together * LANES * 256, np.uint32)
     for first in range(0, units, together):
         last = min(first + together, units)
         for sample in range(n):
             for unit in range(first, last):
                 start = (sample * units + unit) * plane
-                low, high, nans = coarse_plane(
-                    raw, start, start + plane, unit, local[unit - first], counts, nan, lowest, highest
-                )
-                _describe_plane(raw, start, start + plane, low, high, nans, sample, unit, whole, others, maps)
+                stop = start + plane
+                low, high, nans, total, square, steps = _sum_plane(raw, start, stop)
+                add_high_bytes(raw, start, stop, nans, local, unit - first)
+                if low <= 0x7FFF <= high:
+                    move_negative_zeros(raw, start, stop, counts, unit)
+                low, high = fold_zero(low), fold_zero(high)
+                size = plane - nans
+                coarse_nan[unit] += nans
+                coarse_lowest[unit] = lowest[unit] = min(np.int64(lowest[unit]), low)
+                coarse_highest[unit] = highest[unit] = max(np.int64(highest[unit]), high)
+                nan[unit] += nans
+                count[unit] += size
+                squares[unit] += square
+                sum_low[unit] += steps & 0xFFFFFFFF
+                sum_high[unit] += (steps >> 32) + (sum_low[unit] >> 32)
+                sum_low[unit] &= 0xFFFFFFFF
+                if size == 0:
+                    peak[sample, unit], at[sample, unit], mean[sample, unit] = 0xFFFF, -1, np.float32(np.nan)
+                    continue
+                if low <= 0x8000:
+                    not_positive[unit] += count_between(raw, start, stop, 0x03FF, 0x8000)
+                peak[sample, unit] = high
+                at[sample, unit] = first_position(raw, start, stop, high)
+                mean[sample, unit] = np.float32(total / size)
         for unit in range(first, last):
-            flush_high_bytes(local[unit - first], counts[unit])
+            flush_high_bytes(local, unit - first, counts, unit)
 
 
 @kernel
-def _describe_plane(
-    raw: NDArray[np.uint16],
-    start: int,
-    stop: int,
-    low: int,
-    high: int,
-    nans: int,
-    sample: int,
-    unit: int,
-    whole: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
-    others: tuple[NDArray[np.float64], NDArray[np.uint16], NDArray[np.uint16]],
-    maps: tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]],
-) -> None:
-    count, nan, not_positive, sum_high, sum_low = whole
-    squares, lowest, highest = others
-    peak, at, mean = maps
-    size = stop - start - nans
-    nan[unit] += nans
-    if size == 0:
-        peak[sample, unit], at[sample, unit], mean[sample, unit] = 0xFFFF, -1, np.float32(np.nan)
-        return
-    lowest[unit] = min(np.int64(lowest[unit]), low)
-    highest[unit] = max(np.int64(highest[unit]), high)
-    peak[sample, unit] = high
-    at[sample, unit] = first_position(raw, start, stop, high)
-    count[unit] += size
-    if low <= 0x8000:
-        not_positive[unit] += count_between(raw, start, stop, 0x03FF, 0x8000)
-    total, square = 0.0, 0.0
-    exact = np.int64(0)
-    for part in range(start, stop, 8192):
-        end = min(part + 8192, stop)
-        if nans:
-            some, its_square = plane_sums_without_nan(raw, part, end)
-        else:
-            some, its_square = plane_sums(raw, part, end)
+def _sum_plane(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[int, int, int, float, float, int]:
+    """Extremes, number of NaN, sum, sum of squares, and the finite part of the sum in steps of 2^-24."""
+    lowest, highest, nans, steps = 0xFFFF, 0, 0, np.int64(0)
+    total, squares = 0.0, 0.0
+    for first in range(start, stop, EXACT):
+        last = min(first + EXACT, stop)
+        low, high, missing = 0, 0xFFFF, 0
+        some, square = 0.0, 0.0
+        if can_scan(raw, last):
+            low, high, some, square = scan_plane(raw, first, last - first)
+        if not is_plain(low, high):
+            low, high, missing, some, square = careful_scan(raw, first, last)
+        lowest, highest = min(lowest, low), max(highest, high)
+        nans += missing
         total += some
-        square += its_square
+        squares += square
         if np.isfinite(some):
-            exact += np.int64(some * 16777216.0)
-    mean[sample, unit] = np.float32(total / size)
-    squares[unit] += square
-    sum_low[unit] += exact & 0xFFFFFFFF
-    sum_high[unit] += exact >> 32
-    if sum_low[unit] > 0xFFFFFFFF:
-        sum_low[unit] -= 0x100000000
-        sum_high[unit] += 1
+            steps += np.int64(some * 16777216.0)
+    return lowest, highest, nans, total, squares, steps

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.maths.jit import block_mask, count_ones, half_to_float, kernel, reordering_kernel, trailing_zeros
+from microtome.dissect.maths.jit import block_mask, count_ones, half_to_float, kernel, trailing_zeros
+from microtome.dissect.maths.vector import STEP
 
 LANES = 4
 """Interleaved copies of each histogram: equal neighbours then do not wait for each other's store."""
@@ -18,22 +19,9 @@ MAX_POSITIONS = 1 << 31
 
 
 @kernel
-def plane_extremes(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[int, int]:
-    """Lowest and highest ordered pattern of the plane (-0 not folded); NaN lies outside 0x03FF ... 0xFC00."""
-    low = np.int16(32767)
-    high = np.int16(-32768)
-    for i in range(start, stop):
-        signed = np.int16(raw[i])
-        key = np.int16(signed ^ np.int16(np.int16(signed >> 15) & 0x7FFF))
-        low = min(low, key)
-        high = max(high, key)
-    return np.int64(low) + 0x8000, np.int64(high) + 0x8000  # type: ignore[return-value]
-
-
-@kernel
-def has_nan(low: int, high: int) -> bool:
-    """Whether extremes found by `plane_extremes` show a NaN."""
-    return low < 0x03FF or high > 0xFC00
+def is_plain(low: int, high: int) -> bool:
+    """Whether extremes found by `scan_plane` show that every value is finite."""
+    return low > 0x03FF and high < 0xFC00
 
 
 @kernel
@@ -43,20 +31,34 @@ def fold_zero(pattern: int) -> int:
 
 
 @kernel
-def plane_extremes_without_nan(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[int, int, int]:
-    """Lowest and highest ordered pattern that is no NaN (0xFFFF, 0 where all are), and the number of NaN."""
+def can_scan(raw: NDArray[np.uint16], stop: int) -> bool:
+    """Whether the vector scans may read the plane that ends at `stop` (they read a little further)."""
+    return stop + STEP - 1 <= raw.size
+
+
+@kernel
+def careful_scan(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[int, int, int, float, float]:
+    """Value by value, leaving out NaN: lowest and highest ordered pattern, number of NaN, sum, sum of squares.
+
+    The extremes are 0xFFFF and 0 where all are NaN. The sum is exact for up to 8,192 finite values.
+    """
     low = 0xFFFF
     high = 0
     nans = 0
+    total = 0.0
+    squares = 0.0
     for i in range(start, stop):
-        value = np.int64(raw[i])
-        if (value & 0x7FFF) > 0x7C00:
+        bits = np.int64(raw[i])
+        if (bits & 0x7FFF) > 0x7C00:
             nans += 1
             continue
-        pattern = value ^ 0xFFFF if value & 0x8000 else value | 0x8000
+        pattern = bits ^ 0xFFFF if bits & 0x8000 else bits | 0x8000
         low = min(low, pattern)
         high = max(high, pattern)
-    return low, high, nans
+        value = np.float64(half_to_float(raw[i]))
+        total += value
+        squares += value * value
+    return low, high, nans, total, squares
 
 
 @kernel
@@ -80,60 +82,44 @@ def count_between(raw: NDArray[np.uint16], start: int, stop: int, low: int, high
 
 
 @kernel
-def add_high_bytes(raw: NDArray[np.uint16], start: int, stop: int, local: NDArray[np.uint32]) -> None:
-    """Count the high byte of every value's bits into local (4, 256)."""
+def add_high_bytes(
+    raw: NDArray[np.uint16], start: int, stop: int, nans: int, local: NDArray[np.uint32], slot: int
+) -> None:
+    """Count the high byte of every value's bits into place `slot` of local (units, 4, 256), flat; NaN left out."""
+    base = np.uint64(slot * LANES * 256)
+    if nans:
+        for i in range(start, stop):
+            if (raw[i] & 0x7FFF) <= 0x7C00:
+                local[base + np.uint64(raw[i] >> 8)] += np.uint32(1)
+        return
     whole = start + (stop - start) // 4 * 4
     for i in range(start, whole, 4):
-        local[0, raw[i] >> 8] += np.uint32(1)
-        local[1, raw[i + 1] >> 8] += np.uint32(1)
-        local[2, raw[i + 2] >> 8] += np.uint32(1)
-        local[3, raw[i + 3] >> 8] += np.uint32(1)
+        local[base + np.uint64(raw[i] >> 8)] += np.uint32(1)
+        local[base + np.uint64(256) + np.uint64(raw[i + 1] >> 8)] += np.uint32(1)
+        local[base + np.uint64(512) + np.uint64(raw[i + 2] >> 8)] += np.uint32(1)
+        local[base + np.uint64(768) + np.uint64(raw[i + 3] >> 8)] += np.uint32(1)
     for i in range(whole, stop):
-        local[0, raw[i] >> 8] += np.uint32(1)
+        local[base + np.uint64(raw[i] >> 8)] += np.uint32(1)
 
 
 @kernel
-def add_high_bytes_without_nan(raw: NDArray[np.uint16], start: int, stop: int, local: NDArray[np.uint32]) -> None:
-    """As `add_high_bytes`, leaving out NaN."""
-    for i in range(start, stop):
-        if (raw[i] & 0x7FFF) <= 0x7C00:
-            local[0, raw[i] >> 8] += np.uint32(1)
-
-
-@kernel
-def flush_high_bytes(local: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
-    """Add local (4, 256), by high byte of the bits, to counts (256,), by high byte of the ordered pattern."""
+def flush_high_bytes(local: NDArray[np.uint32], slot: int, counts: NDArray[np.int64], unit: int) -> None:
+    """Add place `slot` of `local`, by high byte of the bits, to counts[unit], by high byte of the pattern; clear it."""
+    base = slot * LANES * 256
     for high_byte in range(256):
         total = np.int64(0)
         for lane in range(LANES):
-            total += np.int64(local[lane, high_byte])
-            local[lane, high_byte] = 0
-        counts[high_byte | 0x80 if high_byte < 0x80 else 0xFF - high_byte] += total
+            total += np.int64(local[base + lane * 256 + high_byte])
+            local[base + lane * 256 + high_byte] = 0
+        counts[unit, high_byte | 0x80 if high_byte < 0x80 else 0xFF - high_byte] += total
 
 
-@reordering_kernel
-def plane_sums(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[float, float]:
-    """Sum and sum of squares in float64. The sum is exact for up to 8,192 values (multiples of 2^-24 below 2^29)."""
-    total = 0.0
-    squares = 0.0
-    for i in range(start, stop):
-        value = np.float64(half_to_float(raw[i]))
-        total += value
-        squares += value * value
-    return total, squares
-
-
-@reordering_kernel
-def plane_sums_without_nan(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[float, float]:
-    """As `plane_sums`, leaving out NaN."""
-    total = 0.0
-    squares = 0.0
-    for i in range(start, stop):
-        if (raw[i] & 0x7FFF) <= 0x7C00:
-            value = np.float64(half_to_float(raw[i]))
-            total += value
-            squares += value * value
-    return total, squares
+@kernel
+def move_negative_zeros(raw: NDArray[np.uint16], start: int, stop: int, counts: NDArray[np.int64], unit: int) -> None:
+    """-0 has the high byte of small negative numbers: count it as the zero it is."""
+    negative_zeros = count_between(raw, start, stop, 0x7FFF, 0x7FFF)
+    counts[unit, 0x7F] -= negative_zeros
+    counts[unit, 0x80] += negative_zeros
 
 
 @kernel

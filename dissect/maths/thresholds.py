@@ -24,15 +24,15 @@ from microtome.dissect.maths.scan import (
     LANES,
     MAX_POSITIONS,
     add_high_bytes,
-    add_high_bytes_without_nan,
-    count_between,
+    can_scan,
+    careful_scan,
     flush_high_bytes,
     fold_zero,
-    has_nan,
-    plane_extremes,
-    plane_extremes_without_nan,
+    is_plain,
+    move_negative_zeros,
     units_at_once,
 )
+from microtome.dissect.maths.vector import scan_extremes
 from microtome.storage.errors import UsageError
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -264,51 +264,27 @@ def _coarse(
     highest: NDArray[np.uint16],
 ) -> None:
     together = units_at_once(plane)
-    local = np.zeros((together, LANES, 256), np.uint32)
+    local = np.zeros(together * LANES * 256, np.uint32)
     for first in range(0, units, together):
         last = min(first + together, units)
         for sample in range(n):
             for unit in range(first, last):
                 start = (sample * units + unit) * plane
-                coarse_plane(raw, start, start + plane, unit, local[unit - first], counts, nan, lowest, highest)
+                stop = start + plane
+                nans = 0
+                low, high = 0, 0xFFFF
+                if can_scan(raw, stop):
+                    low, high = scan_extremes(raw, start, plane)
+                if not is_plain(low, high):
+                    low, high, nans, _, _ = careful_scan(raw, start, stop)
+                add_high_bytes(raw, start, stop, nans, local, unit - first)
+                if low <= 0x7FFF <= high:
+                    move_negative_zeros(raw, start, stop, counts, unit)
+                nan[unit] += nans
+                lowest[unit] = min(np.int64(lowest[unit]), fold_zero(low))
+                highest[unit] = max(np.int64(highest[unit]), fold_zero(high))
         for unit in range(first, last):
-            flush_high_bytes(local[unit - first], counts[unit])
-
-
-@kernel
-def coarse_plane(
-    raw: NDArray[np.uint16],
-    start: int,
-    stop: int,
-    unit: int,
-    local: NDArray[np.uint32],
-    counts: NDArray[np.int64],
-    nan: NDArray[np.int64],
-    lowest: NDArray[np.uint16],
-    highest: NDArray[np.uint16],
-) -> tuple[int, int, int]:
-    """Count one plane; its folded extremes (0xFFFF, 0 if all are NaN) and number of NaN are returned.
-
-    local (4, 256) takes the high bytes and is to be flushed into counts[unit] later.
-    """
-    low, high = plane_extremes(raw, start, stop)
-    nans = 0
-    if has_nan(low, high):
-        low, high, nans = plane_extremes_without_nan(raw, start, stop)
-        nan[unit] += nans
-        add_high_bytes_without_nan(raw, start, stop, local)
-        if nans == stop - start:
-            return 0xFFFF, 0, nans
-    else:
-        add_high_bytes(raw, start, stop, local)
-    if low <= 0x7FFF <= high:
-        negative_zeros = count_between(raw, start, stop, 0x7FFF, 0x7FFF)
-        counts[unit, 0x7F] -= negative_zeros
-        counts[unit, 0x80] += negative_zeros
-    low, high = fold_zero(low), fold_zero(high)
-    lowest[unit] = min(np.int64(lowest[unit]), low)
-    highest[unit] = max(np.int64(highest[unit]), high)
-    return low, high, nans
+            flush_high_bytes(local, unit - first, counts, unit)
 
 
 @kernel
