@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from microtome.dissect.cli.options import model_options, preprocess_values, split_list
 from microtome.dissect.cli.output import show_json, show_table
+
+if TYPE_CHECKING:
+    from microtome.dissect.models import Cost
 
 
 @click.command("inspect")
@@ -39,24 +42,24 @@ def inspect_command(
       microtome inspect torchvision:resnet18 --layers 'layer[1234]' --samples 50000
       microtome inspect nets.py:my_model --json
     """
-    from microtome.dissect.models import describe_layers, load_model, resolve_layers
-
-    preprocessing = preprocess_values(options)
-    weights = preprocessing.pop("weights", None)
+    from microtome.dissect.audit.config import available_cores
     from microtome.dissect.audit.prepare import choose_device, overrides
+    from microtome.dissect.models import describe_layers, load_model, measure_cost, resolve_layers
 
-    loaded = load_model(model, weights=weights, preprocess=overrides(preprocessing), for_inspection=weights is None)
-    names = resolve_layers(loaded, split_list(layers)) if layers else None
-    infos = describe_layers(loaded, names)
+    settings = preprocess_values(options)
+    weights = settings.get("weights")
+    loaded = load_model(model, weights=weights, preprocess=overrides(settings), for_inspection=weights is None)
+    infos = describe_layers(loaded, resolve_layers(loaded, split_list(layers)) if layers else None)
     usable = [info for info in infos if info.usable]
     cost = None
-    if not no_timing:
-        from microtome.dissect.models.cost import measure_cost
-
-        cost = measure_cost(loaded, usable, batch=batch, device=choose_device(device))
+    if not no_timing and usable:
+        cost = measure_cost(loaded, usable, batch=batch, threads=available_cores(), device=choose_device(device))
     if as_json:
-        extra = {"cost": cost.to_dict(samples)} if cost is not None else {}
-        show_json(model=model, layers=[info.to_dict() for info in usable], **extra)
+        show_json(
+            model=model,
+            layers=[info.to_dict() for info in usable],
+            cost=None if cost is None else {**cost.to_dict(), **_totals(cost, samples)},
+        )
         return 0
     rows = [
         [info.name, info.kind, "x".join(map(str, info.shape)), str(info.units), f"{info.bytes_per_image:,}"]
@@ -64,9 +67,34 @@ def inspect_command(
     ]
     show_table(["layer", "kind", "shape", "units", "bytes/image"], rows, right=(3, 4))
     for info in infos:
-        if not info.usable and layers:
+        if not info.usable:
             click.echo(f"{info.name}: {info.note}")
     if cost is not None:
-        click.echo("")
-        click.echo(cost.in_words(samples))
+        _show_cost(cost, samples, "these layers" if layers else "all of them; choose some with --layers")
     return 0
+
+
+def _totals(cost: Cost, samples: int) -> dict[str, float]:
+    """What an audit of `samples` images comes to."""
+    return {
+        "samples": samples,
+        "seconds": round(cost.seconds(samples), 3),
+        "raw_bytes": cost.raw_bytes_per_image * samples,
+        "disk_bytes": cost.disk_bytes(samples),
+    }
+
+
+def _show_cost(cost: Cost, samples: int, which: str) -> None:
+    from microtome.dissect.audit.progress import duration
+
+    totals = _totals(cost, samples)
+    click.echo("")
+    click.echo(f"An audit of {samples:,} images, {which}:")
+    click.echo(
+        f"  time  {duration(totals['seconds'])} in the model ({1000 * cost.seconds_per_image:.1f} ms an image, measured on"
+        f" {cost.device} in batches of {cost.batch}); decoding and counting add about a fifth"
+    )
+    click.echo(
+        f"  disk  {totals['disk_bytes'] / 1e9:.2f} GB (raw {totals['raw_bytes'] / 1e9:.2f} GB of float16, zstd about"
+        f" {cost.compression_ratio:g} to 1 on rectified layers), and the labels"
+    )

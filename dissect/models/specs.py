@@ -24,7 +24,7 @@ from microtome.dissect.models.model import Model, fingerprint
 from microtome.dissect.models.preprocess import Preprocess, PreprocessOverrides, of_module, resolve
 from microtome.dissect.models.weights import load_weights
 from microtome.dissect.models.wrappers import unwrap
-from microtome.dissect.models.zoo import DEFAULT, NONE, ZooModel, build_timm, build_torchvision
+from microtome.dissect.models.zoo import DEFAULT, NONE, ZooModel, build_timm, build_torchvision, seeded
 from microtome.storage.errors import UnknownNameError, UsageError
 
 BUILTIN = {
@@ -64,7 +64,8 @@ def load_model(
     Raises UsageError (or UnknownNameError) when any of these cannot be used.
     """
     parsed = parse_spec(spec)
-    made = _build(parsed, own_weights=weights is None and not for_inspection)
+    with seeded():  # a factory that draws random weights gives the same ones when the run is resumed
+        made = _build(parsed, own_weights=weights is None and not for_inspection)
     module = unwrap(made.module)
     _check_materialised(module, spec)
     words, names = made.weights, _class_names(module) or made.class_names

@@ -47,7 +47,7 @@ def parse(expression: str) -> list[Term]:
     before = text[: starts[0].start()] if starts else text
     if before.strip():
         raise UsageError(f"cannot read {before.strip()!r} in the query; write FIELD=VALUE terms, {EXAMPLE}")
-    ends = [start.start() for start in starts[1:]] + [len(text)]
+    ends = [*(start.start() for start in starts[1:]), len(text)][: len(starts)]
     return [
         _term(start.group(1), start.group(2), text[start.end() : end]) for start, end in zip(starts, ends, strict=True)
     ]
