@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -22,8 +22,9 @@ CONVENTIONS = {
     "mask": "over the samples in which the unit’s mask itself touches a label of the concept’s category",
     "all": "over every sample",
 }
-TEASERS = 8
+TEASERS = 9
 UNREADABLE_ROWS = 20
+UNFOUND = 120
 _OTHER_CATEGORIES = 4
 
 Context: TypeAlias = Mapping[str, Any]
@@ -182,12 +183,35 @@ def index_context(
         ],
         "widest": max(widest, 1),
         "ticks": axis_ticks(widest),
+        **_unfound(concepts, layers, {item.concept for item in found}, float(info["config"]["min_iou"])),
         "unreadable": unreadable(samples),
         "settings": settings(info),
         "seconds": sum(s["seconds"] for name, s in info["stages"].items() if name != "report"),
         "total_units": sum(layer.entry["units"] for layer in layers),
         "total_detectors": sum(layer.first.detectors for layer in layers),
         "annotated_concepts": int((concepts.images[1:] > 0).sum()),
+    }
+
+
+def _unfound(concepts: Concepts, layers: Sequence[LayerSummary], found: Set[int], bar: float) -> dict[str, Any]:
+    """Annotated concepts without a detector, apart: those that no mask of these sizes could have passed with."""
+    classes = category_classes(concepts.categories)
+    reach = np.fmax.reduce([layer.first.reach for layer in layers])
+    beyond: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for concept in np.flatnonzero(concepts.images > 0).tolist():
+        if concept == 0 or concept in found:
+            continue
+        item = {
+            "name": concepts.names[concept],
+            "style": classes[concepts.category[concept]],
+            "ceiling": float(reach[concept]),
+        }
+        (beyond if reach[concept] <= bar else others).append(item)
+    return {
+        "out_of_reach": beyond[:UNFOUND],
+        "undetected": others[:UNFOUND],
+        "undetected_more": max(len(others) - UNFOUND, 0),
     }
 
 

@@ -58,7 +58,8 @@ class Labels:
 
     concept: int64 id of the label; iou, ceiling, iou_val (NaN without splits): float64; detector: bool;
     best: (C, BEST) int64 ids of the concepts of highest IoU; best_iou, best_ceiling: (C, BEST) float64;
-    threshold, realised: float64; by_category: per category, distinct best concepts within it that pass the bar
+    threshold, realised: float64; by_category: per category, distinct best concepts within it that pass the bar;
+    reach: (K + 1,) float64, the highest ceiling of each concept with any unit, NaN where no mask meets it
     """
 
     tau: float
@@ -73,6 +74,7 @@ class Labels:
     threshold: NDArray[np.float64]
     realised: NDArray[np.float64]
     by_category: list[int]
+    reach: NDArray[np.float64]
 
     @property
     def detectors(self) -> int:
@@ -133,7 +135,8 @@ def summarise_layer(run: ReportRun, entry: LayerEntry, concepts: Concepts) -> La
 
 
 def _at(table: pd.DataFrame, tau: float) -> pd.DataFrame:
-    return table.loc[np.isclose(table["tau"].to_numpy(np.float64), tau, rtol=1e-9, atol=0)]
+    chosen: pd.DataFrame = table[np.isclose(table["tau"].to_numpy(np.float64), tau, rtol=1e-9, atol=0)]
+    return chosen
 
 
 def _labels(
@@ -141,6 +144,8 @@ def _labels(
 ) -> Labels:
     """Labels from the scores alone: highest IoU (on the train split where there is one), ties to the lowest id."""
     deciding = "iou_train" if {"iou_train", "iou_val"} <= set(scores.columns) else "iou"
+    reach = np.full(len(concepts.names), np.nan)
+    np.fmax.at(reach, scores["concept"].to_numpy(np.int64), scores["ceiling"].to_numpy(np.float64))
     scores = scores[scores[deciding].to_numpy(np.float64) > 0]
     unit, concept = scores["unit"].to_numpy(np.int64), scores["concept"].to_numpy(np.int64)
     decider = scores[deciding].to_numpy(np.float64)
@@ -173,6 +178,7 @@ def _labels(
         threshold=threshold,
         realised=realised,
         by_category=_best_in_categories(unit, concept, decider, concepts, bar),
+        reach=reach,
     )
 
 
@@ -200,6 +206,7 @@ def _first_labels(
         threshold=table["threshold"].to_numpy(np.float64),
         realised=table["realised"].to_numpy(np.float64),
         by_category=derived.by_category,
+        reach=derived.reach,
     )
 
 

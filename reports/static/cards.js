@@ -114,16 +114,16 @@
   function nextBest(unit, at) {
     var list = el("ol", { class: "next" });
     at.best[unit].forEach(function (concept, place) {
-      if (concept < 0) return;
+      if (concept < 0 || concept === at.label[unit]) return;
       var entry = data.concepts[concept];
       list.append(el(
-        "li", concept === at.label[unit] ? { class: "own" } : {},
+        "li", {},
         el("span", { class: "name", title: entry[0] + " (" + data.categories[entry[1]] + ")" }, entry[0]),
         meter(at.bestIou[unit][place], at.bestCeiling[unit][place], data.categoryStyles[entry[1]]),
         el("span", { class: "n" }, iou(at.bestIou[unit][place]))
       ));
     });
-    if (!list.childNodes.length) list.append(el("li", { class: "none" }, "its mask meets no concept"));
+    if (!list.childNodes.length) list.append(el("li", { class: "none" }, at.label[unit] < 0 ? "its mask meets no concept" : "its mask meets no other concept"));
     return list;
   }
 

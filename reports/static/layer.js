@@ -11,6 +11,7 @@
   var nodes = [];
   var shown = [];
   var target = null;
+  var known = new Set();
   var DEFAULTS = { q: "", sort: "iou", min: "0", state: "", tau: "0" };
 
   function labels() {
@@ -70,14 +71,17 @@
     try { return decodeURIComponent(text); } catch (error) { return ""; }
   }
 
-  // Which units, in which order
+  // Which units, in which order. A text that is a concept's whole name means that concept, any other text is looked for
+  // inside names: "tree" leaves "street" out.
 
   function matches(at, unit, query, least, state, chosen, detectors) {
     if (detectors && !at.detector[unit]) return false;
     if (state && data.states[data.state[unit]] !== state) return false;
     if (least > 0 && !(at.iou[unit] >= least)) return false;
     if (chosen.length && chosen.indexOf(categoryOf(at, unit)) < 0) return false;
-    return !query || nameOf(at, unit).toLowerCase().indexOf(query) >= 0;
+    if (!query) return true;
+    var name = nameOf(at, unit).toLowerCase();
+    return known.has(query) ? name === query : name.indexOf(query) >= 0;
   }
 
   function comparison(at, sort) {
@@ -253,9 +257,10 @@
     else if (event.key === "/") { event.preventDefault(); form.elements.q.focus(); }
   });
 
-  var names = new Set();
-  data.taus.forEach(function (at) { at.label.forEach(function (c) { if (c >= 0) names.add(data.concepts[c][0]); }); });
-  Array.from(names).sort().forEach(function (name) {
+  var labelled = new Set();
+  data.taus.forEach(function (at) { at.label.forEach(function (c) { if (c >= 0) labelled.add(data.concepts[c][0]); }); });
+  Array.from(labelled).sort().forEach(function (name) {
+    known.add(name.toLowerCase());
     document.getElementById("concepts").append(el("option", { value: name }));
   });
   history.scrollRestoration = "manual";

@@ -1,0 +1,172 @@
+"""A whole report: files, escaping, determinism, replacement, unreadable images, odd runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.runs import HOSTILE, LAYERS, LayerShape, read_image, write_run
+from numpy.typing import NDArray
+
+from microtome.reports import build_report
+from microtome.reports.thumbnails import SIZE
+from microtome.storage.errors import SampleError, UsageError
+from microtome.storage.run import Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = write_run(tmp_path_factory.mktemp("build") / "run", taus=(0.005, 0.05), splits=True)
+    build_report(run, read_image)
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_files_of_a_report(run: Run) -> None:
+    files = set(contents(run.report_path))
+    second = "layer4.0%3Aconv%2F2"
+    assert {"index.html", "layers/layer1.html", f"layers/{second}.html", f"data/{second}.js"} <= files
+    assert {"static/report.css", "static/layer.js", "static/cards.js"} <= files
+    units = run.layer_table("layer1", "units")
+    drawn = units["unit"][~units["state"].isin(["dead", "constant"])]
+    assert {name for name in files if name.startswith("patches/layer1/")} == {f"patches/layer1/{u}.jpg" for u in drawn}
+    assert not any(path.name.startswith("report.") for path in run.path.iterdir())
+
+
+def test_every_address_in_a_page_leads_to_a_file(run: Run) -> None:
+    for page in [run.report_path / "index.html", *(run.report_path / "layers").iterdir()]:
+        text = page.read_text(encoding="utf-8")
+        for address in re.findall(r'(?:href|src)="([^"#:]+)["#]', text) + re.findall(r"url\(([^)]+)\)", text):
+            assert (page.parent / unquote(address)).is_file(), address
+
+
+def test_nothing_hostile_reaches_the_markup(run: Run) -> None:
+    for name, text in contents(run.report_path).items():
+        if name.endswith((".html", ".js")):
+            assert HOSTILE.encode() not in text, name
+            assert b"onerror=alert(2)>" not in text, name
+    assert "&lt;script&gt;alert(1)" in (run.report_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_no_page_asks_the_network(run: Run) -> None:
+    for name, text in contents(run.report_path).items():
+        if name.endswith((".html", ".css", ".js")):
+            found = set(re.findall(rb"(?:https?:)?//[a-z][\w.]+", text)) - {b"http://www.w3.org"}
+            assert not found, name
+
+
+def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
+    before = contents(run.report_path)
+    build_report(run, read_image, workers=1)
+    assert contents(run.report_path) == before
+
+
+def test_strips_hold_the_patches_by_rank(run: Run) -> None:
+    patches = run.layer_table("layer1", "patches")
+    strip = cv2.imread(str(run.report_path / "patches" / "layer1" / "0.jpg"))
+    assert strip is not None
+    assert strip.shape == (SIZE, SIZE * len(patches[patches["unit"] == 0]), 3)
+    chosen = patches[(patches["unit"] == 0) & (patches["rank"] == 2)]
+    sample, top, left, bottom, right = chosen[["sample", "top", "left", "bottom", "right"]].to_numpy(int)[0].tolist()
+    crop = read_image(sample)[top:bottom, left:right]
+    longer = max(crop.shape[:2])
+    rows, columns = round(SIZE * crop.shape[0] / longer), round(SIZE * crop.shape[1] / longer)
+    drawn = strip[:rows, 2 * SIZE : 2 * SIZE + columns, ::-1].astype(float)
+    plain = cv2.resize(crop, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(float)
+    inside = np.abs(drawn - plain).mean(axis=2) < 12
+    assert 0.02 < inside.mean() < 0.9
+    outside = np.abs(drawn - plain / 2).mean(axis=2) < 12
+    assert (inside | outside).mean() > 0.8
+
+
+def test_each_image_is_decoded_once_and_only_where_needed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", samples=40, top=2)
+    seen: list[int] = []
+    steps: list[tuple[int, int]] = []
+
+    def read(sample: int) -> NDArray[np.uint8]:
+        seen.append(sample)
+        return read_image(sample)
+
+    build_report(run, read, patches_per_unit=1, progress=lambda done, total: steps.append((done, total)))
+    needed: set[int] = set()
+    for layer in LAYERS:
+        patches = run.layer_table(layer, "patches")
+        units = run.layer_table(layer, "units")
+        active = set(units["unit"][~units["state"].isin(["dead", "constant"])])
+        needed |= set(patches["sample"][(patches["rank"] == 0) & patches["unit"].isin(active)])
+    assert sorted(seen) == sorted(needed)
+    assert steps == [(n + 1, len(needed)) for n in range(len(needed))]
+
+
+def test_an_image_that_went_missing_turns_grey(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
+
+    def read(sample: int) -> NDArray[np.uint8]:
+        raise SampleError(str(sample), "gone")
+
+    build_report(run, read)
+    strip = cv2.imread(str(run.report_path / "patches" / "a" / "0.jpg"))
+    assert strip is not None
+    assert int(strip.min()) == int(strip.max()) == 128
+
+
+def test_a_failure_leaves_the_old_report(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
+    build_report(run, read_image)
+    before = contents(run.report_path)
+
+    def read(sample: int) -> NDArray[np.uint8]:
+        raise RuntimeError("the disk is on fire")
+
+    with pytest.raises(RuntimeError, match="on fire"):
+        build_report(run, read)
+    assert contents(run.report_path) == before
+    assert [path.name for path in run.path.iterdir() if path.name.startswith("report")] == ["report"]
+
+
+def test_an_older_report_is_replaced_whole(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
+    (run.report_path / "layers").mkdir(parents=True)
+    (run.report_path / "layers" / "gone.html").write_text("old")
+    (run.path / "report.partial").mkdir()
+    build_report(run, read_image)
+    assert "layers/gone.html" not in contents(run.report_path)
+
+
+def test_a_run_without_concepts(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)}, unreadable=0)
+    run.write_table("concepts", run.table("concepts")[:0])
+    run.write_layer_table("a", "iou", run.layer_table("a", "iou")[:0])
+    units = run.layer_table("a", "units").assign(concept=None, concept_id=0, category=None, iou=0.0, is_detector=False)
+    run.write_layer_table("a", "units", units.astype({"concept": "str", "category": "str"}))
+    text = build_report(run, read_image).read_text(encoding="utf-8")
+    assert "No unit reaches an IoU above 0.04" in text
+    assert "Unreadable samples" not in text
+
+
+def test_an_untrained_network_is_called_so_on_every_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", trained=False, layers={"a": LayerShape(4, 7, 60)})
+    index = build_report(run, read_image)
+    for page in (index, index.parent / "layers" / "a.html"):
+        assert "Untrained network." in page.read_text(encoding="utf-8")
+
+
+def test_unreadable_samples_stand_in_the_index(run: Run) -> None:
+    text = (run.report_path / "index.html").read_text(encoding="utf-8")
+    samples: pd.DataFrame = run.table("samples")
+    for key in samples["key"][samples["status"] == "error"]:
+        assert key in text
+
+
+def test_a_report_shows_at_least_one_patch(run: Run) -> None:
+    with pytest.raises(UsageError, match="at least 1 patch"):
+        build_report(run, read_image, patches_per_unit=0)
