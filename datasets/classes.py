@@ -62,6 +62,9 @@ def read_rows(path: Path) -> list[Row]:
         raise UsageError(f"{path}, line {line}: not UTF-8 text; save classes.csv as UTF-8") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UsageError(f"{path}, line {line}: not UTF-8 text; save classes.csv as UTF-8")
     lines = csv.reader(text.splitlines(keepends=True), skipinitialspace=True)
     try:
         header = [cell.strip().lower() for cell in next(lines, [])]

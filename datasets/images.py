@@ -35,6 +35,7 @@ Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Source = bytes | str | os.PathLike[str]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_WHOLE_IS_CHEAP = 8
 _RUNS_OTHER_PROGRAMS = {"EPS"}
 _QUIET_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _ORIENTATION_TAG = 0x0112
@@ -78,9 +79,9 @@ def resize_crop(
 ) -> NDArray[np.uint8]:
     """The crop that a model sees: (H, W, 3) uint8 from an (height, width, 3) uint8 RGB image.
 
-    Equal to resizing the whole image with Pillow (antialiased) and cutting out the crop, as torchvision does,
-    up to one grey level; only the part that the crop needs is computed. "nearest" takes the pixels that
-    `crop_labels` takes. Padding is black.
+    Equal to resizing the whole image with Pillow (antialiased) and cutting out the crop, as torchvision does;
+    where the crop is less than an eighth of the resized image only that part is computed, in which pixels may
+    differ by the rounding between Pillow's two passes. "nearest" takes the pixels that `crop_labels` takes. Padding is black.
     """
     (height, width), (crop_height, crop_width) = image.shape[:2], geometry.size
     if (height, width) != (geometry.height, geometry.width):
@@ -88,17 +89,15 @@ def resize_crop(
     if interpolation == "nearest" or geometry.resized == (height, width):
         whole: NDArray[np.uint8] = _gather(image[None], geometry, geometry.size)[0]
         return whole
-    top, left, bottom, right = geometry.source_box()
-    rows = min(geometry.resized[0], geometry.top + crop_height) - max(0, geometry.top)
-    columns = min(geometry.resized[1], geometry.left + crop_width) - max(0, geometry.left)
-    resized = np.array(
-        Image.fromarray(image).resize((columns, rows), _FILTERS[interpolation], box=(left, top, right, bottom))
-    )
-    if (rows, columns) == (crop_height, crop_width):
-        return resized
+    rh, rw = geometry.resized
+    rows = slice(max(0, geometry.top), min(rh, geometry.top + crop_height))
+    columns = slice(max(0, geometry.left), min(rw, geometry.left + crop_width))
+    seen = _resize(image, geometry, rows, columns, _FILTERS[interpolation])
+    if seen.shape[:2] == (crop_height, crop_width):
+        return seen
     padded = np.zeros((crop_height, crop_width, 3), np.uint8)
     first_row, first_column = max(0, -geometry.top), max(0, -geometry.left)
-    padded[first_row : first_row + rows, first_column : first_column + columns] = resized
+    padded[first_row : first_row + seen.shape[0], first_column : first_column + seen.shape[1]] = seen
     return padded
 
 
@@ -108,6 +107,28 @@ def crop_labels(planes: NDArray[np.uint16], geometry: CropGeometry, label_size: 
     Nearest: each pixel of the label grid takes the plane's label at its centre; 0 where the crop is padding.
     """
     return _gather(planes[..., None], geometry, label_size)[..., 0]
+
+
+def _resize(
+    image: NDArray[np.uint8],
+    geometry: CropGeometry,
+    rows: slice,
+    columns: slice,
+    resampling: Image.Resampling,
+) -> NDArray[np.uint8]:
+    """These rows and columns of the resized image.
+
+    Pillow picks the order of its two passes by the size of the output, and rounds between them: asking for the
+    part alone can give other values than the whole. So the whole is made, unless it dwarfs the part.
+    """
+    rh, rw = geometry.resized
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    source = Image.fromarray(image)
+    if rh * rw <= _WHOLE_IS_CHEAP * height * width:
+        whole = source.resize((rw, rh), resampling)
+        return np.array(whole.crop((columns.start, rows.start, columns.stop, rows.stop)))
+    top, left, bottom, right = geometry.source_box()
+    return np.array(source.resize((width, height), resampling, box=(left, top, right, bottom)))
 
 
 def _gather(planes: NDArray[T], geometry: CropGeometry, label_size: tuple[int, int]) -> NDArray[T]:
