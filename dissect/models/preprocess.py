@@ -41,8 +41,8 @@ class Preprocess:
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "preprocess") -> Preprocess:
         """Read `{"size", "mean", "std"}` (and optionally "resize", "interpolation"), as modules and runs state it.
 
-        An int `size` means a square and also the length of the shorter side, unless "resize" is given; a pair is
-        (height, width), and "resize" then defaults to None. `source` opens error messages. Raises UsageError.
+        `size` is the side of a square or a pair (height, width). Without "resize" the shorter side of the image becomes
+        as long as the square's; for other pairs it is None. `source` opens error messages. Raises UsageError.
         """
         missing = [key for key in ("size", "mean", "std") if key not in data]
         if missing:

@@ -1,0 +1,146 @@
+"""Layer names, globs and descriptions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.models import InPlace, Odd, Reused, as_model, real_file
+from torch import nn
+
+from microtome.dissect.models import describe_layers, load_model, resolve_layers
+from microtome.storage.errors import UnknownNameError, UsageError
+
+
+@pytest.fixture(scope="module")
+def reused() -> Reused:
+    return Reused()
+
+
+@pytest.mark.parametrize(
+    ("globs", "expected"),
+    [
+        (["second", "first"], ["first", "second"]),
+        (["alias", "second"], ["second"]),
+        (["act"], ["act@1", "act@2", "act@3"]),
+        (["act@2"], ["act@2"]),
+        (["act@[13]", "fir*"], ["first", "act@1", "act@3"]),
+        (["?c?", "head"], ["act@1", "act@2", "act@3", "head"]),
+        (["parts.0"], ["parts.0"]),
+        (["parts*"], ["parts.0.0", "parts.0.1"]),
+        (["parts.?"], ["parts.0"]),
+        (["skip", "drop"], ["drop", "skip"]),
+        (
+            ["*"],
+            ["first", "act@1", "second", "act@2", "parts.0.0", "parts.0.1", "act@3", "head"],
+        ),
+    ],
+)
+def test_names_and_globs(reused: Reused, globs: list[str], expected: list[str]) -> None:
+    assert resolve_layers(as_model(reused), globs) == expected
+
+
+@pytest.mark.parametrize(
+    ("glob", "words"),
+    [
+        ("secnd", r"did you mean second\? `microtome inspect tests:model` lists"),
+        ("act@4", "no layer named 'act@4'"),
+        ("zzz*", "no layer named 'zzz"),
+        ("unused", "never called"),
+        ("unus*", "never called"),
+        ("parts", r"never called .* inside it there are parts.0.0, parts.0.1"),
+        ("[ds][kr][io]p", "only Identity and Dropout"),
+    ],
+)
+def test_names_that_pick_nothing(reused: Reused, glob: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        resolve_layers(as_model(reused), ["first", glob])
+
+
+def test_no_names(reused: Reused) -> None:
+    with pytest.raises(UsageError, match="no layers were named"):
+        resolve_layers(as_model(reused), [])
+
+
+def test_an_exact_name_wins_over_a_glob() -> None:
+    net = nn.Sequential()
+    net.add_module("a[1]", nn.Conv2d(3, 4, 1))
+    net.add_module("a1", nn.Conv2d(4, 5, 1))
+    assert resolve_layers(as_model(net), ["a[1]"]) == ["a[1]"]
+    assert resolve_layers(as_model(net), ["a[[]1]", "a?"]) == ["a[1]", "a1"]
+
+
+def test_descriptions(reused: Reused) -> None:
+    model = as_model(reused, (32, 48))
+    infos = {info.name: info for info in describe_layers(model)}
+    assert list(infos) == ["first", "act@1", "second", "act@2", "parts.0.0", "parts.0.1", "parts.0", "act@3", "head"]
+    second = infos["second"]
+    assert (second.kind, second.shape, second.grid, second.units) == ("conv", (12, 16, 24), (16, 24), 12)
+    assert second.bytes_per_image == 12 * 16 * 24 * 2
+    assert [infos[name].kind for name in ("act@2", "parts.0", "head")] == ["activation", "container", "linear"]
+    assert infos["head"].shape == (5, 1, 1)
+    assert [info.name for info in describe_layers(model, ["head", "drop"])] == ["head", "drop"]
+    silent = {i.name: i.note for i in describe_layers(model, include_unusable=True) if not i.usable}
+    assert silent == {"parts": "is never called in a forward pass", "unused": "is never called in a forward pass"}
+    with pytest.raises(UnknownNameError, match="act@1"):
+        describe_layers(model, ["act"])
+
+
+def test_outputs_that_are_no_units_are_named_with_their_shape() -> None:
+    model = as_model(Odd(), 8)
+    assert resolve_layers(model, ["as_*"]) == ["as_dict", "as_tuple", "as_dataclass"]
+    notes = {info.name: info.note for info in describe_layers(model, include_unusable=True) if not info.usable}
+    assert notes["tokens"] == "gives tokens (B, 64, 7), which this version does not dissect"
+    assert "channels last" in notes["last"]
+    assert notes["last"] == notes["last_norm"] == notes["last_act"]
+    assert notes["windows"] == "gives (12, 1, 8, 8) for a batch of 2: its first dimension is not the batch"
+    with pytest.raises(UsageError, match=r"'tokens' gives tokens \(B, 64, 7\).*can be dissected: as_dataclass"):
+        resolve_layers(model, ["tokens"])
+    with pytest.raises(UsageError, match="channels last"):
+        resolve_layers(model, ["last*"])
+
+
+def test_a_model_that_does_not_run() -> None:
+    with pytest.raises(UsageError, match=r"does not run on images \(B, 3, 8, 8\): RuntimeError"):
+        resolve_layers(as_model(nn.Conv2d(4, 2, 3), 8), ["*"])
+
+
+def test_tracing_leaves_nothing_behind() -> None:
+    model = as_model(InPlace())
+    state = torch.get_rng_state()
+    describe_layers(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module._forward_hooks for module in model.module.modules())
+
+
+def test_resnet() -> None:
+    model = load_model("torchvision:resnet18", for_inspection=True)
+    assert resolve_layers(model, ["layer[34]"]) == ["layer3", "layer4"]
+    assert resolve_layers(model, ["layer4.1.*"])[-1] == "layer4.1.relu@2"
+    assert describe_layers(model, ["layer3"])[0].shape == (256, 14, 14)
+
+
+@pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
+def test_torchvision_models_with_channels_last_inside(name: str) -> None:
+    infos = describe_layers(load_model(f"torchvision:{name}", for_inspection=True), include_unusable=True)
+    for info in infos:
+        if info.usable and name == "convnext_tiny" and info.grid != (1, 1) and info.kind in ("conv", "block"):
+            assert info.grid[0] == info.grid[1]
+        if name == "swin_t" and "features" in info.name and info.name != "features.0.0" and info.usable:
+            assert info.kind == "other"  # the permutation to channels last itself
+
+
+def test_timm_swin() -> None:
+    pytest.importorskip("timm", reason="the extra microtome[timm] is not installed")
+    model = load_model("timm:swin_tiny_patch4_window7_224", for_inspection=True)
+    with pytest.raises(UsageError, match="channels last"):
+        resolve_layers(model, ["layers.?.blocks.?"])
+
+
+def test_a_real_network_that_reuses_a_module() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the real inputs' packages are not installed")
+    model = load_model(f"{real_file('classifiers.py')}:efficientnet_lite0")
+    assert resolve_layers(model, ["_swish", "_blocks.10"]) == ["_swish@1", "_blocks.10", "_swish@2"]
+    shapes = [info.shape for info in describe_layers(model, ["_swish@1", "_swish@2"])]
+    assert shapes == [(32, 112, 112), (1280, 7, 7)]
+    mobile = load_model(f"{real_file('classifiers.py')}:mobilenet_v1")
+    assert resolve_layers(mobile, ["pointwise.1[02]"]) == ["pointwise.10", "pointwise.12"]
