@@ -71,10 +71,11 @@ class RunArrays:
         if values.size == 0:
             return []
         rows = self._plan.samples_of(shard)
-        self._array(name)[rows.start : rows.stop] = values
         path = self._root / name / "c" / str(shard)
         for _ in range(values.ndim - 1):
             path = path / "0"
+        path.unlink(missing_ok=True)  # else Zarr reads what a killed writer left, and stumbles over damage in it
+        self._array(name)[rows.start : rows.stop] = values
         return [path] if path.exists() else []
 
     def read_shard(self, name: str, shard: int) -> ArrayND:
@@ -84,7 +85,13 @@ class RunArrays:
 
     def read(self, name: str, start: int, stop: int) -> ArrayND:
         """Samples start ... stop - 1 of array `name`."""
-        return np.asarray(self._array(name)[start:stop])
+        try:
+            return np.asarray(self._array(name)[start:stop])
+        except (ValueError, OSError, RuntimeError) as error:
+            raise RunDamagedError(
+                f"{self._root / name}, samples {start} to {stop - 1}, cannot be read ({error}); "
+                "delete the damaged shard's file and its record in commits/capture, and resume the audit"
+            ) from error
 
     def exists(self, name: str) -> bool:
         """Whether array `name` was created (arrays with an empty axis are not)."""

@@ -9,7 +9,6 @@ means: not done, do the shard again.
 from __future__ import annotations
 
 import io
-import json
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -85,7 +84,7 @@ class StageCommits:
                 and record["key"] == self._key
                 and all(path.stat().st_size == size for path, size in expected.items())
             )
-        except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # absent, or not such a record at all
             return False
 
     def _record_path(self, shard: int) -> Path:

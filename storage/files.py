@@ -29,7 +29,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON with sorted keys kept in their given order; NaN is refused."""
+    """Write `value` as indented JSON, keys in their given order. Raises ValueError for NaN, TypeError for no JSON."""
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 

@@ -49,7 +49,7 @@ class Units(nn.Module):
         car = (red - blue).clamp(min=0)
         tree = (green - blue).clamp(min=0)
         night = x.mean((1, 2, 3)) < 0.35
-        noise = torch.sin(blue * 9301.0 + pooled[:, :, :1, :1].sum((1, 2, 3))[:, None, None] * 577.0)
+        noise = torch.sin(blue * 9301.0 + red * 577.0)
         broken = torch.where(night[:, None, None], torch.full_like(tree, float("nan")), tree)
         units = [car, car * 0, (6 * car).clamp(max=3), noise, car * 0 + 0.25, broken, car * 1e5]
         return torch.stack(units, dim=1) * self.factor

@@ -49,7 +49,7 @@ def test_units_are_named_for_what_they_are(dissection: Dissection) -> None:
     assert units["state"].tolist() == ["ok", "dead", "saturated", "ok", "constant", "ok", "ok"]
     assert units.loc[0, "concept"] in ("car", "red")  # the same pixels in two categories; ties go to the lower id
     assert units.loc[0, "concept_id"] == 1
-    assert units.loc[0, "iou"] > 0.2
+    assert dissection.query(f"layer=units unit=0 tau={TAUS[1]}").loc[0, "iou"] > 0.5
     assert units.loc[5, "concept"] == "tree"
     assert units.loc[3, "iou"] < 0.1
     assert units.loc[[1, 4], "iou"].tolist() == [0.0, 0.0]

@@ -8,7 +8,7 @@ from helpers import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.dissect.maths.tally import CONVENTIONS, TallyCounts, count_labels, tally
+from microtome.dissect.maths.tally import CONVENTIONS, TallyCounts, tally
 from microtome.storage.errors import UsageError
 
 
@@ -69,3 +69,80 @@ def check(case: dict[str, np.ndarray], convention: str) -> None:
 @given(seed=st.integers(0, 2**32 - 1), convention=st.sampled_from(CONVENTIONS))
 def test_equals_the_dense_reference(seed: int, convention: str) -> None:
     check(random_case(seed), convention)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), convention=st.sampled_from(CONVENTIONS))
+def test_regions_that_pass_word_and_vector_ends(seed: int, convention: str) -> None:
+    case = random_case(seed, n=1, units=1, height=9, width=150, w=70, h=3, slots=1)
+    if seed % 2:
+        case["labels"] = np.ascontiguousarray(case["labels"][:, :, :, ::30].repeat(30, axis=3)[:, :, :, :150])
+        case["annotated"] = reference.annotated(
+            case["labels"], case["image_labels"], case["category_of"], case["annotated"].shape[1]
+        )
+    check(case, convention)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 7), (14, 14), (7, 5), (40, 40), (20, 65), (3, 130)])
+@pytest.mark.parametrize("size", [(1, 1), (20, 20), (28, 33)])
+def test_grids_coarser_equal_and_finer_than_the_labels(grid: tuple[int, int], size: tuple[int, int]) -> None:
+    check(random_case(7, h=grid[0], w=grid[1], height=size[0], width=size[1], n=1, units=2, planes=2), "image")
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), convention=st.sampled_from(CONVENTIONS))
+def test_any_split_merges_to_the_same_counts(seed: int, convention: str) -> None:
+    case = random_case(seed, n=4)
+    whole = tally(**case, convention=convention)
+    total = TallyCounts.from_arrays(
+        {name: np.zeros_like(array) + 0 * array for name, array in whole.to_arrays().items() if array.ndim}
+        | {"convention": whole.to_arrays()["convention"]}
+    )
+    for sample in (2, 0, 3, 1):
+        part = {
+            name: value[sample : sample + 1] if name in ("acts", "labels", "image_labels", "annotated") else value
+            for name, value in case.items()
+        }
+        total.merge(TallyCounts.from_arrays(tally(**part, convention=convention).to_arrays()))
+    np.testing.assert_array_equal(total.intersection, whole.intersection)
+    np.testing.assert_array_equal(total.unit_pixels, whole.unit_pixels)
+
+
+def test_counts_pass_32_bits_by_merging() -> None:
+    case = random_case(3, n=1, units=1, h=2, w=2, height=16, width=16, planes=1, slots=0, taus=1, concepts=1)
+    case["acts"][:] = [[1, 2], [3, 4]]
+    case["thresholds"][:] = 0
+    case["saturated"][:] = False
+    case["labels"][:] = 1
+    case["annotated"][:] = True
+    counts = tally(**case, convention="all")
+    assert counts.intersection[0, 0].tolist() == [0, 256]
+    for _ in range(30):
+        counts.merge(TallyCounts.from_arrays(counts.to_arrays()))
+    assert counts.intersection[0, 0].tolist() == [0, 2**38]
+    assert counts.unit_pixels[0, 0, 0] == 2**38
+
+
+def test_the_same_arrays_in_any_memory_order() -> None:
+    case = random_case(11, n=2, planes=2)
+    whole = tally(**case)
+    turned = {
+        name: np.asfortranarray(value) if isinstance(value, np.ndarray) else value for name, value in case.items()
+    }
+    np.testing.assert_array_equal(tally(**turned).intersection, whole.intersection)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    case = random_case(5, n=2, planes=1, concepts=3)
+    with pytest.raises(UsageError, match="no IoU convention 'sum'"):
+        tally(**case, convention="sum")
+    with pytest.raises(UsageError, match="concept id 77"):
+        tally(**(case | {"labels": np.full_like(case["labels"], 77)}))
+    with pytest.raises(ValueError, match="float16"):
+        tally(**(case | {"acts": case["acts"].astype(np.float32)}))
+    with pytest.raises(ValueError, match="saturated"):
+        tally(**(case | {"saturated": case["saturated"][:, :0]}))
+    with pytest.raises(ValueError, match="annotated"):
+        tally(**(case | {"annotated": case["annotated"][:1]}))
+    with pytest.raises(UsageError, match="conventions"):
+        tally(**case, convention="all").merge(tally(**case))
