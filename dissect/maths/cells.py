@@ -199,7 +199,7 @@ def _mask_strip(
 @inlined_kernel
 def _spread_row(
     raw: NDArray[np.uint16], row: int, left: int, right: int, width: int, axis: Axis, out: NDArray[np.float32]
-) -> float:
+) -> np.float32:
     """Interpolate one grid row over cells left ... right - 1; returns the highest of its inputs (NaN left out)."""
     first, along = axis
     start = first[left]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -28,8 +28,8 @@ def inlined_kernel(function: F) -> F:
     return cast(F, numba.njit(nogil=True, cache=True, forceinline=True)(function))
 
 
-def _typed_intrinsic(function: F) -> F:
-    return cast(F, intrinsic(function))
+def _typed_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    return cast(Callable[..., Any], intrinsic(function))
 
 
 def _splat(builder: Any, value: Any, vector: Any) -> Any:
@@ -80,7 +80,7 @@ def _trailing_zeros(typing_context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
-    return types.uint64(types.uint64), generate
+    return types.int64(types.uint64), generate
 
 
 @_typed_intrinsic
@@ -88,7 +88,7 @@ def _count_ones(typing_context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
-    return types.uint64(types.uint64), generate
+    return types.int64(types.uint64), generate
 
 
 @_typed_intrinsic
@@ -99,40 +99,42 @@ def _as_float32(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
-@kernel
-def trailing_zeros(bits: int) -> int:
+@inlined_kernel
+def trailing_zeros(bits: np.uint64) -> int:
     """Position of the lowest set bit of a non-zero uint64."""
-    return np.int64(_trailing_zeros(np.uint64(bits)))  # type: ignore[call-arg, arg-type, return-value]
+    position: int = _trailing_zeros(bits)
+    return position
 
 
-@kernel
-def count_ones(bits: int) -> int:
+@inlined_kernel
+def count_ones(bits: np.uint64) -> int:
     """Number of set bits of a uint64."""
-    return np.int64(_count_ones(np.uint64(bits)))  # type: ignore[call-arg, arg-type, return-value]
+    ones: int = _count_ones(bits)
+    return ones
 
 
-@kernel
-def block_mask(raw: NDArray[np.uint16], start: int, stop: int, low: int, high: int) -> int:
+@inlined_kernel
+def block_mask(raw: NDArray[np.uint16], start: int, stop: int, low: int, high: int) -> np.uint64:
     """Which of the values raw[start:stop] (at most 64) lie in low <= ordered pattern <= high, as bits.
 
     raw: one-dimensional, the bits of float16 values; low <= high. -0 has the pattern 0x7FFF here.
     """
     size = stop - start
     if start + 64 <= raw.size:
-        bits = np.uint64(_block_mask(raw, start, np.uint16(low), np.uint16(high - low)))  # type: ignore[call-arg, arg-type]
+        bits: np.uint64 = _block_mask(raw, start, np.uint16(low), np.uint16(high - low))
         if size < 64:
             bits &= (np.uint64(1) << np.uint64(size)) - np.uint64(1)
-        return bits  # type: ignore[return-value]
+        return bits
     bits = np.uint64(0)
     for i in range(size):
         value = np.int64(raw[start + i])
         pattern = value ^ 0xFFFF if value & 0x8000 else value | 0x8000
         if low <= pattern <= high:
             bits |= np.uint64(1) << np.uint64(i)
-    return bits  # type: ignore[return-value]
+    return bits
 
 
-@kernel
+@inlined_kernel
 def differ_mask(values: NDArray[np.uint16], a: int, b: int, size: int) -> np.uint64:
     """Where values[a:a + size] and values[b:b + size] differ, as bits; size at most 64."""
     if max(a, b) + 64 <= values.size:
@@ -147,14 +149,14 @@ def differ_mask(values: NDArray[np.uint16], a: int, b: int, size: int) -> np.uin
     return bits
 
 
-@kernel
-def half_to_float(raw: int) -> float:
+@inlined_kernel
+def half_to_float(raw: np.uint16) -> np.float32:
     """The float32 equal to the float16 with bits `raw` (uint16); every value, NaN and infinity included."""
     magnitude = np.uint32(raw & 0x7FFF)
     shifted = np.uint32((magnitude << 13) + 0x38000000)
     if magnitude >= 0x7C00:
         shifted = np.uint32(shifted + 0x38000000)
-    value = np.float32(_as_float32(shifted))  # type: ignore[call-arg, arg-type]
+    value: np.float32 = _as_float32(shifted)
     if magnitude < 0x0400:
         value = np.float32(np.int32(magnitude)) * np.float32(2.0**-24)
     return np.float32(-value) if raw & 0x8000 else np.float32(value)

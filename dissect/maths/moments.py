@@ -94,9 +94,16 @@ class Moments:
     @classmethod
     def empty(cls, units: int) -> Moments:
         """Nothing seen yet, for `units` units."""
-        whole = [np.zeros(units, np.int64) for _ in range(5)]
-        squares = np.zeros(units, np.float64)
-        return cls(*whole, squares, np.full(units, 0xFFFF, np.uint16), np.zeros(units, np.uint16))
+        return cls(
+            count=np.zeros(units, np.int64),
+            nan=np.zeros(units, np.int64),
+            not_positive=np.zeros(units, np.int64),
+            sum_high=np.zeros(units, np.int64),
+            sum_low=np.zeros(units, np.int64),
+            squares=np.zeros(units, np.float64),
+            lowest=np.full(units, 0xFFFF, np.uint16),
+            highest=np.zeros(units, np.uint16),
+        )
 
     def update(self, acts: NDArray[np.float16]) -> None:
         """Add (n, C, h, w) float16 activations. `observe` does this and more in one pass."""
@@ -193,8 +200,8 @@ def _observe(
                 low, high = fold_zero(low), fold_zero(high)
                 size = plane - nans
                 coarse_nan[unit] += nans
-                coarse_lowest[unit] = lowest[unit] = min(np.int64(lowest[unit]), low)
-                coarse_highest[unit] = highest[unit] = max(np.int64(highest[unit]), high)
+                coarse_lowest[unit] = lowest[unit] = min(int(lowest[unit]), low)
+                coarse_highest[unit] = highest[unit] = max(int(highest[unit]), high)
                 nan[unit] += nans
                 count[unit] += size
                 squares[unit] += square
@@ -216,7 +223,7 @@ def _observe(
 @kernel
 def _sum_plane(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[int, int, int, float, float, int]:
     """Extremes, number of NaN, sum, sum of squares, and the finite part of the sum in steps of 2^-24."""
-    lowest, highest, nans, steps = 0xFFFF, 0, 0, np.int64(0)
+    lowest, highest, nans, steps = 0xFFFF, 0, 0, 0
     total, squares = 0.0, 0.0
     for first in range(start, stop, EXACT):
         last = min(first + EXACT, stop)
@@ -231,5 +238,5 @@ def _sum_plane(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[int, int
         total += some
         squares += square
         if np.isfinite(some):
-            steps += np.int64(some * 16777216.0)
+            steps += int(some * 16777216.0)
     return lowest, highest, nans, total, squares, steps

@@ -48,7 +48,7 @@ class TopPatches:
         samples = np.arange(first_sample, first_sample + len(peak), dtype=np.int64)
         positions = np.ascontiguousarray(peak_at, dtype=np.int32)
         for row, sample in enumerate(samples):
-            _insert_row(patterns[row], positions[row], sample, self.sample, self.position, self.pattern)
+            _insert_row(patterns[row], positions[row], int(sample), self.sample, self.position, self.pattern)
 
     def merge(self, other: TopPatches) -> None:
         """Add what `other` has kept (the same k, other samples)."""

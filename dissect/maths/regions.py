@@ -43,9 +43,9 @@ def find_regions(flat: NDArray[np.uint16], start: int, regions: Regions) -> int:
                 same = (~new_below >> np.uint64(begin)) << np.uint64(begin)
                 first_same = trailing_zeros(same) if same != np.uint64(0) else 64
                 if begin == 0 and x0 > 0 and (new_run & np.uint64(1)) == np.uint64(0):
-                    name = np.int64(region[y, x0 - 1])
+                    name = int(region[y, x0 - 1])
                 elif y > 0 and first_same < end:
-                    name = np.int64(region[y - 1, x0 + first_same])
+                    name = int(region[y - 1, x0 + first_same])
                 else:
                     name = found
                     found += 1

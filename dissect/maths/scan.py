@@ -48,7 +48,7 @@ def careful_scan(raw: NDArray[np.uint16], start: int, stop: int) -> tuple[int, i
     total = 0.0
     squares = 0.0
     for i in range(start, stop):
-        bits = np.int64(raw[i])
+        bits = int(raw[i])
         if (bits & 0x7FFF) > 0x7C00:
             nans += 1
             continue

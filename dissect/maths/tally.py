@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from microtome.dissect.maths import float16
 from microtome.dissect.maths.cells import Axis, axis_cells, tally_kernel
-from microtome.dissect.maths.labels import LabelCounts, check_labels, count_labels
+from microtome.dissect.maths.labels import check_labels
 from microtome.storage.errors import UsageError
 
 Convention = Literal["image", "mask", "all"]

@@ -67,7 +67,7 @@ class CoarseHistogram:
     @property
     def positions(self) -> NDArray[np.int64]:
         """(C,) int64: values seen that are not NaN."""
-        return self.counts.sum(axis=1)
+        return np.asarray(self.counts.sum(axis=1), dtype=np.int64)
 
     def update(self, acts: NDArray[np.float16]) -> None:
         """Add (n, C, h, w) float16 activations."""
@@ -236,7 +236,7 @@ def exact_thresholds(coarse: CoarseHistogram, fine: FineHistogram, taus: Sequenc
 def _complete(coarse: CoarseHistogram, fine: FineHistogram, unit: int, prefix: int) -> NDArray[np.int64]:
     """(256,) counts inside one bin of one unit, zeros included."""
     column = int(np.argmax(fine.prefixes[unit] == prefix))
-    counts = fine.counts[unit, column].copy()
+    counts: NDArray[np.int64] = fine.counts[unit, column].copy()
     missing = int(coarse.counts[unit, prefix] - counts.sum())
     if missing < 0 or (missing and prefix != float16.ZERO >> 8):
         raise UsageError("the two histograms did not see the same samples; count both again")
@@ -281,8 +281,8 @@ def _coarse(
                 if low <= 0x7FFF <= high:
                     move_negative_zeros(raw, start, stop, counts, unit)
                 nan[unit] += nans
-                lowest[unit] = min(np.int64(lowest[unit]), fold_zero(low))
-                highest[unit] = max(np.int64(highest[unit]), fold_zero(high))
+                lowest[unit] = min(int(lowest[unit]), fold_zero(low))
+                highest[unit] = max(int(highest[unit]), fold_zero(high))
         for unit in range(first, last):
             flush_high_bytes(local, unit - first, counts, unit)
 
@@ -321,4 +321,4 @@ def _fine_plane(raw: NDArray[np.uint16], start: int, stop: int, base: int, count
         bits = block_mask(raw, block, min(block + 64, stop), low, high)
         while bits != np.uint64(0):
             counts[(np.int64(raw[block + trailing_zeros(bits)]) & 0xFF) ^ flip] += 1
-            bits &= bits - np.uint64(1)  # type: ignore[operator, assignment]
+            bits &= bits - np.uint64(1)

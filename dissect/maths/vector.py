@@ -8,10 +8,10 @@ fixed by the code: the same on every machine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from microtome.dissect.maths.jit import inlined_kernel
 
-F = TypeVar("F", bound=Callable[..., Any])
 
 COLUMNS = 16
 """Pixels of a row that `row_mask` decides at once."""
@@ -28,8 +27,12 @@ STEP = 32
 """Values a step; `scan_plane` reads up to STEP - 1 values past the plane."""
 
 
-def _typed_intrinsic(function: F) -> F:
-    return cast(F, intrinsic(function))
+def _typed_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    return cast(Callable[..., Any], intrinsic(function))
+
+
+_alloca = cast(Callable[..., Any], cgutils.alloca_once_value)
+_tuple = cast(Callable[..., Any], types.Tuple)
 
 
 def _splat(builder: Any, value: Any, lanes: int) -> Any:
@@ -93,7 +96,7 @@ class _Scan:
         self.first = _splat(builder, builder.load(self.data), lanes)
 
     def _variable(self, value: Any) -> Any:
-        return cgutils.alloca_once_value(self.builder, value)
+        return _alloca(self.builder, value)
 
     def add_block(self, block: Any, sums: bool) -> None:
         builder, lanes = self.builder, STEP
@@ -148,20 +151,20 @@ def _scan_code(sums: bool) -> Callable[..., Any]:
 
 
 @_typed_intrinsic
-def scan_plane(typing_context: Any, raw: Any, start: Any, size: Any) -> tuple[int, int, float, float]:
+def scan_plane(typing_context: Any, raw: Any, start: Any, size: Any) -> Any:
     """Of raw[start:start + size], size >= 1: lowest and highest ordered pattern (-0 not folded), sum, sum of squares.
 
     raw: the bits of float16 values, at least start + size + STEP - 1 of them. The sums mean nothing where a value is
     not finite (the extremes show it). Sums are exact for up to 8,192 values.
     """
-    result = types.Tuple((types.int64, types.int64, types.float64, types.float64))
-    return result(raw, types.intp, types.intp), _scan_code(True)  # type: ignore[return-value]
+    result = _tuple((types.int64, types.int64, types.float64, types.float64))
+    return result(raw, types.intp, types.intp), _scan_code(True)
 
 
 @_typed_intrinsic
-def scan_extremes(typing_context: Any, raw: Any, start: Any, size: Any) -> tuple[int, int]:
+def scan_extremes(typing_context: Any, raw: Any, start: Any, size: Any) -> Any:
     """The first two results of `scan_plane`."""
-    return types.UniTuple(types.int64, 2)(raw, types.intp, types.intp), _scan_code(False)  # type: ignore[return-value]
+    return _tuple((types.int64, types.int64))(raw, types.intp, types.intp), _scan_code(False)
 
 
 @_typed_intrinsic
@@ -213,6 +216,8 @@ def _spread(typing_context: Any, out: Any, offset: Any, a: Any, b: Any, shares: 
 
 
 @inlined_kernel
-def spread(out: NDArray[np.float32], offset: int, a: float, b: float, shares: NDArray[np.float32], at: int) -> None:
+def spread(
+    out: NDArray[np.float32], offset: int, a: np.float32, b: np.float32, shares: NDArray[np.float32], at: int
+) -> None:
     """out[offset + i] = a + shares[at + i] * (b - a), a alone at share 0, for i < 16."""
     _spread(out, offset, np.float32(a), np.float32(b), shares, at)
