@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIGMA = 0.9
-_DIMMED = 0.5
+_DIMMED = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,8 @@ def unit_mask(
 def draw_outline(thumb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """`thumb` (n, m, 3) with the rest dimmed and a white line, edged dark, around `mask` (n, m); a new array.
 
-    An empty mask leaves the thumbnail as it is.
+    With an empty mask all of it is dimmed: nothing here passes the threshold.
     """
-    if not mask.any():
-        return thumb
     filled = mask.astype(np.uint8) * np.uint8(255)
     soft = cv2.GaussianBlur(filled, (5, 5), _SIGMA, borderType=cv2.BORDER_REPLICATE)
     factor = cv2.cvtColor(cv2.LUT(soft, _FACTOR), cv2.COLOR_GRAY2RGB)

@@ -67,6 +67,7 @@ def environment() -> Environment:
     )
     env.filters["thousands"] = lambda value: f"{value:,}".replace(",", "\u202f")
     env.filters["iou"] = lambda value: f"{value:.3f}"
+    env.filters["digits"] = lambda value: f"{value:.4g}"
     env.filters["percent"] = lambda value: f"{100 * value:.4g}%"
     return env
 
@@ -140,10 +141,12 @@ def layer_row(layer: LayerSummary, concepts: Concepts, classes: Sequence[str]) -
 
 def field_words(field: Mapping[str, Any]) -> str:
     """The size of a receptive field in words, "" where the run does not say."""
-    size = field.get("size")
-    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
-        return f"{size[0]} × {size[1]} px"
-    return ""
+    axes = [field.get("rows"), field.get("columns")]
+    sizes = [axis.get("size") for axis in axes if isinstance(axis, Mapping)]
+    if len(sizes) < 2 or None in sizes:
+        return ""
+    whole = all(axis.get("stride") == 0 for axis in axes if isinstance(axis, Mapping))
+    return "whole image" if whole else f"{sizes[0]} × {sizes[1]} px"
 
 
 def index_context(

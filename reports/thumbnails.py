@@ -7,7 +7,8 @@ and every chunk of activations is read once, however the patches of the units ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -19,6 +20,9 @@ from microtome.reports.outlines import Axis, as_uint8, draw_outline, unit_mask
 
 SIZE = 112
 """Side of a thumbnail in pixels: seven JPEG blocks of 16, so that neighbours in a strip never bleed."""
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""top, left, bottom, right in pixels of the original image, half-open."""
 
 _SMALLEST_SIDE = 8
 
@@ -99,6 +103,7 @@ class Drawer:
 
     image: NDArray[np.uint8]
     geometry: CropGeometry
+    _plain: dict[Box, NDArray[np.uint8]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, image: NDArray[np.uint8], size: tuple[int, int], resize: int | None) -> Drawer:
@@ -107,31 +112,34 @@ class Drawer:
         return cls(image, CropGeometry.of(height, width, size=size, resize=resize))
 
     def draw(
-        self,
-        box: tuple[int, int, int, int],
-        activation: NDArray[np.float32] | None,
-        threshold: float = 0.0,
-        saturated: bool = False,
+        self, box: Box, activation: NDArray[np.float32] | None, threshold: float = 0.0, saturated: bool = False
     ) -> NDArray[np.uint8]:
         """The thumbnail of `box`, (rows, columns, 3) uint8, with the mask of `activation` (h, w) outlined if given."""
-        height, width = self.image.shape[:2]
-        top, left = min(max(box[0], 0), height - 1), min(max(box[1], 0), width - 1)
-        bottom, right = min(max(box[2], top + 1), height), min(max(box[3], left + 1), width)
-        rows, columns = thumb_shape(bottom - top, right - left)
-        shrinks = bottom - top > rows
-        thumb = as_uint8(
-            cv2.resize(
-                self.image[top:bottom, left:right],
-                (columns, rows),
-                interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-            )
-        )
+        inside = self._clip(box)
+        thumb = self._thumb(inside)
         if activation is None:
             return thumb
-        row_axis, column_axis = self._axes((top, left, bottom, right), (rows, columns), activation.shape)
-        return draw_outline(thumb, unit_mask(activation, threshold, saturated, row_axis, column_axis))
+        rows, columns = self._axes(inside, (thumb.shape[0], thumb.shape[1]), activation.shape)
+        return draw_outline(thumb, unit_mask(activation, threshold, saturated, rows, columns))
 
-    def _axes(self, box: tuple[int, int, int, int], shape: tuple[int, int], grid: tuple[int, ...]) -> tuple[Axis, Axis]:
+    def _clip(self, box: Box) -> Box:
+        """`box` within the image, at least one pixel."""
+        height, width = self.image.shape[:2]
+        top, left = min(max(box[0], 0), height - 1), min(max(box[1], 0), width - 1)
+        return top, left, min(max(box[2], top + 1), height), min(max(box[3], left + 1), width)
+
+    def _thumb(self, box: Box) -> NDArray[np.uint8]:
+        """The thumbnail of `box` without a mask; kept, since units of deep layers look at the same whole image."""
+        known = self._plain.get(box)
+        if known is None:
+            top, left, bottom, right = box
+            rows, columns = thumb_shape(bottom - top, right - left)
+            method = cv2.INTER_AREA if bottom - top > rows else cv2.INTER_LINEAR
+            known = as_uint8(cv2.resize(self.image[top:bottom, left:right], (columns, rows), interpolation=method))
+            self._plain[box] = known
+        return known
+
+    def _axes(self, box: Box, shape: tuple[int, int], grid: tuple[int, ...]) -> tuple[Axis, Axis]:
         """Where the thumbnail's pixel centres fall on the activation grid, through the model's crop."""
         height, width = self.image.shape[:2]
         rows = box[0] + (np.arange(shape[0]) + 0.5) * ((box[2] - box[0]) / shape[0])

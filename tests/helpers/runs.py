@@ -169,7 +169,7 @@ def _info(
             units=shape.units,
             grid=[shape.side, shape.side],
             scale=2.0,
-            receptive_field={"size": [shape.field, shape.field]},
+            receptive_field={axis: {"stride": 224 // shape.side, "size": shape.field} for axis in ("rows", "columns")},
         )
         for name, shape in shapes.items()
     ]
