@@ -67,15 +67,22 @@ class RunArrays:
         )
 
     def write_shard(self, name: str, shard: int, values: ArrayND) -> list[Path]:
-        """Write all samples of `shard` into array `name`; returns the file that now holds them (none if empty)."""
+        """Write all samples of `shard` into array `name`; returns the file that now holds them.
+
+        No file where there is nothing to hold: an empty axis, or the fill value everywhere. Raises ValueError where
+        `values` are not exactly the shard's samples.
+        """
         if values.size == 0:
             return []
         rows = self._plan.samples_of(shard)
+        array = self._array(name)
+        if values.shape != (expected := (len(rows), *array.shape[1:])):
+            raise ValueError(f"shard {shard} of {name} has shape {expected}, not {values.shape}")
         path = self._root / name / "c" / str(shard)
         for _ in range(values.ndim - 1):
             path = path / "0"
         path.unlink(missing_ok=True)  # else Zarr reads what a killed writer left, and stumbles over damage in it
-        self._array(name)[rows.start : rows.stop] = values
+        array[rows.start : rows.stop] = values
         return [path] if path.exists() else []
 
     def read_shard(self, name: str, shard: int) -> ArrayND:
@@ -85,8 +92,9 @@ class RunArrays:
 
     def read(self, name: str, start: int, stop: int) -> ArrayND:
         """Samples start ... stop - 1 of array `name`."""
+        array = self._array(name)
         try:
-            return np.asarray(self._array(name)[start:stop])
+            return np.asarray(array[start:stop])
         except (ValueError, OSError, RuntimeError) as error:
             raise RunDamagedError(
                 f"{self._root / name}, samples {start} to {stop - 1}, cannot be read ({error}); "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import cast, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,13 @@ def folder_name(layer: str) -> str:
     if encoded.startswith("."):
         encoded = "%2E" + encoded[1:]
     return encoded[:-1] + "%2E" if encoded.endswith(".") else encoded
+
+
+def _garbled_parts(info: Mapping[str, object]) -> list[str]:
+    """The parts of run.json that are absent or of another kind than the schema has."""
+    kinds = {name: get_origin(hint) or hint for name, hint in get_type_hints(RunInfo).items()}
+    kinds = {name: dict if is_typeddict(kind) else kind for name, kind in kinds.items()}
+    return [name for name, kind in kinds.items() if not isinstance(info.get(name), kind)]
 
 
 class Run:
@@ -71,6 +79,8 @@ class Run:
                 f"{file} has schema version {version}; this Microtome reads version {SCHEMA_VERSION}: "
                 "use the version that wrote it, or audit again"
             )
+        if garbled := _garbled_parts(info):
+            raise RunDamagedError(f"{file} lacks or garbles {', '.join(garbled)}")
         try:
             return cls(path, cast("RunInfo", info))
         except (KeyError, TypeError, ValueError) as error:
@@ -115,7 +125,8 @@ class Run:
 
     def activations(self, layer: str, sample: int) -> NDArray[np.float32]:
         """Every unit's activation map of one sample: (C, h, w) float32, true values."""
-        return self.activation_range(layer, sample, sample + 1)[0]
+        maps: NDArray[np.float32] = self.activation_range(layer, sample, sample + 1)[0]
+        return maps
 
     def activation_range(self, layer: str, start: int, stop: int) -> NDArray[np.float32]:
         """Activation maps of samples start ... stop - 1: (n, C, h, w) float32, true values."""
