@@ -1,0 +1,23 @@
+"""What every test starts from: fixed seeds, few threads, no network, no colours."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("microtome", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("microtome")
+
+
+@pytest.fixture(autouse=True)
+def fixed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed the global generators and fix what the environment may change in output."""
+    random.seed(0)
+    np.random.seed(0)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "110")

@@ -1,0 +1,203 @@
+"""Zarr arrays of a run: whole shards in, the same values out, holes that show, refusals by name."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from microtome.storage.arrays import ACTIVATIONS, LABELS, RunArrays, layer_array
+from microtome.storage.errors import RunDamagedError
+from microtome.storage.shards import ShardPlan
+
+FORMS = st.tuples(
+    st.sampled_from(["float16", "float32", "uint16", "int32"]),
+    hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=20),
+    st.booleans(),
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> ShardPlan:
+    chunk = draw(st.integers(1, 4))
+    return ShardPlan(draw(st.integers(1, 20)), chunk * draw(st.integers(1, 3)), chunk)
+
+
+def activations(root: Path, plan: ShardPlan, shape: tuple[int, ...] = (20, 3, 2)) -> RunArrays:
+    arrays = RunArrays(root, plan)
+    arrays.create("maps", shape, "float16", channels=True)
+    return arrays
+
+
+def values_of(plan: ShardPlan, shard: int, shape: tuple[int, ...] = (20, 3, 2)) -> np.ndarray:
+    rng = np.random.default_rng(shard)
+    return rng.normal(size=(len(plan.samples_of(shard)), *shape)).astype(np.float16)
+
+
+@given(plans(), FORMS, st.integers(0, 2**32))
+@settings(max_examples=30)
+def test_every_shard_comes_back_as_it_went_the_shorter_last_one_too(
+    tmp_path_factory: pytest.TempPathFactory, plan: ShardPlan, form: tuple[str, tuple[int, ...], bool], seed: int
+) -> None:
+    dtype, shape, channels = form
+    root = tmp_path_factory.mktemp("arrays")
+    arrays = RunArrays(root, plan)
+    arrays.create("values", shape, dtype, channels=channels)
+    rng = np.random.default_rng(seed)
+    whole = rng.integers(0, 9, size=(plan.samples, *shape)).astype(dtype)
+    if np.dtype(dtype).kind == "f":
+        whole[rng.random(whole.shape) < 0.2] = np.nan
+    for shard in rng.permutation(plan.count).tolist():
+        rows = plan.samples_of(shard)
+        files = arrays.write_shard("values", shard, whole[rows.start : rows.stop])
+        assert all(file.is_file() for file in files)
+    again = RunArrays(root, plan)
+    for shard in range(plan.count):
+        rows = plan.samples_of(shard)
+        back = again.read_shard("values", shard)
+        assert back.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(back, whole[rows.start : rows.stop])
+    start = int(rng.integers(plan.samples))
+    np.testing.assert_array_equal(again.read("values", start, start + 3), whole[start : start + 3])
+
+
+def test_a_shard_is_one_file_of_its_own(tmp_path: Path) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    written = [arrays.write_shard("maps", shard, values_of(plan, shard)) for shard in range(plan.count)]
+    assert [[path.relative_to(tmp_path).as_posix() for path in files] for files in written] == [
+        [f"arrays.zarr/maps/c/{shard}/0/0/0"] for shard in range(3)
+    ]
+    files = [path for path in (tmp_path / "arrays.zarr").rglob("*") if path.is_file()]
+    assert len(files) == 3 + 1  # and zarr.json
+
+
+def test_any_zarr_reader_reads_it(tmp_path: Path) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    arrays.write_shard("maps", 1, values_of(plan, 1))
+    stored = zarr.open_array(store=str(tmp_path / "arrays.zarr" / "maps"), mode="r")
+    assert stored.metadata.zarr_format == 3
+    assert stored.chunks == (2, 16, 3, 2)
+    assert stored.shards == (4, 32, 3, 2)
+    np.testing.assert_array_equal(stored[4:8], values_of(plan, 1))
+
+
+def test_a_hole_is_nan_where_the_dtype_has_one(tmp_path: Path) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    arrays.create(LABELS, (1, 2, 2), "uint16")
+    arrays.write_shard("maps", 1, values_of(plan, 1))
+    assert np.isnan(arrays.read_shard("maps", 0)).all()
+    assert np.isnan(arrays.read_shard("maps", 2)).all()
+    assert not np.isnan(arrays.read_shard("maps", 1)).any()
+    assert not arrays.read_shard(LABELS, 0).any()
+
+
+@pytest.mark.parametrize("fill", [np.nan, 0.0, -0.0])
+def test_silence_is_not_a_hole_and_a_hole_takes_no_file(tmp_path: Path, fill: float) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    maps = np.full((4, 20, 3, 2), fill, np.float16)
+    files = arrays.write_shard("maps", 0, maps)
+    assert len(files) == (0 if np.isnan(fill) else 1)
+    np.testing.assert_array_equal(arrays.read_shard("maps", 0), maps)
+
+
+def test_a_shard_written_again_is_replaced_whole(tmp_path: Path) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    arrays.write_shard("maps", 0, values_of(plan, 0))
+    arrays.write_shard("maps", 0, values_of(plan, 1))
+    np.testing.assert_array_equal(arrays.read_shard("maps", 0), values_of(plan, 1))
+    assert arrays.write_shard("maps", 0, np.full((4, 20, 3, 2), np.nan, np.float16)) == []
+    assert np.isnan(arrays.read_shard("maps", 0)).all()
+
+
+def test_creating_is_idempotent_and_keeps_what_is_written(tmp_path: Path) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    arrays.write_shard("maps", 0, values_of(plan, 0))
+    described = (tmp_path / "arrays.zarr" / "maps" / "zarr.json").read_bytes()
+    again = activations(tmp_path, plan)
+    np.testing.assert_array_equal(again.read_shard("maps", 0), values_of(plan, 0))
+    assert (tmp_path / "arrays.zarr" / "maps" / "zarr.json").read_bytes() == described
+
+
+def test_an_array_of_another_shape_or_dtype_is_refused(tmp_path: Path) -> None:
+    plan = ShardPlan(10, 4, 2)
+    activations(tmp_path, plan)
+    with pytest.raises(RunDamagedError, match=r"has shape \(10, 20, 3, 2\) float16, expected \(10, 21, 3, 2\)"):
+        activations(tmp_path, plan, (21, 3, 2))
+    with pytest.raises(RunDamagedError, match="expected"):
+        RunArrays(tmp_path, plan).create("maps", (20, 3, 2), "float32")
+    with pytest.raises(RunDamagedError, match="expected"):
+        activations(tmp_path, ShardPlan(12, 4, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_part_of_a_shard_is_refused(tmp_path: Path, rows: int) -> None:
+    arrays = activations(tmp_path, ShardPlan(10, 4, 2))
+    with pytest.raises(ValueError, match="shard 0 of maps"):
+        arrays.write_shard("maps", 0, np.zeros((rows, 20, 3, 2), np.float16))
+    with pytest.raises(ValueError, match="shard 0 of maps"):
+        arrays.write_shard("maps", 0, np.zeros((4, 20, 3, 1), np.float16))
+    assert np.isnan(arrays.read_shard("maps", 0)).all()
+
+
+def test_an_empty_axis_needs_no_array(tmp_path: Path) -> None:
+    arrays = RunArrays(tmp_path, ShardPlan(10, 4, 2))
+    arrays.create(LABELS, (0, 8, 8), "uint16")
+    assert not arrays.exists(LABELS)
+    assert arrays.write_shard(LABELS, 0, np.zeros((4, 0, 8, 8), np.uint16)) == []
+
+
+def test_threads_write_different_shards_at_once(tmp_path: Path) -> None:
+    plan = ShardPlan(50, 4, 2)
+    arrays = activations(tmp_path, plan)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda shard: arrays.write_shard("maps", shard, values_of(plan, shard)), range(plan.count)))
+        back = list(pool.map(lambda shard: arrays.read_shard("maps", shard), range(plan.count)))
+    for shard, values in enumerate(back):
+        np.testing.assert_array_equal(values, values_of(plan, shard))
+
+
+def test_arrays_are_described_by_path(tmp_path: Path) -> None:
+    arrays = RunArrays(tmp_path, ShardPlan(10, 4, 2))
+    arrays.create(LABELS, (3, 8, 8), "uint16")
+    arrays.create(layer_array("a.b%2Fc", ACTIVATIONS), (20, 3, 2), "float16", channels=True)
+    assert arrays.describe() == {LABELS: (10, 3, 8, 8), "layers/a.b%2Fc/activations": (10, 20, 3, 2)}
+    assert arrays.exists("layers/a.b%2Fc/activations")
+    assert not arrays.exists("layers/other/activations")
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage", "group"])
+def test_an_array_that_cannot_be_opened_is_named(tmp_path: Path, damage: str) -> None:
+    plan = ShardPlan(10, 4, 2)
+    activations(tmp_path, plan)
+    described = tmp_path / "arrays.zarr" / "maps" / "zarr.json"
+    if damage == "missing":
+        described.unlink()
+    else:
+        described.write_text("{" if damage == "garbage" else '{"zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(RunDamagedError, match="maps cannot be opened as a Zarr array") as caught:
+        RunArrays(tmp_path, plan).read("maps", 0, 1)
+    assert "samples" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [1, 10, -1])
+def test_a_truncated_shard_is_named_on_reading_and_can_be_written_again(tmp_path: Path, keep: int) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    (file,) = arrays.write_shard("maps", 0, values_of(plan, 0))
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(RunDamagedError, match="maps, samples 0 to 3, cannot be read"):
+        arrays.read_shard("maps", 0)
+    arrays.write_shard("maps", 0, values_of(plan, 0))
+    np.testing.assert_array_equal(arrays.read_shard("maps", 0), values_of(plan, 0))
