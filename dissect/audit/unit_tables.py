@@ -94,7 +94,8 @@ def label_units(
 ) -> pd.DataFrame:
     """The label of every unit at one tau: unit, concept, concept_id, category, iou, ceiling, is_detector, split IoUs.
 
-    With splits `train` and `val` the label is the concept of highest IoU on train and `is_detector` is judged there.
+    With splits `train` and `val` the label is the concept of highest IoU on train; `is_detector` says whether its
+    IoU over all samples exceeds `min_iou`.
     """
     by = label_column(splits)
     labels = best_labels(columns_of(iou), units, tau, min_iou=min_iou, by=by)

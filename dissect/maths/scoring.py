@@ -87,7 +87,7 @@ class Labels:
     """The label of each of C units at one tau.
 
     concept: (C,) int64, the concept of highest IoU (ties: lowest id), 0 = none overlaps
-    iou, ceiling: (C,) float64 of that pair, 0 where there is none; iou is that of the column chosen by
+    iou, ceiling: (C,) float64 of that pair over all samples, 0 where there is none
     row: (C,) int64, the row of the table, -1 where there is none
     is_detector: (C,) bool, iou > min_iou
     """
@@ -110,7 +110,8 @@ def best_labels(
 ) -> Labels:
     """Label every unit from the rows of an `iou_table` at `tau`.
 
-    by: the column to choose by ("iou_train" where the data has splits)
+    by: the column to choose the label by ("iou_train" where the data has splits); whether the unit is a detector
+        is judged by the label's IoU over all samples
     concepts: (K+1,) bool, which concepts may be labels; all where None
     A pair whose chosen IoU is 0 labels nothing.
     """
@@ -133,10 +134,10 @@ def best_labels(
         np.zeros(units, np.bool_),
     )
     result.concept[labelled] = concept[best]
-    result.iou[labelled] = scores[best]
+    result.iou[labelled] = columns["iou"].astype(np.float64)[best]
     result.ceiling[labelled] = columns["ceiling"].astype(np.float64)[best]
     result.row[labelled] = best
-    result.is_detector[labelled] = scores[best] > min_iou
+    result.is_detector[labelled] = result.iou[labelled] > min_iou
     return result
 
 
