@@ -316,11 +316,13 @@ def _fingerprint(root: Path) -> str:
     digest.update(hashlib.blake2b(table.read_bytes() if table.exists() else b"").digest())
     for part in ("images", "masks"):
         for folder, files in walk(root / part) if (root / part).is_dir() else ():
-            for entry in files:
-                try:
-                    status = entry.stat()
-                    state = f"{status.st_size} {status.st_mtime_ns}"
-                except OSError:
-                    state = "missing"
-                digest.update(os.fsencode(f"{part}/{folder}/{entry.name}\0{state}\n"))
+            digest.update(os.fsencode(f"{part}/{folder}\n" + "".join(_state(entry) for entry in files)))
     return digest.hexdigest()
+
+
+def _state(entry: os.DirEntry[str]) -> str:
+    try:
+        status = entry.stat()
+    except OSError:
+        return f"{entry.name}\0missing\n"
+    return f"{entry.name}\0{status.st_size} {status.st_mtime_ns}\n"

@@ -81,7 +81,8 @@ def resize_crop(
 
     Equal to resizing the whole image with Pillow (antialiased) and cutting out the crop, as torchvision does;
     where the crop is less than an eighth of the resized image only that part is computed, in which pixels may
-    differ by the rounding between Pillow's two passes. "nearest" takes the pixels that `crop_labels` takes. Padding is black.
+    differ by the rounding between Pillow's two passes. "nearest" takes the pixels that `crop_labels` takes.
+    Padding is black.
     """
     (height, width), (crop_height, crop_width) = image.shape[:2], geometry.size
     if (height, width) != (geometry.height, geometry.width):
