@@ -57,20 +57,31 @@ def write_strips(
     total = sum(len(np.unique(_all_samples(group))) for group in passes)
     missing: set[int] = set()
     done = 0
-    with ThreadPoolExecutor(workers) as pool:
-        for group in passes:
-            scratch_path = folder_of(group[0].layer).parent / "thumbnails.scratch"
-            with _scratch(scratch_path) as scratch:
-                for block in _drawings(run, group):
-                    draw = _SampleTask(run, read_image, group, scratch)
-                    for sample, readable in zip(block, pool.map(draw, block.items()), strict=True):
-                        done += 1
-                        if not readable:
-                            missing.add(sample)
-                        if progress is not None:
-                            progress(done, total)
-                _encode_all(pool, group, scratch, folder_of)
+    for group in passes:
+        scratch_path = folder_of(group[0].layer).parent / "thumbnails.scratch"
+        # The pool ends before the scratch file closes: no thread may write to a handle that is someone else's by then.
+        with _scratch(scratch_path) as scratch, ThreadPoolExecutor(workers) as pool:
+            for sample, readable in _draw_all(pool, run, read_image, group, scratch):
+                done += 1
+                if not readable:
+                    missing.add(sample)
+                if progress is not None:
+                    progress(done, total)
+            _encode_all(pool, group, scratch, folder_of)
     return missing
+
+
+def _draw_all(
+    pool: ThreadPoolExecutor, run: ReportRun, read_image: ReadImage, group: Sequence[LayerPatches], scratch: int
+) -> Iterator[tuple[int, bool]]:
+    """Draw block by block; (sample, whether its image was readable). The next block is read while one is drawn."""
+    draw = _SampleTask(run, read_image, group, scratch)
+    drawn: Iterator[tuple[int, bool]] = iter(())
+    for block in _drawings(run, group):
+        started = zip(block, pool.map(draw, block.items()), strict=True)
+        yield from drawn
+        drawn = started
+    yield from drawn
 
 
 def _passes(plans: Sequence[LayerPatches]) -> Iterator[list[LayerPatches]]:

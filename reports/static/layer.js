@@ -164,6 +164,8 @@
     }
     var place = shown.indexOf(target);
     shown.slice(Math.max(0, place - 8), place + 8).forEach(draw);
+    var stuck = getComputedStyle(form).position === "sticky" ? form.offsetHeight : 0;
+    room.style.setProperty("--stuck", stuck + "px");
     nodes[target].scrollIntoView({ block: "start" });
     requestAnimationFrame(function () { nodes[target] && nodes[target].scrollIntoView({ block: "start" }); });
   }
