@@ -2,25 +2,26 @@
 
 A gradient of NaN, set at one position in all channels of a layer and propagated back to the input, marks every pixel
 that the position depends on: NaN survives products with tiny weights, where a finite gradient would underflow in a
-deep network. ReLU and max pooling block some paths for one input, so the marks are united over random inputs until
-they no longer grow. The marks of the first, second, middle and last position of each axis give the law
+deep network. A ReLU blocks some paths for one input, so the marks are united over random inputs until they no longer
+grow. The marks of the first, second, middle and last position of each axis, and of all positions
+together, give the law
 
     start = offset + stride * i,   stop = start + size,   both clipped to the reachable part of the image,
 
 for every position i; where they do not follow one law (upsampling, adaptive pooling, circular padding), all
-positions are measured. Convolutions run in plain kernels meanwhile: Winograd and FFT kernels would smear a NaN.
+positions are measured.
 
+A dilated kernel at the border may skip the pixels next to it; the box is then that of the law, which holds them too.
 Weights that are exactly zero count as connections. What attends to the whole image (squeeze-and-excitation, global
 pooling, attention, linear layers) has the whole image as its field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -28,9 +29,12 @@ from torch import Tensor
 
 from microtome.dissect.models.capture import ActivationCapture
 from microtome.dissect.models.model import Model
+from microtome.dissect.models.reach import exact_reach
 
 _CHUNK = 4  # positions measured in one backward pass: one image each
+_ALL = -1  # stands for every position at once
 _LEAST_ROUNDS, _MOST_ROUNDS = 2, 6
+_MANY_UNITS = 16  # fewer: paths are more often blocked in all of them, so take twice the rounds
 _DENSE_LIMIT = 32  # positions of an axis that are measured where no law holds
 
 Pair = tuple[int, int]
@@ -115,7 +119,7 @@ def measure(model: Model, names: Sequence[str]) -> dict[str, ReceptiveField]:
     """
     length = model.preprocess.size
     try:
-        with _exact_kernels(), torch.random.fork_rng(devices=[]):
+        with exact_reach(), torch.random.fork_rng(devices=[]):
             seen, grids = _observe(model, names, _few_positions)
             fields = {name: _fit(seen[name], grids[name]) for name in seen}
             irregular = [name for name, field in fields.items() if field is None]
@@ -129,51 +133,76 @@ def measure(model: Model, names: Sequence[str]) -> dict[str, ReceptiveField]:
     return {name: fields.get(name) or _whole(length, note) for name in names}
 
 
-def fit_law(seen: Spans, count: int) -> Axis | None:
-    """The law of an axis of `count` positions from the spans of some of them; the first and last should be among them.
+def fit_law(seen: Spans, reach: Span, count: int) -> Axis | None:
+    """The law of an axis of `count` positions, from the spans of some of them and of all together (`reach`).
 
-    None if there is no such law, or if more than one fits and they differ at other positions.
+    At the first and last two positions a measured span may be narrower than the law clipped to `reach`, as dilated
+    kernels make it. None if no law fits, or if several fit that differ at other positions.
     """
-    low, high = min(start for start, _ in seen.values()), max(stop for _, stop in seen.values())
+    low, high = reach
+    if all(span == reach for span in seen.values()):
+        return Axis.constant(low, high)
     starts = {i: start for i, (start, _) in seen.items() if start > low}
     stops = {i: stop for i, (_, stop) in seen.items() if stop < high}
-    if not starts and not stops:
-        return Axis.constant(low, high)
-    stride = _common_slope(starts, stops)
-    if stride is None:
-        pinned = all(i - 1 in seen for i in starts) and all(i + 1 in seen for i in stops)
-        if not pinned:
-            return None
-        stride = max(1, round((high - low) / count))
-    at, start = next(iter(starts.items()), (count - 1, low))
-    offset = start - stride * at
-    at, stop = next(iter(stops.items()), (0, high))
-    law = Axis(stride, offset, stop - stride * at - offset, low, high)
-    return law if all(law.span(i) == span for i, span in seen.items()) else None
+    best: tuple[int, Axis] | None = None
+    for stride in sorted(_slopes(starts) | _slopes(stops), reverse=True):
+        law = _law(stride, seen, reach)
+        support = max(_on_line(starts, stride, law.offset), _on_line(stops, stride, law.offset + law.size))
+        if support >= 2 and _agrees(law, seen, count) and (best is None or support > best[0]):
+            best = support, law
+    if best is not None:
+        return best[1]
+    law = _law(max(1, round((high - low) / count)), seen, reach)
+    pinned = all(i - 1 in seen for i in starts) and all(i + 1 in seen for i in stops)
+    return law if pinned and all(law.span(i) == span for i, span in seen.items()) else None
 
 
-def _common_slope(*edges: Mapping[int, int]) -> int | None:
-    """The pixels a position that the unclipped edges agree on; None without two edges or without agreement."""
-    slopes = set()
-    for edge in edges:
-        points = sorted(edge.items())
-        slopes |= {(y - v) / (x - u) for (u, v), (x, y) in pairwise(points)}
-    slope = slopes.pop() if len(slopes) == 1 else 0.5
-    return int(slope) if slope == int(slope) else None
+def _law(stride: int, seen: Spans, reach: Span) -> Axis:
+    """The narrowest law of this stride that covers every measured span."""
+    offset = min(start - stride * i for i, (start, _) in seen.items())
+    end = max(stop - stride * i for i, (_, stop) in seen.items())
+    return Axis(stride, offset, end - offset, *reach)
+
+
+def _agrees(law: Axis, seen: Spans, count: int) -> bool:
+    for i, (start, stop) in seen.items():
+        first = law.offset + law.stride * i
+        skips_first = i <= 1 and first < law.low
+        skips_last = i >= count - 2 and first + law.size > law.high
+        low, high = law.span(i)
+        if (start != low and not skips_first) or (stop != high and not skips_last):
+            return False
+    return True
+
+
+def _slopes(edge: Mapping[int, int]) -> set[int]:
+    """Whole numbers of pixels a position between two of the edges."""
+    slopes = {(y - v) / (x - u) for (u, v), (x, y) in combinations(sorted(edge.items()), 2)}
+    return {int(slope) for slope in slopes if slope == int(slope) and slope > 0}
+
+
+def _on_line(edge: Mapping[int, int], stride: int, at_zero: int) -> int:
+    return sum(value == at_zero + stride * i for i, value in edge.items())
 
 
 def _fit(seen: tuple[Spans, Spans], grid: Pair) -> ReceptiveField | None:
-    rows, columns = fit_law(seen[0], grid[0]), fit_law(seen[1], grid[1])
-    return None if rows is None or columns is None else ReceptiveField(rows, columns)
+    axes = [fit_law(*_without_reach(spans), count) for spans, count in zip(seen, grid, strict=True)]
+    return None if axes[0] is None or axes[1] is None else ReceptiveField(axes[0], axes[1])
+
+
+def _without_reach(spans: Spans) -> tuple[Spans, Span]:
+    every = (min(start for start, _ in spans.values()), max(stop for _, stop in spans.values()))
+    return {i: span for i, span in spans.items() if i != _ALL} or {0: every}, every
 
 
 def _table(seen: tuple[Spans, Spans], grid: Pair) -> ReceptiveField:
     return ReceptiveField(_axis_of_table(seen[0], grid[0]), _axis_of_table(seen[1], grid[1]))
 
 
-def _axis_of_table(seen: Spans, count: int) -> Axis:
+def _axis_of_table(spans: Spans, count: int) -> Axis:
     """A law where one holds after all, else a span for every position; between measured ones, the union of both."""
-    law = fit_law(seen, count)
+    seen, (low, high) = _without_reach(spans)
+    law = fit_law(seen, (low, high), count)
     if law is not None:
         return law
     every = []
@@ -181,7 +210,6 @@ def _axis_of_table(seen: Spans, count: int) -> Axis:
         below = seen[max((j for j in seen if j <= i), default=min(seen))]
         above = seen[min((j for j in seen if j >= i), default=max(seen))]
         every.append((min(below[0], above[0]), max(below[1], above[1])))
-    low, high = min(start for start, _ in every), max(stop for _, stop in every)
     return Axis(0, low, high - low, low, high, tuple(every))
 
 
@@ -189,15 +217,19 @@ def _whole(length: Pair, note: str) -> ReceptiveField:
     return ReceptiveField(Axis.constant(0, length[0]), Axis.constant(0, length[1]), note)
 
 
-# Which positions to measure: row and column indices, in pairs, of a grid of (h, w)
+# Which positions to measure in a round: row and column indices, in pairs, of a grid of (h, w); _ALL = every position
 
 
-def _few_positions(grid: Pair) -> list[Pair]:
-    return _pairs([sorted({0, min(1, n - 1), n // 2, n - 1}) for n in grid])
+def _few_positions(grid: Pair, round_: int) -> list[Pair]:
+    """The first, second and last position; of the middle and all together, one in turn."""
+    ends = _pairs([sorted({0, min(1, n - 1), n - 1}) for n in grid])
+    return [*ends, (_ALL, _ALL) if round_ % 2 else (grid[0] // 2, grid[1] // 2)]
 
 
-def _many_positions(grid: Pair) -> list[Pair]:
-    return _pairs([sorted({round(i * (n - 1) / (_DENSE_LIMIT - 1)) for i in range(_DENSE_LIMIT)}) for n in grid])
+def _many_positions(grid: Pair, round_: int) -> list[Pair]:
+    """Every position, but no more than _DENSE_LIMIT along an axis; then all together."""
+    spread = [sorted({round(i * (n - 1) / (_DENSE_LIMIT - 1)) for i in range(_DENSE_LIMIT)}) for n in grid]
+    return [*_pairs(spread), (_ALL, _ALL)]
 
 
 def _pairs(axes: list[list[int]]) -> list[Pair]:
@@ -209,7 +241,7 @@ def _pairs(axes: list[list[int]]) -> list[Pair]:
 
 
 def _observe(
-    model: Model, names: Sequence[str], positions_of: Callable[[Pair], list[Pair]]
+    model: Model, names: Sequence[str], positions_of: Callable[[Pair, int], list[Pair]]
 ) -> tuple[dict[str, tuple[Spans, Spans]], dict[str, Pair]]:
     """The pixels that reach chosen positions, for each layer by axis and index, and the layers' grids (h, w).
 
@@ -221,18 +253,19 @@ def _observe(
         for round_ in range(_MOST_ROUNDS):
             before = deepcopy(seen)
             start = 0
-            while start == 0 or any(start < len(positions_of(grid)) for grid in grids.values()):
+            while start == 0 or any(start < len(positions_of(grid, round_)) for grid in grids.values()):
                 images = _images(model, seed=1000 * round_ + start).requires_grad_()
                 maps = capture(images.clone())
                 grids = {name: (m.shape[2], m.shape[3]) for name, m in maps.items()}
                 for name in names:
-                    chunk = positions_of(grids[name])[start : start + _CHUNK]
+                    chunk = positions_of(grids[name], round_)[start : start + _CHUNK]
                     if chunk and not (round_ and _complete(seen[name], model.preprocess.size)):
                         _mark(maps[name], images, chunk, seen[name])
                 start += _CHUNK
             if all(_complete(seen[name], model.preprocess.size) for name in names):
                 break
-            if round_ + 1 >= _LEAST_ROUNDS and seen == before:
+            units = min(m.shape[1] for m in maps.values())
+            if round_ + 1 >= (_LEAST_ROUNDS if units >= _MANY_UNITS else 2 * _LEAST_ROUNDS) and seen == before:
                 break
     return {name: axes for name, axes in seen.items() if all(axes)}, grids
 
@@ -248,7 +281,7 @@ def _mark(maps: Tensor, images: Tensor, positions: list[Pair], axes: tuple[Spans
         return
     seed = torch.zeros_like(maps)
     for image, (row, column) in enumerate(positions):
-        seed[image, :, row, column] = torch.nan
+        seed[image, :, slice(None) if row == _ALL else row, slice(None) if column == _ALL else column] = torch.nan
     (gradient,) = torch.autograd.grad(maps, images, seed, retain_graph=True, allow_unused=True)
     if gradient is None:
         return
@@ -271,17 +304,3 @@ def _images(model: Model, seed: int) -> Tensor:
     blotches = torch.nn.functional.interpolate(fine[:, :, :5, :5], size=fine.shape[2:], mode="nearest")
     share = torch.linspace(0.2, 0.8, _CHUNK, device=fine.device)[:, None, None, None]
     return (share * fine + (1 - share) * blotches).to(model.placeholder().dtype)
-
-
-@contextmanager
-def _exact_kernels() -> Iterator[None]:
-    """Convolutions as plain matrix products, in which a NaN stays in its own positions."""
-    backends: tuple[Any, Any] = (torch.backends.mkldnn, torch.backends.cudnn)
-    before = [backend.enabled for backend in backends]
-    try:
-        for backend in backends:
-            backend.enabled = False
-        yield
-    finally:
-        for backend, enabled in zip(backends, before, strict=True):
-            backend.enabled = enabled
