@@ -1,11 +1,9 @@
 """Counting how a unit's mask and the labelled concepts overlap, without ever making the mask.
 
 The mask of a unit is up(a) > T (Network Dissection, 2017, section 2.3). It is true on a fraction near tau of the
-pixels, and only in grid cells with a corner above T; those alone are visited. Down a column of a cell the upsampled
-value is fl(t + fl(l * fl(u - t))) with l never decreasing: rounding keeps order, so the values never change
-direction, and the mask in a column is a run of pixels from its top or its bottom (or all, or none). The two ends are
-evaluated, and the pixels between only where the ends differ. Non-finite values keep that shape: an infinite or NaN
-`u` leaves at most the first pixels (l = 0) or, for u = inf, all but those; an infinite or NaN `t` at most the first.
+pixels, and only in grid cells with a corner above T; those alone are visited. Rounding cannot carry a pixel over T
+where no corner is above it: l is at most 1 - 1/(2 dst), so fl(l * fl(b - a)) stays below b - a for label maps of up
+to 65,536 pixels a side. The values themselves are those of `upsample`, bit for bit.
 
 Counts are int64 and merge by addition. A concept must not occur at one pixel in two planes, nor both as a pixel
 label and as an image label (readers see to that); an image label counts as all H*W pixels.
@@ -22,8 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from microtome.dissect.maths import float16
 from microtome.dissect.maths.cells import Axis, axis_cells, tally_kernel
-from microtome.dissect.maths.labels import check_labels
+from microtome.dissect.maths.labels import LabelCounts, check_labels, count_labels
 from microtome.storage.errors import UsageError
+
+__all__ = ["CONVENTIONS", "Convention", "LabelCounts", "TallyCounts", "count_labels", "tally"]
 
 Convention = Literal["image", "mask", "all"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)

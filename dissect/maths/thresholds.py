@@ -206,14 +206,15 @@ def exact_thresholds(coarse: CoarseHistogram, fine: FineHistogram, taus: Sequenc
     pattern = np.repeat(coarse.highest[:, None], levels.size, axis=1)
     above = np.zeros((units, levels.size), np.int64)
     for column, tau in enumerate(levels):
-        allowed = most_above(positions, float(tau))
-        for unit in np.flatnonzero(fine.prefixes[:, column] != NO_PREFIX):
-            prefix = int(fine.prefixes[unit, column])
-            counts = _complete(coarse, fine, int(unit), prefix)
-            over = int(coarse.counts[unit, prefix + 1 :].sum()) + counts.sum() - np.cumsum(counts)
-            low_byte = int(np.argmax((counts > 0) & (over <= allowed[unit])))
-            pattern[unit, column] = prefix << 8 | low_byte
-            above[unit, column] = over[low_byte]
+        unit = np.flatnonzero(fine.prefixes[:, column] != NO_PREFIX)
+        prefix = fine.prefixes[unit, column].astype(np.int64)
+        counts = _complete(coarse, fine, unit, prefix)
+        higher_bins = np.where(np.arange(256) > prefix[:, None], coarse.counts[unit], 0).sum(axis=1)
+        over = (higher_bins + counts.sum(axis=1))[:, None] - np.cumsum(counts, axis=1)
+        allowed = most_above(positions[unit], float(tau))
+        low_byte = np.argmax((counts > 0) & (over <= allowed[:, None]), axis=1)
+        pattern[unit, column] = prefix << 8 | low_byte
+        above[unit, column] = over[np.arange(unit.size), low_byte]
     state, saturated = _states(coarse, pattern)
     empty = positions == 0
     minimum = float16.values_of_patterns(coarse.lowest)
@@ -233,14 +234,16 @@ def exact_thresholds(coarse: CoarseHistogram, fine: FineHistogram, taus: Sequenc
     )
 
 
-def _complete(coarse: CoarseHistogram, fine: FineHistogram, unit: int, prefix: int) -> NDArray[np.int64]:
-    """(256,) counts inside one bin of one unit, zeros included."""
-    column = int(np.argmax(fine.prefixes[unit] == prefix))
-    counts: NDArray[np.int64] = fine.counts[unit, column].copy()
-    missing = int(coarse.counts[unit, prefix] - counts.sum())
-    if missing < 0 or (missing and prefix != float16.ZERO >> 8):
+def _complete(
+    coarse: CoarseHistogram, fine: FineHistogram, unit: NDArray[np.int64], prefix: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(len(unit), 256) counts inside one bin of each of these units, zeros included."""
+    first = np.argmax(fine.prefixes[unit] == prefix[:, None], axis=1)
+    counts: NDArray[np.int64] = fine.counts[unit, first]
+    missing = coarse.counts[unit, prefix] - counts.sum(axis=1)
+    if np.any(missing < 0) or np.any((missing > 0) & (prefix != float16.ZERO >> 8)):
         raise UsageError("the two histograms did not see the same samples; count both again")
-    counts[0] += missing
+    counts[:, 0] += missing
     return counts
 
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from microtome.dissect.maths.jit import inlined_kernel
 
-
 COLUMNS = 16
 """Pixels of a row that `row_mask` decides at once."""
 
