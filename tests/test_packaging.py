@@ -1,0 +1,154 @@
+"""What a stranger installs: every module, weights, templates and static files; and it runs from anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers.tree import FLOORS, ROOT, module_name, modules, packages, project_files
+
+DATA_FOLDERS = {"templates", "static", "weights"}
+
+
+def project() -> dict[str, dict[str, object]]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_every_package_is_listed() -> None:
+    """A subpackage that is not listed works in an editable install and is missing from the wheel."""
+    listed = project()["tool"]["setuptools"]["packages"]  # type: ignore[index]
+    assert listed == sorted(packages())
+
+
+def test_every_floor_says_that_it_is_typed() -> None:
+    """A marker covers the packages below it; `microtome` itself is a namespace and can carry none."""
+    assert [floor for floor in FLOORS if not (ROOT / floor / "py.typed").is_file()] == []
+
+
+def test_versions_agree() -> None:
+    version = project()["project"]["version"]
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_lock_holds_every_requirement_at_one_exact_version() -> None:
+    lines = [line.partition(";")[0].strip() for line in (ROOT / "requirements.lock").read_text().splitlines()]
+    locked = {line.partition("==")[0].lower() for line in lines if line and not line.startswith("#")}
+    assert all("==" in line for line in lines if line and not line.startswith("#"))
+    parsed = project()
+    wanted = [*parsed["project"]["dependencies"], *parsed["dependency-groups"]["dev"]]  # type: ignore[misc]
+    names = {requirement.partition(">=")[0].strip().lower() for requirement in wanted}
+    assert names - locked == set()
+
+
+def clean_copy(target: Path) -> Path:
+    """The project's files, without what was built, beside decoys that must not be shipped."""
+    for path in project_files():
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, target / path)
+    for decoy in (
+        ".venv/lib/decoy.py",
+        "runs/first/decoy.parquet",
+        "dissect/__pycache__/decoy.pyc",
+        "reports/decoy.txt",
+    ):
+        (target / decoy).parent.mkdir(parents=True, exist_ok=True)
+        (target / decoy).write_bytes(b"")
+    return target
+
+
+def run(*command: object, cwd: Path) -> str:
+    """Standard output of a command that has to succeed, with an environment that knows nothing of this checkout."""
+    hidden = ("PYTHONPATH", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    words = [str(word) for word in command]
+    ran = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 0, f"{words} in {cwd}:\n{ran.stdout}\n{ran.stderr}"
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = clean_copy(tmp_path_factory.mktemp("source"))
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=source)
+    (built,) = out.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts folder of a fresh environment with the wheel in it, and beside it what this one has installed."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    scripts = folder / ("Scripts" if os.name == "nt" else "bin")
+    (site,) = folder.glob("lib/python*/site-packages")
+    # Named in a .pth file, these folders are searched, but their own .pth files (the editable install) are not read.
+    borrowed = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    (site / "borrowed.pth").write_text("\n".join(borrowed), encoding="utf-8")
+    pip = (sys.executable, "-m", "pip", "--python", scripts / "python", "install", "--quiet")
+    run(*pip, "--no-deps", "--no-index", "--no-compile", "--ignore-installed", wheel, cwd=folder)
+    return scripts
+
+
+def test_the_wheel_holds_every_file_and_no_other(wheel: Path) -> None:
+    expected = {f"microtome/{path.as_posix()}" for path in modules()} | {
+        f"microtome/{floor}/py.typed" for floor in FLOORS
+    }
+    data = [path for path in project_files() if path.parts[0] in FLOORS and DATA_FOLDERS & set(path.parts[:-1])]
+    expected |= {f"microtome/{path.as_posix()}" for path in data}
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (licence,) = [name for name in archive.namelist() if name.endswith("LICENSE")]
+        assert b"Apache License" in archive.read(licence)
+    assert held == expected
+    suffixes = {Path(name).suffix for name in held}
+    assert {".py", ".html", ".js", ".css", ".safetensors"} <= suffixes
+
+
+def test_every_module_imports_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    names = [module_name(path) for path in modules() if path.name != "__main__.py"]
+    code = (
+        f"import importlib\nfiles = [importlib.import_module(name).__file__ for name in {names!r}]\n"
+        "print('\\n'.join(files))"
+    )
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("raise ImportError('not ours')\n")
+    files = run(installed / "python", "-W", "error", "-c", code, cwd=tmp_path).split()
+    assert len(files) == len(names)
+    assert [file for file in files if not Path(file).is_relative_to(installed.parent)] == []
+
+
+def test_the_command_is_installed(installed: Path, tmp_path: Path) -> None:
+    assert (
+        run(installed / "microtome", "--version", cwd=tmp_path)
+        == f"microtome, version {project()['project']['version']}\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_built_in_model_is_audited_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """Weights, scenes, templates and static files come out of the installed package, wherever it is called from."""
+    audit = ("audit", "builtin:scenes-cnn", "scenes:40", "--layers", "block5", "--tau", "0.02", "--out", "run")
+    run(installed / "microtome", *audit, cwd=tmp_path)
+    assert (tmp_path / "run" / "report" / "index.html").is_file()
+    assert (tmp_path / "run" / "report" / "layers" / "block5.html").is_file()
+    answer = json.loads(run(installed / "microtome", "query", "run", "iou>0", "--json", cwd=tmp_path))
+    assert answer["schema_version"] == 1
+    assert len(answer["units"]) > 100
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["model"]["trained"] is True
+
+
+@pytest.mark.parametrize("name", ["scenes-cnn", "scenes-vit"])
+def test_every_built_in_model_has_its_weights_in_the_wheel(wheel: Path, name: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert f"microtome/dissect/builtin/weights/{name}.safetensors" in archive.namelist()
