@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from helpers.images import photo, save, street
 from helpers.readers import check_reader
+from helpers.real import real_kit
 
 from microtome.datasets.folder import FolderDataset
 from microtome.datasets.specs import open_dataset
-
-CAMVID = Path(__file__).parents[3] / "shared/real/camvid"
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -37,10 +35,10 @@ def test_scenes() -> None:
     check_reader(open_dataset("scenes:40?size=64&seed=3"), same=open_dataset("scenes:40?size=64&seed=3"))
 
 
-@pytest.mark.skipif(not CAMVID.is_dir(), reason="the CamVid photos are not beside the project")
 def test_camvid() -> None:
-    dataset = FolderDataset(CAMVID)
-    check_reader(dataset, samples=4, same=FolderDataset(CAMVID))
+    photos = real_kit() / "camvid"
+    dataset = FolderDataset(photos)
+    check_reader(dataset, samples=4, same=FolderDataset(photos))
     assert len(dataset) == 468
     assert dataset.plane_names == ("labels",)
     assert [concept.name for concept in dataset.concepts][:4] == ["sky", "building", "pole", "road"]

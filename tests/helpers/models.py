@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from microtome.dissect.models import Model, Preprocess
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
-
-
-def real_file(name: str) -> Path:
-    """A file of the real inputs that lie beside the repository, or skip the test."""
-    path = REAL / name
-    if not path.is_file():
-        pytest.skip(f"the real inputs are not here ({path})")
-    return path
 
 
 def as_model(module: nn.Module, size: int | tuple[int, int] = 32, *, seed: int = 0) -> Model:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.models import InPlace, Odd, Reused, as_model, real_file
+from helpers.models import InPlace, Odd, Reused, as_model
+from helpers.real import real_kit
 from torch import nn
 
 from microtome.dissect.models import describe_layers, load_model, resolve_layers
@@ -137,10 +138,9 @@ def test_timm_swin() -> None:
 
 
 def test_a_real_network_that_reuses_a_module() -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="the real inputs' packages are not installed")
-    model = load_model(f"{real_file('classifiers.py')}:efficientnet_lite0")
+    model = load_model(f"{real_kit('efficientnet_lite_pytorch')}/classifiers.py:efficientnet_lite0")
     assert resolve_layers(model, ["_swish", "_blocks.10"]) == ["_swish@1", "_blocks.10", "_swish@2"]
     shapes = [info.shape for info in describe_layers(model, ["_swish@1", "_swish@2"])]
     assert shapes == [(32, 112, 112), (1280, 7, 7)]
-    mobile = load_model(f"{real_file('classifiers.py')}:mobilenet_v1")
+    mobile = load_model(f"{real_kit('nudity')}/classifiers.py:mobilenet_v1")
     assert resolve_layers(mobile, ["pointwise.1[02]"]) == ["pointwise.10", "pointwise.12"]

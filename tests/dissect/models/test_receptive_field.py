@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers.models import Detached, Reused, SqueezeExcite, as_model, real_file
+from helpers.models import Detached, Reused, SqueezeExcite, as_model
+from helpers.real import real_kit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -171,8 +172,7 @@ def test_boxes_are_exact_in_real_architectures(spec: str, glob: str) -> None:
 
 
 def test_boxes_are_exact_in_a_trained_network() -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="the real inputs' packages are not installed")
-    model = load_model(f"{real_file('classifiers.py')}:efficientnet_lite0")
+    model = load_model(f"{real_kit('efficientnet_lite_pytorch')}/classifiers.py:efficientnet_lite0")
     name = "_blocks.4"
     field = measure(model, [name])[name]
     assert (field.rows.stride, field.note) == (8, "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.models import real_file
+from helpers.real import real_kit
 
 from microtome.dissect.models import Preprocess, PreprocessOverrides, load_model
 from microtome.dissect.models.specs import parse_spec
@@ -230,7 +230,6 @@ def test_the_fingerprint_tells_models_apart(factories: str) -> None:
 
 @pytest.mark.parametrize("factory", ["efficientnet_lite0", "mobilenet_v1"])
 def test_real_classifiers(factory: str) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="the real inputs' packages are not installed")
-    model = load_model(f"{real_file('classifiers.py')}:{factory}")
+    model = load_model(f"{real_kit('efficientnet_lite_pytorch')}/classifiers.py:{factory}")
     assert model.preprocess.size == (224, 224)
     assert len(model.class_names) in (1000, 1001)
