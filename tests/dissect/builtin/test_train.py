@@ -39,14 +39,14 @@ def test_input_is_what_pillow_would_resize() -> None:
 
 def test_batches_repeat_and_cover_an_epoch() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, PIXELS, PIXELS, 3)).astype(np.uint8)
-    recipe = Recipe(nn.Identity, epochs=1, samples=20, batch=6)
-    first, second = list(batches(images, recipe, 0)), list(batches(images, recipe, 0))
-    assert len(first) == 3
+    recipe = Recipe(nn.Identity, epochs=2, samples=20, batch=6, sizes=(48, 112))
+    first, second = list(batches(images, recipe)), list(batches(images, recipe))
+    assert len(first) == 6
     for (x, chosen), (y, same) in zip(first, second, strict=True):
         assert torch.equal(x, y)
         np.testing.assert_array_equal(chosen, same)
-        assert x.shape == (6, 3, 112, 112)
-    seen = np.concatenate([chosen for _, chosen in first])
+    assert [x.shape[-1] for x, _ in first] == [48, 48, 48, 112, 112, 112]
+    seen = np.concatenate([chosen for _, chosen in first[:3]])
     assert len(set(seen.tolist())) == 18
 
 
