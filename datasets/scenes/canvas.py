@@ -60,7 +60,7 @@ class Canvas:
 
     image: (S, S, 3) uint8 RGB; labels: (S, S, 4) uint8 ids of object, part, material, texture.
     air: share of `haze` between the eye and what is painted next. lit: side of the sun, -1 left ... 1 right.
-    glow: polygons that shine at night, painted again once the picture has been darkened.
+    dark: whether lamps and windows shine. glow: polygons that do, painted again once the picture has been darkened.
     """
 
     def __init__(self, size: int) -> None:
@@ -70,11 +70,17 @@ class Canvas:
         self.haze: RGB = (200.0, 210.0, 220.0)
         self.air = 0.0
         self.lit = 0.0
+        self.dark = False
         self.glow: list[tuple[list[NDArray[np.int32]], RGB, int]] = []
 
     def fill(self, shapes: Points | Sequence[Points], paint: Surface) -> None:
         """Paint one polygon or several: (n, 2) float32 relative x, y."""
-        polygons = [self._fixed(p) for p in ([shapes] if isinstance(shapes, np.ndarray) else shapes)]
+        if isinstance(shapes, np.ndarray):
+            polygons = [self._fixed(shapes)]
+        elif len({len(shape) for shape in shapes}) == 1:
+            polygons = list(self._fixed(np.array(shapes, np.float32)))
+        else:
+            polygons = [self._fixed(shape) for shape in shapes]
         if not polygons:
             return
         if paint.weave is None:
@@ -86,7 +92,7 @@ class Canvas:
 
     def shine(self, shapes: Sequence[Points], colour: RGB, part: str) -> None:
         """Have what is now painted as `part` inside the shapes shine in `colour`, once the night has fallen."""
-        if shapes:
+        if shapes and self.dark:
             self.glow.append(([self._fixed(p) for p in shapes], colour, concept_id("part", part)))
 
     def shadow(self, shape: Points, strength: float) -> None:

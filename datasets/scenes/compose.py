@@ -97,7 +97,7 @@ def compose(canvas: Canvas, seed: int, index: int) -> tuple[SceneTruth, Light, D
     name = SCENE_KINDS[kind_of(seed, index)]
     kind = KINDS[name]
     light = choose_light(dice)
-    canvas.lit = light.side
+    canvas.lit, canvas.dark = light.side, light.dark
     truth = SceneTruth(
         name, light.name, dice.weighted(kind.grounds), dice.weighted(kind.layouts),
         dice.weighted(kind.backdrops), dice.between(0.3, 0.52),

@@ -32,9 +32,10 @@ def ellipse(x: float, y: float, rx: float, ry: float, corners: int = 18) -> Poin
 
 def blob(dice: Dice, x: float, y: float, rx: float, ry: float, rough: float = 0.2, corners: int = 14) -> Points:
     """An ellipse that strays outwards and inwards at `corners` places by up to `rough` of the radius."""
-    stray = np.array([1 + rough * (2 * dice.roll() - 1) for _ in range(corners)], np.float32)
-    between = (stray + np.roll(stray, -1)) * np.float32(0.515)
-    radius = np.stack([stray, between], axis=1).reshape(-1, 1)
+    stray = [1 + rough * (2 * dice.roll() - 1) for _ in range(corners)]
+    radius = np.empty((2 * corners, 1), np.float32)
+    radius[0::2, 0] = stray
+    radius[1::2] = (radius[0::2] + radius[[*range(2, 2 * corners, 2), 0]]) * np.float32(0.515)
     return _circle(2 * corners) * radius * np.array((rx, ry), np.float32) + np.array((x, y), np.float32)
 
 
