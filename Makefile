@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 demo: setup  ## dissect the built-in classifier; ends with the path of the report
-	$(BIN)/microtome audit builtin:scenes-cnn scenes:2000 --layers 'block*' --out runs/demo
+	$(BIN)/microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?' --tau 0.04,0.005 --out runs/demo
 
 test: setup  ## run the tests
 	$(BIN)/pytest
@@ -36,8 +36,8 @@ typecheck: setup  ## strict mypy over the packages
 
 check: lint typecheck test  ## what continuous integration runs
 
-bench: setup  ## measure speed and memory; writes build/bench/*.json
-	$(BIN)/python -m benchmarks
+bench: setup  ## measure speed and memory; writes build/bench/NAME.json (BENCH="audit --quick" for less)
+	PYTHONPATH=. $(BIN)/python -m benchmarks $(BENCH)
 
 lock:  ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --group dev --extra timm pyproject.toml \

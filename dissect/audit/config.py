@@ -29,6 +29,7 @@ class AuditConfig:
     label_size: (H, W) of the label grid, None = half the model's input; limit: only the first samples.
     batch: images a forward pass; torch_threads: intra-op threads of one forward pass, None = cores / lanes.
     workers: shards at work at once, None = number of cores.
+    channels_last: "yes" or "no": the memory layout of the forward pass, "auto" = yes on the CPU where the model can.
     """
 
     model: str
@@ -51,6 +52,7 @@ class AuditConfig:
     shard_samples: int | None = None
     device: str = "auto"
     torch_threads: int | None = None
+    channels_last: str = "auto"
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -147,6 +149,8 @@ def _check(config: AuditConfig) -> None:
         raise UsageError(f"--tau {list(config.tau)}: each fraction once")
     if config.iou not in IOU_CONVENTIONS:
         raise UnknownNameError("IoU convention", config.iou, IOU_CONVENTIONS)
+    if config.channels_last not in ("auto", "yes", "no"):
+        raise UnknownNameError("value of channels_last", config.channels_last, ("auto", "yes", "no"))
     if config.interpolation is not None and config.interpolation not in INTERPOLATIONS:
         raise UnknownNameError("interpolation", config.interpolation, INTERPOLATIONS)
     if not isinstance(config.min_iou, numbers) or not 0 <= config.min_iou < 1:

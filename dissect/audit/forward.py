@@ -40,12 +40,13 @@ class Forward:
     def __init__(self, model: Model, layers: list[str], division: Division, scales: Mapping[str, float] = {}) -> None:
         self._device = division.device
         self._threads = division.torch_threads
-        self._module = model.module.to(self._device)
+        self._layout = torch.channels_last if division.channels_last else torch.contiguous_format
+        self._module = model.module.to(self._device).to(memory_format=self._layout)
         preprocess = model.preprocess
         self._mean = torch.tensor(preprocess.mean, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self._device).view(1, 3, 1, 1)
         self._scales = dict(scales)
-        self._stored = ActivationCapture(self._module, layers, transform=self._to_stored)
+        self._stored = ActivationCapture(self._module, layers, transform=self._to_stored, resolved=True)
         self._turn: AbstractContextManager[object] = nullcontext() if self._device.type == "cpu" else threading.Lock()
         self._layers = layers
 
@@ -71,12 +72,12 @@ class Forward:
 
     def largest_magnitudes(self, images: NDArray[np.uint8]) -> dict[str, float]:
         """The largest finite |activation| of each layer over a batch; 0 where there is none."""
-        with ActivationCapture(self._module, self._layers, transform=_finite_magnitude) as capture:
+        with ActivationCapture(self._module, self._layers, transform=_finite_magnitude, resolved=True) as capture:
             return capture(self._prepare(images))
 
     def _prepare(self, images: NDArray[np.uint8]) -> Tensor:
         pixels = torch.from_numpy(images).to(self._device, non_blocking=True)
-        batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=self._layout)
         return batch.div_(255.0).sub_(self._mean).div_(self._std)
 
     def _to_stored(self, layer: str, maps: Tensor) -> NDArray[np.float16]:

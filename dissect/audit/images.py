@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -52,13 +51,6 @@ def read_item(dataset: ImageDataset, index: int, preprocess: Preprocess, label_s
         height=height,
         width=width,
     )
-
-
-def read_batch(
-    dataset: ImageDataset, indices: Sequence[int], preprocess: Preprocess, label_size: tuple[int, int]
-) -> list[Item]:
-    """`read_item` for each index."""
-    return [read_item(dataset, index, preprocess, label_size) for index in indices]
 
 
 def _unreadable(reason: str) -> Item:

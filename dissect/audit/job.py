@@ -23,12 +23,13 @@ from microtome.storage.schema import LayerEntry
 @dataclass(frozen=True)
 class Division:
     """How this machine divides the work: shards at work at once in capture (`lanes`) and elsewhere (`workers`),
-    torch's threads within one forward pass."""
+    torch's threads within one forward pass, and whether its tensors are laid out with the channels last."""
 
     device: torch.device
     workers: int
     lanes: int
     torch_threads: int
+    channels_last: bool
 
 
 @dataclass(frozen=True)

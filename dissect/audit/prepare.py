@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.specs import open_dataset
 from microtome.dissect.audit.config import AuditConfig, available_cores, config_of_run, with_changes
 from microtome.dissect.audit.forward import Forward
-from microtome.dissect.audit.images import read_batch
+from microtome.dissect.audit.images import read_item
 from microtome.dissect.audit.job import Division, Job
 from microtome.dissect.audit.progress import say
 from microtome.dissect.models import (
@@ -60,6 +61,8 @@ def prepare(config: AuditConfig, *, existing: bool = True) -> Job:
     samples = min(len(dataset), config.limit or len(dataset))
     if samples < 1:
         raise UsageError(f"{config.dataset} holds no images")
+    if resumed is not None:
+        config = _left_open(config, resumed)
     division = divide(config)
     model = load_model(config.model, weights=config.weights, preprocess=overrides(asdict(config)))
     config = with_changes(config, device=str(division.device), torch_threads=division.torch_threads)
@@ -67,7 +70,10 @@ def prepare(config: AuditConfig, *, existing: bool = True) -> Job:
         _refuse_mismatch(resumed, config, model, dataset, samples)
         run = resumed
     else:
-        run = Run.create(config.out, _plan(config, model, dataset, samples, division))
+        pilot = _pilot(config, model, dataset, samples, division)
+        division = replace(division, channels_last=pilot.channels_last)
+        config = with_changes(config, channels_last="yes" if pilot.channels_last else "no")
+        run = Run.create(config.out, _plan(config, model, dataset, samples, pilot))
     run.clean()
     return Job(config=config, run=run, model=model, dataset=dataset, division=division)
 
@@ -84,7 +90,23 @@ def divide(config: AuditConfig) -> Division:
     cores = available_cores()
     lanes = 2 if cores > 1 or device.type != "cpu" else 1
     threads = config.torch_threads or max(1, cores // lanes if device.type == "cpu" else 1)
-    return Division(device=device, workers=config.workers or cores, lanes=lanes, torch_threads=threads)
+    wanted = config.channels_last == "yes" or (config.channels_last == "auto" and device.type == "cpu")
+    return Division(
+        device=device,
+        workers=config.workers or cores,
+        lanes=lanes,
+        torch_threads=threads,
+        channels_last=wanted,
+    )
+
+
+def _left_open(config: AuditConfig, run: Run) -> AuditConfig:
+    """The config with what it leaves open (None or auto) taken from the run that is to be resumed."""
+    made_with = run.info["config"]
+    open_ = {"device": "auto", "torch_threads": None, "channels_last": "auto"}
+    return with_changes(
+        config, **{name: made_with[name] for name, value in open_.items() if getattr(config, name) == value}
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -114,14 +136,9 @@ def overrides(settings: Mapping[str, Any]) -> PreprocessOverrides:
 # A new run
 
 
-def _plan(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, division: Division) -> RunInfo:
-    names = resolve_layers(model, config.layers)
-    infos = describe_layers(model, names)
-    for info in infos:
-        if not info.usable:
-            raise UsageError(f"layer {info.name} cannot be dissected: {info.note}")
-    scales = _pilot_scales(model, dataset, samples, names, division)
-    fields = measure_receptive_fields(model, names)
+def _plan(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, pilot: Pilot) -> RunInfo:
+    infos, scales = pilot.infos, pilot.scales
+    fields = measure_receptive_fields(model, [info.name for info in infos])
     height, width = model.preprocess.size
     shards = plan_shards(samples, max(info.bytes_per_image for info in infos), config.shard_samples)
     splits = list(dict.fromkeys(dataset.entry(index).split for index in range(samples)))
@@ -182,21 +199,44 @@ def _layer_entry(info: LayerInfo, scale: float, receptive_field: dict[str, objec
     )
 
 
-def _pilot_scales(
-    model: Model, dataset: ImageDataset, samples: int, names: list[str], division: Division
-) -> dict[str, float]:
-    """A power of two for each layer, so that the activations of a few real images suit float16's range."""
-    candidates = range(min(samples, 8 * PILOT_IMAGES))
-    images: list[np.ndarray] = []
-    for index in candidates:
-        images += [item.image for item in read_batch(dataset, [index], model.preprocess, (1, 1)) if item.ok]
+@dataclass(frozen=True)
+class Pilot:
+    """What a few real images tell before a run begins: the layers, their scales, and whether channels-last works."""
+
+    infos: list[LayerInfo]
+    scales: dict[str, float]
+    channels_last: bool
+
+
+def _pilot(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, division: Division) -> Pilot:
+    """Resolve the layers, and run the first few readable images through the model."""
+    infos = describe_layers(model, resolve_layers(model, config.layers))
+    for info in infos:
+        if not info.usable:
+            raise UsageError(f"layer {info.name} cannot be dissected: {info.note}")
+    images: list[NDArray[np.uint8]] = []
+    for index in range(min(samples, 8 * PILOT_IMAGES)):
+        item = read_item(dataset, index, model.preprocess, (1, 1))
+        images += [item.image] if item.ok else []
         if len(images) == PILOT_IMAGES:
             break
+    names = [info.name for info in infos]
     if not images:
-        return dict.fromkeys(names, 1.0)
+        return Pilot(infos, dict.fromkeys(names, 1.0), False)
+    try:
+        magnitudes = _magnitudes(model, names, division, np.stack(images))
+    except RuntimeError:
+        if not division.channels_last or config.channels_last == "yes":
+            raise
+        division = replace(division, channels_last=False)  # a model that asks for `view` of contiguous tensors
+        magnitudes = _magnitudes(model, names, division, np.stack(images))
+    scales = {name: scale_for(magnitude) for name, magnitude in magnitudes.items()}
+    return Pilot(infos, scales, division.channels_last)
+
+
+def _magnitudes(model: Model, names: list[str], division: Division, images: NDArray[np.uint8]) -> dict[str, float]:
     with Forward(model, names, division) as forward:
-        peaks = forward.largest_magnitudes(np.stack(images))
-    return {name: scale_for(peaks[name]) for name in names}
+        return forward.largest_magnitudes(images)
 
 
 def scale_for(magnitude: float) -> float:

@@ -24,7 +24,7 @@ def app() -> None:
     \b
     Start here:
       microtome inspect builtin:scenes-cnn
-      microtome audit builtin:scenes-cnn scenes:2000 --layers 'block*' --tau 0.02 --out runs/first
+      microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?' --tau 0.02 --out runs/first
       microtome query runs/first "concept=car iou>0.1"
 
     \b

@@ -33,6 +33,7 @@ UNREADABLE_SAMPLES = 3
 @click.option("--device", metavar="auto|cpu|cuda:N", help="Where the model runs. [auto]")
 @click.option("--batch", type=int, help="Images a forward pass. [32]")
 @click.option("--torch-threads", type=int, help="Threads of one forward pass. [half the cores: two run side by side]")
+@click.option("--channels-last", type=click.Choice(["auto", "yes", "no"]), help="Memory layout of the model. [auto]")
 @click.option("--workers", type=int, help="Shards at work at once. [number of cores]")
 @click.option("--shard-samples", type=int, help="Samples a shard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -45,7 +46,7 @@ def audit_command(model: str | None, dataset: str | None, resumed: Path | None, 
 
     \b
     Examples:
-      microtome audit builtin:scenes-cnn scenes:2000 --layers 'block*' --tau 0.02 --out runs/first
+      microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?' --tau 0.02 --out runs/first
       microtome audit nets.py:my_model folder:photos --layers layer3,layer4 --out runs/mine
       microtome audit torchvision:resnet18 folder:photos --layers 'layer[34]' --device cuda:0
       microtome audit night.toml
@@ -84,7 +85,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
         "tau": split_numbers(options["tau"], "--tau"),
         "label_size": parse_size(options["label_size"], "--label-size"),
     }
-    simple = ("out", "iou", "min_iou", "top", "limit", "device", "batch", "torch_threads", "workers", "shard_samples")
+    simple = ["out", "iou", "min_iou", "top", "limit", "batch", "shard_samples"]
+    simple += ["device", "torch_threads", "channels_last", "workers"]
     values |= {name: options[name] for name in simple} | preprocess_values(options)
     return {name: value for name, value in values.items() if value not in (None, ())}
 

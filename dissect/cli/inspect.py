@@ -91,8 +91,8 @@ def _show_cost(cost: Cost, samples: int, which: str) -> None:
     click.echo("")
     click.echo(f"An audit of {samples:,} images, {which}:")
     click.echo(
-        f"  time  {duration(totals['seconds'])} in the model ({1000 * cost.seconds_per_image:.1f} ms an image, measured on"
-        f" {cost.device} in batches of {cost.batch}); decoding and counting add about a fifth"
+        f"  time  {duration(totals['seconds'])} in the model ({1000 * cost.seconds_per_image:.1f} ms an image,"
+        f" measured on {cost.device} in batches of {cost.batch}); decoding and counting add about a fifth"
     )
     click.echo(
         f"  disk  {totals['disk_bytes'] / 1e9:.2f} GB (raw {totals['raw_bytes'] / 1e9:.2f} GB of float16, zstd about"

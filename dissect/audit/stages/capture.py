@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.datasets.folder import FolderDataset
 from microtome.dissect.audit.forward import Forward, ScaleOverflow
 from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Job
@@ -66,6 +67,21 @@ def _capture(job: Job) -> None:
     ):
         task = CaptureShard(job, forward, decoders, commits, shown)
         run_shards(STAGE, task, todo, workers=division.lanes, stop=job.stop)
+    _record_unknown_ids(job)
+
+
+def _record_unknown_ids(job: Job) -> None:
+    """Note in run.json which mask ids the dataset does not list (as far as this process has read), and say so."""
+    if not isinstance(job.dataset, FolderDataset):
+        return
+    for plane, counts in job.dataset.unknown_ids().items():
+        known = job.run.info["data"]["unknown_ids"].setdefault(plane, {})
+        for number, images in counts.items():
+            known[str(number)] = max(known.get(str(number), 0), images)
+        if counts:
+            ids = ", ".join(f"{number} ({images} images)" for number, images in sorted(counts.items())[:8])
+            say(f"{plane}: ids that classes.csv does not list are taken as unlabelled: {ids}")
+    job.run.save()
 
 
 @dataclass(frozen=True)
