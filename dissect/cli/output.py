@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 
@@ -42,6 +44,7 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: S
 def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
-    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+    missing = type(value).__name__ in ("NAType", "NaTType")  # pandas', without waiting for pandas
+    if missing or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value

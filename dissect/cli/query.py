@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import pandas as pd
 
 from microtome.dissect.cli.output import records, show_json, show_table
-from microtome.dissect.query.expression import parse_address
 from microtome.storage.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN_ROWS = 40
 
@@ -38,6 +40,7 @@ def query_command(
       microtome query runs/first --summary
     """
     from microtome.dissect.query import open_run
+    from microtome.dissect.query.expression import parse_address
 
     if as_json and as_csv:
         raise UsageError("choose --json or --csv, not both")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from microtome.dissect.audit.unit_tables import columns_of, label_column, label_units
+from microtome.dissect.labelling import columns_of, label_column, label_units
 from microtome.dissect.maths.scoring import unique_detectors
 from microtome.dissect.query.expression import Term, parse, parse_address
 from microtome.storage.errors import UnknownNameError, UsageError
