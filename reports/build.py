@@ -43,7 +43,6 @@ class _Layer:
     """What the pages of one layer are made of."""
 
     summary: LayerSummary
-    patches: pd.DataFrame
     plan: LayerPatches
 
 
@@ -92,7 +91,7 @@ def _read_layer(run: ReportRun, number: int, concepts: Concepts, per_unit: int) 
     entry = run.info["layers"][number]
     summary = summarise_layer(run, entry, concepts)
     patches = run.layer_table(entry["name"], "patches")
-    return _Layer(summary, patches, plan_patches(entry["name"], summary.units, patches, per_unit))
+    return _Layer(summary, plan_patches(entry["name"], summary.units, patches, per_unit))
 
 
 def _write_data(
@@ -107,7 +106,6 @@ def _write_data(
             layer.summary,
             concepts,
             layer.plan,
-            layer.patches,
             run.layer_table(entry["name"], "histogram"),
             dict(zip(used, keys.reindex(used), strict=True)),
             strips=f"../{LayerFiles.of(entry['folder']).strips}",

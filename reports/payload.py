@@ -44,7 +44,6 @@ def layer_payload(
     summary: LayerSummary,
     concepts: Concepts,
     plan: LayerPatches,
-    patches: pd.DataFrame,
     histogram: pd.DataFrame,
     keys: dict[int, str],
     *,
@@ -76,7 +75,7 @@ def layer_payload(
         "bar": bar,
         "taus": [_labels_payload(labels, local) for labels in summary.labels],
         "strips": strips,
-        "patches": _patches_payload(plan, patches, keys),
+        "patches": _patches_payload(plan, keys),
     }
 
 
@@ -97,16 +96,14 @@ def _labels_payload(labels: Labels, local: NDArray[np.int64]) -> Json:
     }
 
 
-def _patches_payload(plan: LayerPatches, patches: pd.DataFrame, keys: dict[int, str]) -> Json:
+def _patches_payload(plan: LayerPatches, keys: dict[int, str]) -> Json:
     """By unit, in the order of ranks: sample (position in `keys`), value, and the share of its cell that is used."""
     order = np.lexsort((plan.rank, plan.unit))
-    values = patches.set_index(["unit", "rank"])["value"]
-    samples = np.unique(plan.sample)
+    samples, sample = np.unique(plan.sample, return_inverse=True)
+    sizes = (plan.box[:, 2:] - plan.box[:, :2])[order].tolist()
     by_unit: list[list[Json]] = [[] for _ in range(plan.units)]
-    shown = values.reindex(list(zip(plan.unit[order].tolist(), plan.rank[order].tolist(), strict=True)))
-    for position, value in zip(order.tolist(), rounded(shown.to_numpy(np.float64), 4), strict=True):
-        top, left, bottom, right = plan.box[position].tolist()
-        rows, columns = thumb_shape(bottom - top, right - left)
-        sample = int(np.searchsorted(samples, plan.sample[position]))
-        by_unit[int(plan.unit[position])].append([sample, value, columns, rows])
+    shown = (plan.unit[order].tolist(), sample[order].tolist(), rounded(plan.value[order], 4), sizes)
+    for unit, at, value, (height, width) in zip(*shown, strict=True):
+        rows, columns = thumb_shape(height, width)
+        by_unit[unit].append([at, value, columns, rows])
     return {"keys": [keys[sample] for sample in samples.tolist()], "size": SIZE, "units": by_unit}

@@ -38,6 +38,6 @@ class ReportRun(Protocol):
         """A table of one layer: "units", "iou", "patches", "histogram" or "thresholds"."""
         ...
 
-    def activation_range(self, layer: str, start: int, stop: int) -> NDArray[np.float32]:
-        """Activation maps of samples start ... stop - 1: (n, C, h, w) float32, true values."""
+    def activation_maps(self, layer: str, samples: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Activation map of unit `units[i]` for sample `samples[i]`, for all i: (n, h, w) float32, true values."""
         ...

@@ -1,43 +1,47 @@
 """Patch strips: one JPEG a unit, its thumbnails side by side by rank.
 
-Thumbnails come in the order of the samples, strips are wanted by unit: raw thumbnails wait in a scratch file, so
-that memory holds one block of samples whatever the size of the run. JPEG at quality 85 encodes a strip of twelve in
-0.4 ms at 2.5 KB a thumbnail; WebP takes 5 to 12 ms for 1.2 to 1.5 KB.
+Images come in the order of the samples, strips are wanted by unit: between the two, memory holds the small pictures
+(one for all patches of the same box) and masks of a pass, and a report too large for that takes several passes.
+JPEG at quality 82 encodes a strip of twelve in 0.25 ms at 1.6 KB a thumbnail; WebP takes 5 to 12 ms a strip.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.reports.outlines import as_uint8
+from microtome.reports.outlines import dim
 from microtome.reports.source import Progress, ReadImage, ReportRun
-from microtome.reports.thumbnails import SIZE, Drawer, LayerPatches, sample_blocks
+from microtome.reports.thumbnails import SIZE, Box, Drawer, LayerPatches, Thumb, sample_blocks
 from microtome.storage.errors import SampleError
 
-QUALITY = 85
-_SCRATCH_BYTES = 1 << 30
+QUALITY = 82
+_HELD_BYTES = 512 << 20
 _READ_BYTES = 64 << 20
-_THUMB_BYTES = SIZE * SIZE * 3
-_EMPTY = 128
+_EMPTY = Thumb(np.full((SIZE, SIZE, 3), 128, np.uint8), None)
+
+Thumbs: TypeAlias = list[list[Thumb]]
+"""The thumbnails of a pass, by layer of the pass and position in that layer's plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """One patch to draw: its layer within the pass, its position in that layer's plan, its activation map."""
+    """One patch to prepare: its layer within the pass, its position in that layer's plan, and what it shows."""
 
     layer: int
     position: int
+    box: Box
     activation: NDArray[np.float32] | None
+    threshold: float
+    saturated: bool
 
 
 def write_strips(
@@ -53,53 +57,64 @@ def write_strips(
 
     Returns the samples whose image could not be read any more; their thumbnails are plain grey.
     """
-    passes = list(_passes(plans))
+    passes = list(_passes(plans, _HELD_BYTES))
     total = sum(len(np.unique(_all_samples(group))) for group in passes)
     missing: set[int] = set()
     done = 0
-    for group in passes:
-        scratch_path = folder_of(group[0].layer).parent / "thumbnails.scratch"
-        # The pool ends before the scratch file closes: no thread may write to a handle that is someone else's by then.
-        with _scratch(scratch_path) as scratch, ThreadPoolExecutor(workers) as pool:
-            for sample, readable in _draw_all(pool, run, read_image, group, scratch):
+    for plan in plans:
+        folder_of(plan.layer).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(workers) as pool:
+        for group in passes:
+            thumbs: Thumbs = [[_EMPTY] * len(plan.unit) for plan in group]
+            for sample, readable in _prepare_all(pool, run, read_image, group, thumbs):
                 done += 1
                 if not readable:
                     missing.add(sample)
                 if progress is not None:
                     progress(done, total)
-            _encode_all(pool, group, scratch, folder_of)
+            for plan, drawn in zip(group, thumbs, strict=True):
+                for _ in pool.map(_StripTask(plan, drawn, folder_of(plan.layer)), _by_unit(plan)):
+                    pass
     return missing
 
 
-def _draw_all(
-    pool: ThreadPoolExecutor, run: ReportRun, read_image: ReadImage, group: Sequence[LayerPatches], scratch: int
-) -> Iterator[tuple[int, bool]]:
-    """Draw block by block; (sample, whether its image was readable). The next block is read while one is drawn."""
-    draw = _SampleTask(run, read_image, group, scratch)
-    drawn: Iterator[tuple[int, bool]] = iter(())
-    for block in _drawings(run, group):
-        started = zip(block, pool.map(draw, block.items()), strict=True)
-        yield from drawn
-        drawn = started
-    yield from drawn
-
-
-def _passes(plans: Sequence[LayerPatches]) -> Iterator[list[LayerPatches]]:
-    """Groups of layers drawn together, so that the scratch file stays bounded."""
+def _passes(plans: Sequence[LayerPatches], bound: int) -> Iterator[list[LayerPatches]]:
+    """Groups of layers, or parts of them, drawn together, so that what waits in memory stays about within `bound`."""
     group: list[LayerPatches] = []
-    size = 0
+    held = 0
     for plan in plans:
-        if group and size + plan.scratch_bytes > _SCRATCH_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(plan)
-        size += plan.scratch_bytes
+        parts = math.ceil(plan.held_bytes / bound)
+        step = math.ceil(plan.units / max(parts, 1))
+        for start in range(0, plan.units, max(step, 1)):
+            part = plan if parts <= 1 else plan.of_units(start, start + step)
+            size = part.held_bytes
+            if group and held + size > bound:
+                yield group
+                group, held = [], 0
+            group.append(part)
+            held += size
     if group:
         yield group
 
 
 def _all_samples(group: Sequence[LayerPatches]) -> NDArray[np.int64]:
     return np.concatenate([plan.sample for plan in group])
+
+
+# By sample
+
+
+def _prepare_all(
+    pool: ThreadPoolExecutor, run: ReportRun, read_image: ReadImage, group: Sequence[LayerPatches], thumbs: Thumbs
+) -> Iterator[tuple[int, bool]]:
+    """Fill `thumbs` block by block; (sample, whether its image was readable). Reads a block while one is prepared."""
+    prepare = _SampleTask(run, read_image, thumbs)
+    prepared: Iterator[tuple[int, bool]] = iter(())
+    for block in _drawings(run, group):
+        started = zip(block, pool.map(prepare, block.items()), strict=True)
+        yield from prepared
+        prepared = started
+    yield from prepared
 
 
 def _drawings(run: ReportRun, group: Sequence[LayerPatches]) -> Iterator[dict[int, list[_Drawing]]]:
@@ -116,7 +131,7 @@ def _drawings(run: ReportRun, group: Sequence[LayerPatches]) -> Iterator[dict[in
 def _parts(run: ReportRun, plan: LayerPatches, start: int, stop: int) -> Iterator[range]:
     """Patches of samples start ... stop - 1, cut so that no read of activations exceeds a bound."""
     grid = next(entry["grid"] for entry in run.info["layers"] if entry["name"] == plan.layer)
-    step = max(1, _READ_BYTES // (4 * plan.units * grid[0] * grid[1]))
+    step = max(1, _READ_BYTES // (2 * plan.units * grid[0] * grid[1]))
     for low in range(start, stop, step):
         part = plan.between(low, min(low + step, stop))
         if part:
@@ -124,109 +139,87 @@ def _parts(run: ReportRun, plan: LayerPatches, start: int, stop: int) -> Iterato
 
 
 def _collect(run: ReportRun, plan: LayerPatches, number: int, part: range, block: dict[int, list[_Drawing]]) -> None:
-    first, last = int(plan.sample[part[0]]), int(plan.sample[part[-1]])
-    maps = run.activation_range(plan.layer, first, last + 1) if plan.outlined[part.start : part.stop].any() else None
-    for position in part:
-        sample, unit = int(plan.sample[position]), plan.unit[position]
-        wanted = maps is not None and plan.outlined[position]
-        activation = maps[sample - first, unit].copy() if maps is not None and wanted else None
-        block.setdefault(sample, []).append(_Drawing(number, position, activation))
+    here = slice(part.start, part.stop)
+    outlined = plan.outlined[here]
+    maps = iter(run.activation_maps(plan.layer, plan.sample[here][outlined], plan.unit[here][outlined]))
+    columns = (plan.sample, plan.box, plan.outlined, plan.threshold, plan.saturated)
+    rows = zip(part, *(column[here].tolist() for column in columns), strict=True)
+    for position, sample, box, has_mask, threshold, saturated in rows:
+        activation = next(maps) if has_mask else None
+        drawing = _Drawing(number, position, tuple(box), activation, threshold, saturated)
+        block.setdefault(sample, []).append(drawing)
 
 
 @dataclass(frozen=True, slots=True)
 class _SampleTask:
-    """Decodes one sample and draws all of its patches into the scratch file."""
+    """Decodes one sample and prepares all of its patches."""
 
     run: ReportRun
     read_image: ReadImage
-    group: Sequence[LayerPatches]
-    scratch: int
+    thumbs: Thumbs
 
     def __call__(self, item: tuple[int, list[_Drawing]]) -> bool:
         sample, drawings = item
         try:
             image = np.ascontiguousarray(self.read_image(sample))
         except SampleError:
-            return self._grey(drawings)
+            return False
         preprocess = self.run.info["model"]["preprocess"]
         size = (preprocess["size"][0], preprocess["size"][1])
         drawer = Drawer.of(image, size, preprocess["resize"])
         for drawing in drawings:
-            plan, position = self.group[drawing.layer], drawing.position
-            top, left, bottom, right = plan.box[position].tolist()
-            thumb = drawer.draw(
-                (top, left, bottom, right),
-                drawing.activation,
-                float(plan.threshold[position]),
-                bool(plan.saturated[position]),
-            )
-            self._put(drawing, thumb)
+            thumb = drawer.thumb(drawing.box, drawing.activation, drawing.threshold, drawing.saturated)
+            self.thumbs[drawing.layer][drawing.position] = thumb
         return True
 
-    def _grey(self, drawings: list[_Drawing]) -> bool:
-        for drawing in drawings:
-            self._put(drawing, np.full((SIZE, SIZE, 3), _EMPTY, np.uint8))
-        return False
 
-    def _put(self, drawing: _Drawing, thumb: NDArray[np.uint8]) -> None:
-        plan = self.group[drawing.layer]
-        cell = thumb
-        if thumb.shape != (SIZE, SIZE, 3):
-            below, beside = SIZE - thumb.shape[0], SIZE - thumb.shape[1]
-            cell = as_uint8(cv2.copyMakeBorder(thumb, 0, below, 0, beside, cv2.BORDER_REPLICATE))
-        slot = int(plan.unit[drawing.position]) * plan.per_unit + int(plan.rank[drawing.position])
-        offset = _offset(self.group, drawing.layer) + slot * _THUMB_BYTES
-        os.pwrite(self.scratch, cell.data, offset)
+# By unit
 
 
-def _offset(group: Sequence[LayerPatches], number: int) -> int:
-    return sum(plan.scratch_bytes for plan in group[:number])
-
-
-@contextmanager
-def _scratch(path: Path) -> Iterator[int]:
-    """A file without a name that lives as long as the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        path.unlink()
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _encode_all(
-    pool: ThreadPoolExecutor,
-    group: Sequence[LayerPatches],
-    scratch: int,
-    folder_of: Callable[[str], Path],
-) -> None:
-    for number, plan in enumerate(group):
-        folder = folder_of(plan.layer)
-        folder.mkdir(parents=True, exist_ok=True)
-        counts = np.zeros(plan.units, np.int64)
-        np.maximum.at(counts, plan.unit, plan.rank + 1)
-        start = _offset(group, number)
-        task = _StripTask(scratch, start, plan.per_unit, folder)
-        drawn = np.flatnonzero(counts).tolist()
-        for _ in pool.map(task, drawn, counts[drawn].tolist()):
-            pass
+def _by_unit(plan: LayerPatches) -> list[NDArray[np.int64]]:
+    """Positions in `plan` of each unit that has patches."""
+    order = np.argsort(plan.unit, kind="stable")
+    _, first = np.unique(plan.unit[order], return_index=True)
+    return [part for part in np.split(order, first[1:]) if len(part)]
 
 
 @dataclass(frozen=True, slots=True)
 class _StripTask:
-    """Encodes the strip of one unit."""
+    """Draws and writes the strip of one unit, given the positions of its patches."""
 
-    scratch: int
-    start: int
-    per_unit: int
+    plan: LayerPatches
+    thumbs: list[Thumb]
     folder: Path
 
-    def __call__(self, unit: int, count: int) -> None:
-        raw = os.pread(self.scratch, count * _THUMB_BYTES, self.start + unit * self.per_unit * _THUMB_BYTES)
-        cells = np.frombuffer(raw, np.uint8).reshape(count, SIZE, SIZE, 3)
-        strip = np.ascontiguousarray(cells.transpose(1, 0, 2, 3)).reshape(SIZE, count * SIZE, 3)
+    def __call__(self, positions: NDArray[np.int64]) -> None:
+        unit = int(self.plan.unit[positions[0]])
+        ranks = self.plan.rank[positions].tolist()
+        strip = draw_strip({rank: self.thumbs[at] for rank, at in zip(ranks, positions.tolist(), strict=True)})
         (self.folder / f"{unit}.jpg").write_bytes(encode_jpeg(strip))
+
+
+def draw_strip(thumbs: dict[int, Thumb]) -> NDArray[np.uint8]:
+    """The thumbnails side by side, by rank: (SIZE, n * SIZE, 3) uint8. Cells are filled up with the nearest pixel."""
+    width = (max(thumbs) + 1) * SIZE
+    plain = np.zeros((SIZE, width, 3), np.uint8)
+    places = {}
+    for rank, thumb in thumbs.items():
+        rows, columns = thumb.picture.shape[:2]
+        places[rank] = np.s_[:rows, rank * SIZE : rank * SIZE + columns]
+        plain[places[rank]] = thumb.picture
+    strip = dim(plain)
+    for rank, thumb in thumbs.items():
+        rows, columns = thumb.picture.shape[:2]
+        if thumb.mask is None:
+            strip[places[rank]] = thumb.picture
+        else:
+            thumb.mask.draw(thumb.picture, strip[places[rank]])
+        cell = strip[:, rank * SIZE : (rank + 1) * SIZE]
+        if columns < SIZE:
+            cell[:rows, columns:] = cell[:rows, columns - 1 : columns]
+        if rows < SIZE:
+            cell[rows:] = cell[rows - 1]
+    return strip
 
 
 def encode_jpeg(image: NDArray[np.uint8]) -> bytes:

@@ -135,6 +135,21 @@ class Run:
         maps: NDArray[np.float32] = np.multiply(stored, np.float32(entry["scale"]), dtype=np.float32)
         return maps
 
+    def activation_maps(self, layer: str, samples: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Activation map of unit `units[i]` for sample `samples[i]`, for all i: (n, h, w) float32, true values.
+
+        Reads the samples between the least and the greatest: ask for neighbours.
+        """
+        entry = self.layer(layer)
+        if not len(samples):
+            return np.zeros((0, *entry["grid"]), np.float32)
+        first = int(samples.min())
+        stored = self.arrays.read(layer_array(entry["folder"], ACTIVATIONS), first, int(samples.max()) + 1)
+        maps: NDArray[np.float32] = np.multiply(
+            stored[samples - first, units], np.float32(entry["scale"]), dtype=np.float32
+        )
+        return maps
+
     # Tables
 
     def table(self, name: str) -> pd.DataFrame:

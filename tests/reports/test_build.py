@@ -170,3 +170,10 @@ def test_unreadable_samples_stand_in_the_index(run: Run) -> None:
 def test_a_report_shows_at_least_one_patch(run: Run) -> None:
     with pytest.raises(UsageError, match="at least 1 patch"):
         build_report(run, read_image, patches_per_unit=0)
+
+
+def test_a_report_in_several_passes_is_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(run.report_path)
+    monkeypatch.setattr("microtome.reports.strips._HELD_BYTES", 300_000)
+    build_report(run, read_image, workers=3)
+    assert contents(run.report_path) == before

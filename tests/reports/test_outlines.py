@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from microtome.reports.outlines import Axis, draw_outline, unit_mask, upsample
+from microtome.reports.outlines import Axis, Mask, dim, draw_outline, unit_mask, upsample
 
 
 def value_at(activation: NDArray[np.float32], down: float, across: float) -> float:
@@ -28,8 +28,9 @@ def value_at(activation: NDArray[np.float32], down: float, across: float) -> flo
 def test_upsample_equals_the_loop(height: int, width: int, extent: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     activation = rng.normal(size=(height, width)).astype(np.float32)
-    down, across = rng.uniform(-2, extent + 2, 5), rng.uniform(-2, extent + 2, 7)
-    found = upsample(activation, Axis.at(down, extent, height), Axis.at(across, extent, width))
+    down, across = np.sort(rng.uniform(-2, extent + 2, 5)), np.sort(rng.uniform(-2, extent + 2, 7))
+    rows, columns = Axis.at(down, extent, height), Axis.at(across, extent, width)
+    found = upsample(activation[rows.cells, columns.cells], rows, columns)
     expected = [[value_at(activation, y * height / extent, x * width / extent) for x in across] for y in down]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -71,3 +72,19 @@ def test_no_line_along_the_border_of_the_image() -> None:
 def test_an_empty_mask_dims_everything() -> None:
     thumb = np.full((10, 10, 3), 100, np.uint8)
     assert (draw_outline(thumb, np.zeros((10, 10), np.bool_)) == 60).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.booleans(), st.integers(0, 2**32 - 1))
+def test_drawing_near_the_mask_equals_drawing_all(height: int, width: int, saturated: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    activation = rng.integers(0, 7, (height, width)).astype(np.float32)
+    activation[rng.random((height, width)) < 0.1] = np.nan
+    low, high = np.sort(rng.uniform(-10, 60, (2, 2)), axis=0)
+    rows = Axis.at(np.linspace(low[0], high[0], 30), 50, height)
+    columns = Axis.at(np.linspace(low[1], high[1], 24), 50, width)
+    thumb = rng.integers(0, 256, (30, 24, 3), dtype=np.uint8)
+    found = dim(thumb)
+    Mask.of(activation, 6.0 if saturated else 5.0, saturated, rows, columns).draw(thumb, found)
+    whole = unit_mask(activation[rows.cells, columns.cells], 6.0 if saturated else 5.0, saturated, rows, columns)
+    np.testing.assert_array_equal(found, draw_outline(thumb, whole))

@@ -203,6 +203,10 @@ def test_activations_are_true_values(tmp_path: Path) -> None:
     assert maps.dtype == np.float32
     np.testing.assert_array_equal(maps, stored[2].astype(np.float32) * 4)
     assert np.isnan(run.activation_range("conv1", 4, 6)).all()
+    samples, units = np.array([3, 1, 3]), np.array([0, 2, 1])
+    paired = run.activation_maps("conv1", samples, units)
+    np.testing.assert_array_equal(paired, stored[samples, units].astype(np.float32) * 4)
+    assert run.activation_maps("conv1", samples[:0], units[:0]).shape[0] == 0
 
 
 def test_a_value_beyond_float16_comes_back(tmp_path: Path) -> None:
