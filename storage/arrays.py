@@ -62,7 +62,7 @@ class RunArrays:
             chunks=(self._plan.chunk, *chunk_item),
             shards=(self._plan.shard, *shard_item),
             dtype=dtype,
-            compressors=ZstdCodec(level=1),
+            compressors=ZstdCodec(level=1, checksum=True),
             fill_value=float("nan") if np.dtype(dtype).kind == "f" else 0,
         )
 

@@ -32,6 +32,9 @@ STAGES: dict[str, Callable[[Job], None]] = {
 }
 
 
+SHARDED = ("capture", "thresholds", "tally", "patches")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What an audit came to: the finished run, its first page, and how many samples could not be read."""
@@ -55,13 +58,21 @@ def resume_audit(path: Path, *, workers: int | None = None) -> Outcome:
     return finish(reopen(path, workers=workers))
 
 
+def _is_done(job: Job, stage: str) -> bool:
+    """Whether run.json calls the stage done and every shard's record still vouches for its files."""
+    known = job.run.info["stages"].get(stage)
+    if known is None or known["state"] != "done":
+        return False
+    shards = job.run.plan.count
+    return stage not in SHARDED or len(job.commits(stage).done(shards)) == shards
+
+
 def finish(job: Job) -> Outcome:
     """Run every stage of `job` that is not done yet."""
     started = time.monotonic()
     cv2.setNumThreads(1)  # parallelism is across shards
     for stage, run_stage in STAGES.items():
-        known = job.run.info["stages"].get(stage)
-        if known is not None and known["state"] == "done":
+        if _is_done(job, stage):
             continue
         job.run.set_stage(stage, "running", 0.0)
         begun = time.monotonic()

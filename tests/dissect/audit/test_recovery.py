@@ -16,7 +16,7 @@ from helpers.planted import write_planted
 from microtome.dissect import AuditConfig, resume_audit, run_audit
 from microtome.dissect.audit import config as settings
 from microtome.dissect.audit.stages import capture
-from microtome.storage.errors import MicrotomeError, RunMismatchError, UsageError
+from microtome.storage.errors import MicrotomeError, RunDamagedError, RunMismatchError, UsageError
 from microtome.storage.run import Run
 
 
@@ -132,9 +132,21 @@ def test_a_truncated_shard_is_done_again(source: Path, undisturbed: Path, tmp_pa
     run_audit(config_of(source, run))
     shard = run / "arrays.zarr/layers/units/activations/c/3/0/0/0"
     shard.write_bytes(shard.read_bytes()[:-7])
-    info = Run.open(run)
-    for stage in info.info["stages"]:
-        info.set_stage(stage, "pending", 0.0)
+    resume_audit(run)
+    assert differences(undisturbed, run) == []
+
+
+def test_a_flipped_bit_is_noticed_and_mended_as_the_error_says(source: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_audit(config_of(source, run))
+    shard = run / "arrays.zarr/layers/units/activations/c/3/0/0/0"
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 3] ^= 16
+    shard.write_bytes(damaged)
+    with pytest.raises(RunDamagedError, match="delete the damaged shard's file and its record"):
+        Run.open(run).activation_range("units", 12, 16)
+    shard.unlink()
+    (run / "commits/capture/000003.json").unlink()
     resume_audit(run)
     assert differences(undisturbed, run) == []
 
