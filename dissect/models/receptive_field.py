@@ -2,9 +2,9 @@
 
 A gradient of NaN, set at one position in all channels of a layer and propagated back to the input, marks every pixel
 that the position depends on: NaN survives products with tiny weights, where a finite gradient would underflow in a
-deep network. A ReLU blocks some paths for one input, so the marks are united over random inputs until they no longer
-grow. The marks of the first, second, middle and last position of each axis, and of all positions
-together, give the law
+deep network. `reach` sees to it that a ReLU or a max pooling does not block marks for the values of one input; where
+other operations might (a comparison, an index), the marks are united over random inputs until they no longer grow.
+The marks of the first, second, middle and last position of each axis, and of all positions together, give the law
 
     start = offset + stride * i,   stop = start + size,   both clipped to the reachable part of the image,
 
@@ -29,9 +29,9 @@ from torch import Tensor
 
 from microtome.dissect.models.capture import ActivationCapture
 from microtome.dissect.models.model import Model
-from microtome.dissect.models.reach import exact_reach
+from microtome.dissect.models.reach import Reach
 
-_CHUNK = 4  # positions measured in one backward pass: one image each
+_CHUNK = 5  # positions measured in one backward pass: one image each
 _ALL = -1  # stands for every position at once
 _LEAST_ROUNDS, _MOST_ROUNDS = 2, 6
 _MANY_UNITS = 16  # fewer: paths are more often blocked in all of them, so take twice the rounds
@@ -114,12 +114,13 @@ class ReceptiveField:
 def measure(model: Model, names: Sequence[str]) -> dict[str, ReceptiveField]:
     """The receptive fields of layers (resolved names), by name. The model and torch's generators are left as they were.
 
-    Takes two to six forward passes and as many backward passes a layer, on four images each. A layer whose field
-    cannot be measured gets the whole image and a note. Raises UsageError when a layer is not called.
+    Takes a forward pass, and a backward pass a layer, on five images; up to six times as many where operations may
+    block paths. A layer whose field cannot be measured gets the whole image and a note. Raises UsageError when a layer
+    is not called.
     """
     length = model.preprocess.size
     try:
-        with exact_reach(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             seen, grids = _observe(model, names, _few_positions)
             fields = {name: _fit(seen[name], grids[name]) for name in seen}
             irregular = [name for name, field in fields.items() if field is None]
@@ -217,16 +218,15 @@ def _whole(length: Pair, note: str) -> ReceptiveField:
     return ReceptiveField(Axis.constant(0, length[0]), Axis.constant(0, length[1]), note)
 
 
-# Which positions to measure in a round: row and column indices, in pairs, of a grid of (h, w); _ALL = every position
+# Which positions to measure: row and column indices, in pairs, of a grid of (h, w); _ALL = every position
 
 
-def _few_positions(grid: Pair, round_: int) -> list[Pair]:
-    """The first, second and last position; of the middle and all together, one in turn."""
-    ends = _pairs([sorted({0, min(1, n - 1), n - 1}) for n in grid])
-    return [*ends, (_ALL, _ALL) if round_ % 2 else (grid[0] // 2, grid[1] // 2)]
+def _few_positions(grid: Pair) -> list[Pair]:
+    """The first, second, middle and last position, and all together."""
+    return [*_pairs([sorted({0, min(1, n - 1), n // 2, n - 1}) for n in grid]), (_ALL, _ALL)]
 
 
-def _many_positions(grid: Pair, round_: int) -> list[Pair]:
+def _many_positions(grid: Pair) -> list[Pair]:
     """Every position, but no more than _DENSE_LIMIT along an axis; then all together."""
     spread = [sorted({round(i * (n - 1) / (_DENSE_LIMIT - 1)) for i in range(_DENSE_LIMIT)}) for n in grid]
     return [*_pairs(spread), (_ALL, _ALL)]
@@ -241,7 +241,7 @@ def _pairs(axes: list[list[int]]) -> list[Pair]:
 
 
 def _observe(
-    model: Model, names: Sequence[str], positions_of: Callable[[Pair, int], list[Pair]]
+    model: Model, names: Sequence[str], positions_of: Callable[[Pair], list[Pair]]
 ) -> tuple[dict[str, tuple[Spans, Spans]], dict[str, Pair]]:
     """The pixels that reach chosen positions, for each layer by axis and index, and the layers' grids (h, w).
 
@@ -249,20 +249,19 @@ def _observe(
     """
     seen: dict[str, tuple[Spans, Spans]] = {name: ({}, {}) for name in names}
     grids: dict[str, Pair] = {}
+    reach = Reach()
     with ActivationCapture(model.module, names, transform=_keep_graph, gradients=True, resolved=True) as capture:
         for round_ in range(_MOST_ROUNDS):
             before = deepcopy(seen)
-            start = 0
-            while start == 0 or any(start < len(positions_of(grid, round_)) for grid in grids.values()):
-                images = _images(model, seed=1000 * round_ + start).requires_grad_()
-                maps = capture(images.clone())
-                grids = {name: (m.shape[2], m.shape[3]) for name, m in maps.items()}
-                for name in names:
-                    chunk = positions_of(grids[name], round_)[start : start + _CHUNK]
-                    if chunk and not (round_ and _complete(seen[name], model.preprocess.size)):
-                        _mark(maps[name], images, chunk, seen[name])
-                start += _CHUNK
-            if all(_complete(seen[name], model.preprocess.size) for name in names):
+            images = _images(model, seed=round_).requires_grad_()
+            maps = capture(images.clone())
+            grids = {name: (m.shape[2], m.shape[3]) for name, m in maps.items()}
+            for name in names:
+                if not _complete(seen[name], model.preprocess.size):
+                    positions = positions_of(grids[name])
+                    for start in range(0, len(positions), _CHUNK):
+                        _mark(maps[name], images, positions[start : start + _CHUNK], seen[name], reach)
+            if not reach.blocked or all(_complete(seen[name], model.preprocess.size) for name in names):
                 break
             units = min(m.shape[1] for m in maps.values())
             if round_ + 1 >= (_LEAST_ROUNDS if units >= _MANY_UNITS else 2 * _LEAST_ROUNDS) and seen == before:
@@ -275,14 +274,15 @@ def _complete(axes: tuple[Spans, Spans], length: Pair) -> bool:
     return all(set(spans.values()) == {(0, pixels)} for spans, pixels in zip(axes, length, strict=True))
 
 
-def _mark(maps: Tensor, images: Tensor, positions: list[Pair], axes: tuple[Spans, Spans]) -> None:
+def _mark(maps: Tensor, images: Tensor, positions: list[Pair], axes: tuple[Spans, Spans], reach: Reach) -> None:
     """Unite the spans of the positions (one image each) with what `axes` hold already."""
     if not maps.requires_grad:
         return
     seed = torch.zeros_like(maps)
     for image, (row, column) in enumerate(positions):
         seed[image, :, slice(None) if row == _ALL else row, slice(None) if column == _ALL else column] = torch.nan
-    (gradient,) = torch.autograd.grad(maps, images, seed, retain_graph=True, allow_unused=True)
+    with reach:
+        (gradient,) = torch.autograd.grad(maps, images, seed, retain_graph=True, allow_unused=True)
     if gradient is None:
         return
     reached = gradient.isnan().any(dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +18,9 @@ from microtome.storage.errors import UsageError
 
 CHANNELS_LAST = "gives channels last (B, h, w, C), which this version does not dissect"
 _CHANNELS_FIRST = (conv._ConvNd, batchnorm._NormBase, nn.GroupNorm)
+_Parts = list[tuple[str, "weakref.ref[nn.Module]"]]
+_KEPT: weakref.WeakKeyDictionary[Model, dict[int, tuple[_Parts, list[Call]]]] = weakref.WeakKeyDictionary()
+_LOCK = threading.Lock()  # also, the hooks of two passes at once would record each other's calls
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,19 @@ class Call:
 def trace(model: Model, batch: int = 2) -> list[Call]:
     """Run noise through the model and list every call in the order in which the outputs are ready.
 
+    Kept for the next request, as long as the model lives and has the same modules; threads wait for each other.
     With a batch of 1 an output whose first dimension is not the batch may pass for one. Raises UsageError if the
     model does not run on an input of its own preprocessing's size.
     """
+    parts = [(name, weakref.ref(module)) for name, module in model.module.named_modules()]
+    with _LOCK:
+        kept = _KEPT.setdefault(model, {})
+        if batch not in kept or kept[batch][0] != parts:
+            kept[batch] = parts, _run(model, batch)
+        return list(kept[batch][1])
+
+
+def _run(model: Model, batch: int) -> list[Call]:
     recorder = _Recorder(batch)
     handles = [
         module.register_forward_hook(partial(recorder.record, name)) for name, module in model.module.named_modules()

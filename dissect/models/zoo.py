@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import math
 import socket
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import nn
@@ -20,6 +23,7 @@ from microtome.storage.errors import MicrotomeError, UnknownNameError, UsageErro
 DEFAULT = "DEFAULT"
 NONE = "none"
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
+_CONNECT_TIMEOUT = 4.0  # seconds for the name look-up and the connection together
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def build_timm(name: str, weights: str) -> ZooModel:
     if ":" not in name and not timm.is_model(name):
         raise UnknownNameError("timm model", name, timm.list_models())
     try:
-        with seeded(), _quiet(), _download_timeout():
+        with seeded(), _quiet(), _download_timeout(), _hub_as_reachable(weights == DEFAULT):
             module: nn.Module = timm.create_model(name, pretrained=weights == DEFAULT)
     except Exception as error:
         raise _no_weights("timm", name, f"{type(error).__name__}: {error}") from error
@@ -189,3 +193,41 @@ def _download_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def _hub_as_reachable(wanted: bool) -> Iterator[None]:
+    """Where the Hugging Face hub does not answer, use its cache alone: its client would retry for most of a minute."""
+    try:
+        constants: Any = importlib.import_module("huggingface_hub.constants") if wanted else None
+    except ImportError:
+        constants = None
+    if constants is None or constants.HF_HUB_OFFLINE or getproxies() or answers(constants.ENDPOINT):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except Exception as error:
+        raise ConnectionError(f"not in the cache, and {constants.ENDPOINT} does not answer: {error}") from error
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def answers(address: str, timeout: float = _CONNECT_TIMEOUT) -> bool:
+    """Whether the server at a URL accepts a connection within `timeout` seconds; only its host and port are read."""
+    parts = urlsplit(address)
+    accepted = threading.Event()
+
+    def connect() -> None:
+        try:
+            port = parts.port or (80 if parts.scheme == "http" else 443)
+            with socket.create_connection((parts.hostname or "", port), timeout):
+                accepted.set()
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=connect, daemon=True)  # a name look-up knows no timeout of its own
+    thread.start()
+    thread.join(timeout)
+    return accepted.is_set()

@@ -144,3 +144,17 @@ def test_a_real_network_that_reuses_a_module() -> None:
     assert shapes == [(32, 112, 112), (1280, 7, 7)]
     mobile = load_model(f"{real_kit('nudity')}/classifiers.py:mobilenet_v1")
     assert resolve_layers(mobile, ["pointwise.1[02]"]) == ["pointwise.10", "pointwise.12"]
+
+
+def test_the_model_runs_once_for_names_and_descriptions() -> None:
+    model = as_model(Reused())
+    runs = []
+    model.module.register_forward_hook(lambda *_: runs.append(1))
+    names = resolve_layers(model, ["*"])
+    assert [info.name for info in describe_layers(model, names)] == names
+    assert len(runs) == 1
+    describe_layers(model, batch=1)
+    assert len(runs) == 2
+    model.module.extra = nn.Identity()
+    assert resolve_layers(model, ["*"]) == names
+    assert len(runs) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -13,6 +14,7 @@ from helpers.real import real_kit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from microtome.dissect.models import ActivationCapture, Model, load_model, resolve_layers
 from microtome.dissect.models.receptive_field import Axis, ReceptiveField, fit_law, measure
@@ -178,6 +180,89 @@ def test_boxes_are_exact_in_a_trained_network() -> None:
     assert (field.rows.stride, field.note) == (8, "")
     for row, column in ((0, 27), (13, 14)):
         assert_box_is_exact(model, name, field, row, column)
+
+
+class Kinks(nn.Module):
+    """Two units a layer, so that activations without slope would block whole paths; functions and methods alone."""
+
+    def __init__(self, kink: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(3, 2, 3, padding=1), nn.Conv2d(2, 2, 3, stride=2), nn.Conv2d(2, 2, 3)])
+        self.kink = kink
+        self.last = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = self.kink(conv(x))
+        out: Tensor = self.last(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    "kink",
+    [
+        nn.ReLU(inplace=True),
+        lambda x: functional.relu6(x, inplace=True),
+        lambda x: functional.hardswish(x, inplace=True),
+        lambda x: functional.hardsigmoid(x - 3),
+        lambda x: functional.threshold(x, 0.5, 0.0),
+        torch.relu_,
+        lambda x: x.clamp(0, 1),
+        lambda x: x.clamp_(min=0),
+        lambda x: torch.maximum(x, torch.zeros_like(x)),
+    ],
+    ids=["relu", "relu6", "hardswish", "hardsigmoid", "threshold", "relu_", "clamp", "clamp_", "maximum"],
+)
+def test_slopes_of_nought_block_no_path(kink: Callable[[Tensor], Tensor]) -> None:
+    field = measure(as_model(Kinks(kink), (21, 25)), ["last"])["last"]
+    assert field.rows == Axis(2, -1, 9, 0, 21)
+    assert field.columns == Axis(2, -1, 9, 0, 25)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 12])
+def test_only_kernels_and_groups_join(groups: int) -> None:
+    """Groups that see different kernels: the marks of one must not leak into another."""
+
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.narrow = nn.Conv2d(3, 6, 7, padding=3), nn.Conv2d(3, 6, 1)
+            self.grouped = nn.Conv2d(12, 12, 3, padding=1, groups=groups)
+            self.last = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(self.grouped(torch.cat([self.narrow(x), self.wide(x)], dim=1))[:, :6])
+            return out
+
+    field = measure(as_model(Halves(), 20), ["last"])["last"]
+    assert field.rows == (Axis(1, -4, 9, 0, 20) if groups == 1 else Axis(1, -1, 3, 0, 20))
+
+
+def test_a_channels_last_module_has_the_same_fields() -> None:
+    model = as_model(load_model("torchvision:resnet18", for_inspection=True).module, (96, 80))
+    names = ["maxpool", "layer1", "layer3"]
+    fields = measure(model, names)
+    model.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert measure(model, names) == fields
+    weight = model.module.get_parameter("layer1.0.conv1.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
+def test_max_pooling_with_ceil_mode_and_indices() -> None:
+    class Pools(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 1), nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            pooled, _ = functional.max_pool2d(self.conv(x), 3, 2, 1, ceil_mode=True, return_indices=True)
+            out: Tensor = self.last(pooled)
+            return out
+
+    field = measure(as_model(Pools(), (16, 17)), ["last"])["last"]
+    assert field_spans(field.rows, 9) == [(max(2 * i - 1, 0), min(2 * i + 2, 16)) for i in range(9)]
+    assert field_spans(field.columns, 9) == [(max(2 * i - 1, 0), min(2 * i + 2, 17)) for i in range(9)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from helpers.real import real_kit
 
-from microtome.dissect.models import Preprocess, PreprocessOverrides, load_model
+from microtome.dissect.models import Preprocess, PreprocessOverrides, load_model, zoo
 from microtome.dissect.models.specs import parse_spec
 from microtome.storage.errors import UnknownNameError, UsageError
 
@@ -207,6 +208,26 @@ def test_timm() -> None:
         load_model("timm:test_resnt?weights=none")
     with pytest.raises(UnknownNameError, match=r"test_resnet\.r160_in1k"):
         load_model("timm:test_resnet?weights=r160")
+
+
+def test_timm_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub's client is told to be offline while the weights are looked for, and only then."""
+    pytest.importorskip("timm", reason="the extra microtome[timm] is not installed")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(zoo, "answers", lambda address: False)
+    monkeypatch.setattr(zoo, "getproxies", dict)
+    with pytest.raises(UsageError, match=r"not in the cache, and https?://\S+ does not answer.*weights=none"):
+        load_model("timm:test_resnet")
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_whether_a_server_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert zoo.answers(f"http://127.0.0.1:{port}/some/path")
+    assert not zoo.answers(f"http://127.0.0.1:{port}")
 
 
 def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
