@@ -19,19 +19,18 @@ _KINKED = frozenset(  # their first argument is the gradient, which they set to 
     f"aten.{name}_backward"
     for name in ("threshold", "hardtanh", "hardswish", "hardsigmoid", "hardshrink", "softshrink", "elu", "leaky_relu")
 )
-_TRANSPARENT = frozenset(  # never drop a NaN for the values of a forward pass
-    f"aten.{name}"
-    for name in """
-        add add_ sub neg mul mul_ div div_ sum mean mm bmm addmm eq ne gt ge lt le
-        clone detach copy_ _to_copy cat stack scalar_tensor new_zeros zeros zeros_like ones_like new_empty_strided
-        view _unsafe_view reshape as_strided expand permute transpose t roll flip squeeze unsqueeze
-        slice slice_backward select select_backward split narrow alias contiguous constant_pad_nd
-        tanh_backward sigmoid_backward gelu_backward silu_backward _softmax_backward_data
-        native_batch_norm_backward cudnn_batch_norm_backward native_layer_norm_backward native_group_norm_backward
-        _scaled_dot_product_flash_attention_for_cpu_backward avg_pool2d_backward _adaptive_avg_pool2d_backward
-        upsample_nearest2d_backward upsample_bilinear2d_backward reflection_pad2d_backward replication_pad2d_backward
-    """.split()
-)
+# never drop a NaN for the values of a forward pass
+_LINEAR_OR_SMOOTH = """
+    add add_ sub neg mul mul_ div div_ sum mean mm bmm addmm eq ne gt ge lt le
+    clone detach copy_ _to_copy cat stack scalar_tensor new_zeros zeros zeros_like ones_like new_empty_strided
+    view _unsafe_view reshape as_strided expand permute transpose t roll flip squeeze unsqueeze
+    slice slice_backward select select_backward split narrow alias contiguous constant_pad_nd
+    tanh_backward sigmoid_backward gelu_backward silu_backward _softmax_backward_data
+    native_batch_norm_backward cudnn_batch_norm_backward native_layer_norm_backward native_group_norm_backward
+    _scaled_dot_product_flash_attention_for_cpu_backward avg_pool2d_backward _adaptive_avg_pool2d_backward
+    upsample_nearest2d_backward upsample_bilinear2d_backward reflection_pad2d_backward replication_pad2d_backward
+"""
+_TRANSPARENT = frozenset(f"aten.{name}" for name in _LINEAR_OR_SMOOTH.split())
 
 
 class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
