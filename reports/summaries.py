@@ -148,7 +148,7 @@ def _labels(
     np.fmax.at(reach, scores["concept"].to_numpy(np.int64), scores["ceiling"].to_numpy(np.float64))
     scores = scores[scores[deciding].to_numpy(np.float64) > 0]
     unit, concept = scores["unit"].to_numpy(np.int64), scores["concept"].to_numpy(np.int64)
-    decider = scores[deciding].to_numpy(np.float64)
+    decider, overall = scores[deciding].to_numpy(np.float64), scores["iou"].to_numpy(np.float64)
     order = np.lexsort((concept, -decider, unit))
     place = _place_in_group(unit[order])
     top = order[place < BEST]
@@ -158,7 +158,7 @@ def _labels(
     best_val, best_decider = np.full((units, BEST), np.nan), np.full((units, BEST), np.nan)
     best[where] = concept[top]
     best_decider[where] = decider[top]
-    best_iou[where] = scores["iou"].to_numpy(np.float64)[top]
+    best_iou[where] = overall[top]
     best_ceiling[where] = scores["ceiling"].to_numpy(np.float64)[top]
     if "iou_val" in scores.columns:
         best_val[where] = scores["iou_val"].to_numpy(np.float64)[top]
@@ -171,13 +171,13 @@ def _labels(
         iou=best_iou[:, 0],
         ceiling=best_ceiling[:, 0],
         iou_val=best_val[:, 0],
-        detector=best_decider[:, 0] > bar,
+        detector=best_iou[:, 0] > bar,
         best=best,
         best_iou=best_iou,
         best_ceiling=best_ceiling,
         threshold=threshold,
         realised=realised,
-        by_category=_best_in_categories(unit, concept, decider, concepts, bar),
+        by_category=_best_in_categories(unit, concept, decider, overall > bar, concepts),
         reach=reach,
     )
 
@@ -213,16 +213,16 @@ def _first_labels(
 def _best_in_categories(
     unit: NDArray[np.int64],
     concept: NDArray[np.int64],
-    iou: NDArray[np.float64],
+    decider: NDArray[np.float64],
+    passes: NDArray[np.bool_],
     concepts: Concepts,
-    bar: float,
 ) -> list[int]:
-    """For each category, how many distinct concepts are the best of that category for a unit, above `bar`."""
+    """For each category, how many distinct concepts are the best of that category for a unit and pass."""
     category = concepts.category[concept]
-    order = np.lexsort((concept, -iou, category, unit))
+    order = np.lexsort((concept, -decider, category, unit))
     group = unit[order] * (len(concepts.categories) + 1) + category[order]
     top = order[_place_in_group(group) == 0]
-    top = top[iou[top] > bar]
+    top = top[passes[top]]
     found = np.unique(concept[top])
     return [int((concepts.category[found] == c).sum()) for c in range(len(concepts.categories))]
 

@@ -8,6 +8,7 @@ from helpers import reference
 from helpers.planted import write_planted
 
 from microtome.dissect import AuditConfig, Dissection, open_run, run_audit
+from microtome.reports.summaries import Concepts, summarise_layer
 from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, layer_array
 
 TAUS = (0.02, 0.1)
@@ -151,3 +152,16 @@ def test_peaks_and_patches_are_the_best_of_each_image(dissection: Dissection) ->
             box = (4 * patch.row, 4 * patch.column, 4 * patch.row + 4, 4 * patch.column + 4)
             if unit in (0, 6):
                 assert (patch.top, patch.left, patch.bottom, patch.right) == box
+
+
+def test_the_pages_count_as_queries_do(dissection: Dissection) -> None:
+    """The pages derive their figures for every tau from the tables by themselves; both must agree."""
+    concepts = Concepts.of(dissection.run.table("concepts"))
+    shown = summarise_layer(dissection.run, dissection.run.layer("units"), concepts)
+    for labels, tau in zip(shown.labels, dissection.taus, strict=True):
+        summary = dissection.summary(tau).set_index("category")
+        assert labels.detectors == summary.loc["all", "detectors"]
+        assert sum(labels.by_category) == summary.loc["all", "unique_by_category"]
+        units = dissection.query(f"layer=units tau={tau}").set_index("unit").sort_index()
+        np.testing.assert_array_equal(labels.detector, units["is_detector"])
+        np.testing.assert_array_equal(labels.iou[labels.concept > 0], units["iou"][labels.concept > 0])

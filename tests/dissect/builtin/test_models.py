@@ -71,7 +71,7 @@ def test_what_a_factory_promises(factory: Callable[[], nn.Module]) -> None:
     assert model.class_names == ScenesDataset(1).class_names
 
 
-@pytest.mark.parametrize(("factory", "least"), [(scenes_cnn, 0.85), (scenes_vit, 0.6)])
+@pytest.mark.parametrize(("factory", "least"), [(scenes_cnn, 0.93), (scenes_vit, 0.86)])
 def test_held_out_scenes_are_recognised(factory: Callable[[], nn.Module], least: float) -> None:
     dataset = ScenesDataset(200, seed=7)
     images = np.stack([dataset.read(index).image for index in range(200)])
