@@ -2,11 +2,13 @@
 
 One shard is one file of each array: `arrays.zarr/NAME/c/SHARD/0/...`. Floats are filled with NaN, so that a hole is
 never mistaken for silence. Codec and chunks are measured choices (docs/performance.md): zstd level 1 without a
-shuffle filter, chunks of 32 samples by 16 channels.
+shuffle filter, chunks of 32 samples by at least 16 channels.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,11 +19,13 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from microtome.storage.errors import RunDamagedError
-from microtome.storage.shards import CHUNK_CHANNELS, ShardPlan
+from microtome.storage.shards import ShardPlan, chunk_channels
 
 LABELS = "labels"
 IMAGE_LABELS = "image_labels"
 ACTIVATIONS, PEAKS, PEAK_AT, MEANS = "activations", "peaks", "peak_at", "means"
+
+_OPENING = threading.Lock()  # zarr.config belongs to the whole process
 
 ArrayND = NDArray[np.generic]
 ZarrArray: TypeAlias = "zarr.Array[Any]"
@@ -43,7 +47,7 @@ class RunArrays:
     def create(self, name: str, item_shape: tuple[int, ...], dtype: str, *, channels: bool = False) -> None:
         """Create array `name` of shape (N, *item_shape) unless it is there already with that shape and dtype.
 
-        channels: the first item axis is split into chunks of 16, so that one unit reads without all others.
+        channels: the first item axis is split into chunks, so that one unit reads without all others.
         """
         shape = (self._plan.samples, *item_shape)
         if 0 in shape:
@@ -54,7 +58,10 @@ class RunArrays:
             if existing.shape == shape and existing.dtype == np.dtype(dtype):
                 return
             raise RunDamagedError(f"{path} has shape {existing.shape} {existing.dtype}, expected {shape} {dtype}")
-        chunk_item = (min(CHUNK_CHANNELS, item_shape[0]), *item_shape[1:]) if channels else item_shape
+        chunk_item = item_shape
+        if channels:
+            map_bytes = math.prod(item_shape[1:]) * np.dtype(dtype).itemsize
+            chunk_item = (chunk_channels(item_shape[0], map_bytes, self._plan.chunk), *item_shape[1:])
         shard_item = tuple(-(-n // c) * c for n, c in zip(item_shape, chunk_item, strict=True))
         zarr.create_array(
             store=str(path),
@@ -69,8 +76,7 @@ class RunArrays:
     def write_shard(self, name: str, shard: int, values: ArrayND) -> list[Path]:
         """Write all samples of `shard` into array `name`; returns the file that now holds them.
 
-        No file where there is nothing to hold: an empty axis, or the fill value everywhere. Raises ValueError where
-        `values` are not exactly the shard's samples.
+        No file where an axis is empty. Raises ValueError where `values` are not exactly the shard's samples.
         """
         if values.size == 0:
             return []
@@ -115,7 +121,8 @@ class RunArrays:
         array = self._open.get(name)
         if array is None:
             try:
-                array = zarr.open_array(store=str(self._root / name), mode="r+")
+                with _OPENING, zarr.config.set({"array.write_empty_chunks": True}):  # looking for NaN costs more
+                    array = zarr.open_array(store=str(self._root / name), mode="r+")
             except (OSError, ValueError, KeyError) as error:
                 raise RunDamagedError(f"{self._root / name} cannot be opened as a Zarr array ({error})") from error
             self._open[name] = array

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 MIN_SHARDS = 32
 MAX_BYTES = 250_000_000
 CHUNK_SAMPLES = 32
-CHUNK_CHANNELS = 16
+SMALLEST_CHUNK_CHANNELS = 16
+CHUNK_BYTES = 256 * 1024
 SMALLEST_SHARD = 64
 SHARDS_BEFORE_GROWTH = 512
 
@@ -63,3 +64,12 @@ def plan_shards(samples: int, bytes_per_sample: int, shard_samples: int | None =
         wanted = min(shard_samples, samples)
         wanted += -wanted % CHUNK_SAMPLES if wanted > CHUNK_SAMPLES else 0
     return ShardPlan(samples=samples, shard=wanted, chunk=min(wanted, CHUNK_SAMPLES))
+
+
+def chunk_channels(channels: int, map_bytes: int, chunk_samples: int) -> int:
+    """How many of `channels` share a chunk: 16 where maps are large, more where they are small.
+
+    map_bytes: of one channel of one sample. Reading one unit should not mean reading all, but a chunk far below
+    256 KiB costs more in handling than in decompression.
+    """
+    return min(channels, max(SMALLEST_CHUNK_CHANNELS, CHUNK_BYTES // max(1, map_bytes * chunk_samples)))

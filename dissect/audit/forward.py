@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 
 import numpy as np
@@ -34,7 +33,7 @@ class ScaleOverflow(Exception):  # noqa: N818 - a signal to begin again with a l
 class Forward:
     """Runs the model over batches of uint8 images; a context manager, so that hooks always detach.
 
-    Safe to call from several threads; on an accelerator they take turns.
+    Safe to call from several threads; `division.passes` of them compute at a time.
     """
 
     def __init__(self, model: Model, layers: list[str], division: Division, scales: Mapping[str, float] = {}) -> None:
@@ -47,7 +46,7 @@ class Forward:
         self._std = torch.tensor(preprocess.std, device=self._device).view(1, 3, 1, 1)
         self._scales = dict(scales)
         self._stored = ActivationCapture(self._module, layers, transform=self._to_stored, resolved=True)
-        self._turn: AbstractContextManager[object] = nullcontext() if self._device.type == "cpu" else threading.Lock()
+        self._turn = threading.BoundedSemaphore(division.passes)
         self._layers = layers
 
     def __enter__(self) -> Forward:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,15 +21,19 @@ from microtome.storage.commits import StageCommits
 from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Division:
     """How this machine divides the work: shards at work at once in capture (`lanes`) and elsewhere (`workers`),
-    torch's threads within one forward pass, and whether its tensors are laid out with the channels last."""
+    forward passes at once (`passes`; one lane more decodes and writes meanwhile), torch's threads within one, and
+    whether its tensors are laid out with the channels last."""
 
     device: torch.device
     workers: int
     lanes: int
+    passes: int
     torch_threads: int
     channels_last: bool
 
@@ -42,6 +48,7 @@ class Job:
     dataset: ImageDataset
     division: Division
     stop: threading.Event = field(default_factory=threading.Event)
+    _kept: dict[str, object] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[LayerEntry]:
@@ -85,6 +92,12 @@ class Job:
         """(N,) position in `splits` of each sample."""
         ids = {name: position for position, name in enumerate(self.splits)}
         return np.array([ids[self.dataset.entry(index).split] for index in range(self.samples)], dtype=np.int8)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, made at the first call under this name and kept."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast("T", self._kept[name])
 
     def commits(self, stage: str) -> StageCommits:
         """The commit records of `stage`, valid for this model, data and these settings only."""

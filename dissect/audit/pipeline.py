@@ -32,7 +32,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
 }
 
 
-SHARDED = ("capture", "thresholds", "tally", "patches")
+SHARDED = ("capture", "thresholds", "tally")
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,14 @@ def divide(config: AuditConfig) -> Division:
     """Divide this machine's cores. On the CPU two forward passes run side by side, each on half of the cores."""
     device = choose_device(config.device)
     cores = available_cores()
-    lanes = 2 if cores > 1 or device.type != "cpu" else 1
-    threads = config.torch_threads or max(1, cores // lanes if device.type == "cpu" else 1)
+    passes = 2 if cores > 1 and device.type == "cpu" else 1
+    threads = config.torch_threads or max(1, cores // passes if device.type == "cpu" else 1)
     wanted = config.channels_last == "yes" or (config.channels_last == "auto" and device.type == "cpu")
     return Division(
         device=device,
         workers=config.workers or cores,
-        lanes=lanes,
+        lanes=passes + 1,
+        passes=passes,
         torch_threads=threads,
         channels_last=wanted,
     )

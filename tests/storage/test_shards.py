@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microtome.storage.shards import CHUNK_SAMPLES, MAX_BYTES, MIN_SHARDS, ShardPlan, plan_shards
+from microtome.storage.shards import (
+    CHUNK_BYTES,
+    CHUNK_SAMPLES,
+    MAX_BYTES,
+    MIN_SHARDS,
+    ShardPlan,
+    chunk_channels,
+    plan_shards,
+)
 
 samples = st.one_of(st.integers(1, 5_000), st.integers(1, 3_000_000))
 sizes = st.integers(0, 2 * MAX_BYTES)
@@ -79,3 +87,15 @@ def test_impossible_requests_are_refused() -> None:
         plan_shards(0, 1)
     with pytest.raises(ValueError, match="at least one sample"):
         plan_shards(10, 1, 0)
+
+
+@given(
+    channels=st.integers(1, 4096),
+    map_bytes=st.integers(2, 2_000_000),
+    samples=st.integers(1, 32),
+)
+def test_chunks_hold_at_least_16_channels_and_few_bytes_beyond(channels: int, map_bytes: int, samples: int) -> None:
+    together = chunk_channels(channels, map_bytes, samples)
+    assert 1 <= together <= channels
+    assert together >= min(channels, 16)
+    assert together <= 16 or together * map_bytes * samples <= CHUNK_BYTES

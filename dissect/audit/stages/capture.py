@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,17 @@ from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import Progress, progress, say
 from microtome.dissect.audit.schedule import Stopped, run_shards
+from microtome.dissect.audit.stages.merge import State, under
+from microtome.dissect.audit.stages.totals import CAPTURE as STAGE
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.labels import count_labels
+from microtome.dissect.maths.patches import TopPatches
 from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, layer_array
 from microtome.storage.commits import StageCommits
 
-STAGE = "capture"
 SCALE_STEP = 16.0
 
-State = dict[str, NDArray[np.generic]]
+V = TypeVar("V", bound=np.generic)
 
 
 def run_capture(job: Job) -> None:
@@ -141,11 +144,14 @@ class CaptureShard:
             summary = LayerSummary.empty(layer["units"])
             readable = values if records.ok.all() else values[records.ok]
             peaks = summary.update(readable)
-            state |= {f"{number}/{name}": array for name, array in summary.to_arrays().items()}
-            written = {
+            peak, peak_at = records.spread(peaks.peak, np.nan), records.spread(peaks.peak_at, -1)
+            top = TopPatches.empty(layer["units"], self.job.config.top)
+            top.update(peak, peak_at, self.job.run.plan.samples_of(shard).start)
+            state |= under(f"{number}/summary", summary.to_arrays()) | under(f"{number}/patches", top.to_arrays())
+            written: dict[str, NDArray[np.generic]] = {
                 ACTIVATIONS: values,
-                PEAKS: records.spread(peaks.peak, np.nan),
-                PEAK_AT: records.spread(peaks.peak_at, -1),
+                PEAKS: peak,
+                PEAK_AT: peak_at,
                 MEANS: records.spread(peaks.mean * np.float32(layer["scale"]), np.nan),
             }
             for name, array in written.items():
@@ -189,7 +195,7 @@ class Records:
                 self.image_labels[row] = item.image_labels
                 self.height[row], self.width[row] = item.height, item.width
 
-    def spread(self, values: NDArray[np.generic], missing: float) -> NDArray[np.generic]:
+    def spread(self, values: NDArray[V], missing: float) -> NDArray[V]:
         """Rows of the readable samples put back among all of the shard; `missing` stands for the others."""
         ok = self.ok
         spread = np.full((len(ok), *values.shape[1:]), missing, dtype=values.dtype)

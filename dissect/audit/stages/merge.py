@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,10 @@ def states(job: Job, stage: str) -> Iterator[tuple[range, State]]:
         yield job.run.plan.samples_of(shard), commits.state(shard)
 
 
-def part(state: State, number: int) -> State:
-    """The arrays of layer `number` within a state whose names are "NUMBER/NAME"."""
-    prefix = f"{number}/"
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+def part(state: State, name: str) -> State:
+    """The arrays within a state whose names are "NAME/..."."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
 
 
 def map_shards(job: Job, stage: str, work: Callable[[int], State]) -> None:
@@ -43,3 +43,8 @@ def map_shards(job: Job, stage: str, work: Callable[[int], State]) -> None:
 
         todo = [shard for shard in range(plan.count) if shard not in done]
         run_shards(stage, task, todo, workers=job.division.workers, stop=job.stop)
+
+
+def under(name: str, arrays: Mapping[str, NDArray[np.generic]]) -> State:
+    """The arrays with "NAME/" put before each name: the inverse of `part`."""
+    return {f"{name}/{key}": array for key, array in arrays.items()}

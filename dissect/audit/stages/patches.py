@@ -7,38 +7,17 @@ import pandas as pd
 
 from microtome.datasets.geometry import CropGeometry
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.stages.merge import State, map_shards, part, states
+from microtome.dissect.audit.stages.totals import capture_totals
 from microtome.dissect.maths.patches import TopPatches
 from microtome.dissect.models import ReceptiveField
-from microtome.storage.arrays import PEAK_AT, PEAKS, layer_array
 from microtome.storage.schema import LayerEntry
-
-STAGE = "patches"
 
 
 def run_patches(job: Job) -> None:
-    """Find every unit's top samples and write patches.parquet of every layer."""
-
-    def work(shard: int) -> State:
-        first = job.run.plan.samples_of(shard).start
-        state: State = {}
-        for number, layer in enumerate(job.layers):
-            top = TopPatches.empty(layer["units"], job.config.top)
-            arrays = job.run.arrays
-            peaks = arrays.read_shard(layer_array(layer["folder"], PEAKS), shard)
-            peak_at = arrays.read_shard(layer_array(layer["folder"], PEAK_AT), shard)
-            top.update(np.asarray(peaks, np.float16), np.asarray(peak_at, np.int32), first)
-            state |= {f"{number}/{name}": array for name, array in top.to_arrays().items()}
-        return state
-
-    map_shards(job, STAGE, work)
-    samples = job.run.table("samples")
-    sizes = samples[["height", "width"]].to_numpy(dtype=np.int64)
-    merged = [TopPatches.empty(layer["units"], job.config.top) for layer in job.layers]
-    for _, state in states(job, STAGE):
-        for number, top in enumerate(merged):
-            top.merge(TopPatches.from_arrays(part(state, number)))
-    for layer, top in zip(job.layers, merged, strict=True):
+    """Write patches.parquet of every layer, from the top samples that capture kept of each shard."""
+    totals = capture_totals(job)
+    sizes = np.stack([totals.height, totals.width], axis=1)
+    for layer, top in zip(job.layers, totals.patches, strict=True):
         job.run.write_layer_table(layer["name"], "patches", _table(job, layer, top, sizes))
 
 

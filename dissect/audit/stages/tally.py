@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.stages import capture
-from microtome.dissect.audit.stages.merge import State, map_shards, part, states
-from microtome.dissect.audit.stages.thresholds import merged_summaries, merged_thresholds, stored_activations
+from microtome.dissect.audit.stages.merge import State, map_shards, part, states, under
+from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
+from microtome.dissect.audit.stages.totals import CAPTURE, capture_totals
 from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
 from microtome.dissect.maths.tally import Convention, TallyCounts, tally
 from microtome.storage.arrays import IMAGE_LABELS, LABELS
@@ -21,8 +21,8 @@ STAGE = "tally"
 
 def run_tally(job: Job) -> None:
     """Count every shard, merge in shard order, and write units.parquet and iou.parquet of every layer."""
-    summaries = merged_summaries(job)
-    thresholds = merged_thresholds(job, summaries)
+    totals = capture_totals(job)
+    thresholds = merged_thresholds(job)
     masks = [found.for_masks for found in thresholds]
 
     def work(shard: int) -> State:
@@ -32,14 +32,14 @@ def run_tally(job: Job) -> None:
             maps = stored_activations(job, layer["folder"], shard)
             for split in np.unique(labels.splits).tolist():
                 counts = labels.tally(job, maps, split, masks[number], thresholds[number].saturated)
-                state |= {f"{number}/{split}/{name}": array for name, array in pack(counts).items()}
+                state |= under(f"{number}/{split}", pack(counts))
         return state
 
     map_shards(job, STAGE, work)
-    pixels = concept_pixels(job)
     merged = _merge(job)
     for number in range(len(job.layers)):
-        write_layer_tables(job, number, summaries[number], thresholds[number], LayerCounts(merged[number], pixels))
+        counts = LayerCounts(merged[number], totals.concept_pixels)
+        write_layer_tables(job, number, totals.summaries[number], thresholds[number], counts)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ShardLabels:
     def read(cls, job: Job, shard: int) -> ShardLabels:
         """Read the labels of `shard`; samples that could not be read are left out of `rows`."""
         samples = job.run.plan.samples_of(shard)
-        state = job.commits(capture.STAGE).state(shard)
+        state = job.commits(CAPTURE).state(shard)
         rows = np.flatnonzero(state["error"] == "")
         return cls(
             labels=_read_or_empty(job, LABELS, shard, (len(job.dataset.plane_names), *job.label_size)),
@@ -108,21 +108,13 @@ def convention(job: Job) -> Convention:
     return cast("Convention", job.config.iou)  # checked by AuditConfig
 
 
-def concept_pixels(job: Job) -> NDArray[np.int64]:
-    """(splits, K + 1) labelled pixels of every concept."""
-    total = np.zeros((len(job.splits), len(job.dataset.concepts) + 1), np.int64)
-    for _, state in states(job, capture.STAGE):
-        total += state["concept_pixels"].astype(np.int64)
-    return total
-
-
 def _merge(job: Job) -> list[list[TallyCounts]]:
     """[layer][split] counts over all samples, in shard order."""
     merged = [[_empty(job, layer["units"]) for _ in job.splits] for layer in job.layers]
     for _, state in states(job, STAGE):
         for number, by_split in enumerate(merged):
             for split, counts in enumerate(by_split):
-                found = part(part(state, number), split)
+                found = part(state, f"{number}/{split}")
                 if found:
                     counts.intersection.reshape(-1)[found["where"]] += found["count"].astype(np.int64)
                     counts.unit_pixels[...] += found["unit_pixels"].astype(np.int64)

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.stages import capture
-from microtome.dissect.audit.stages.merge import State, map_shards, part, states
+from microtome.dissect.audit.stages.merge import State, map_shards, part, states, under
+from microtome.dissect.audit.stages.totals import CaptureTotals, capture_totals
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.thresholds import FineHistogram, Thresholds, exact_thresholds, plan_fine
 from microtome.storage.arrays import ACTIVATIONS, layer_array
@@ -18,21 +18,21 @@ STAGE = "thresholds"
 
 def run_thresholds(job: Job) -> None:
     """Merge the capture's summaries, count finely where each answer lies, and write the samples and thresholds."""
-    _finish_samples(job)
-    summaries = merged_summaries(job)
-    prefixes = [plan_fine(summary.coarse, job.taus) for summary in summaries]
+    totals = capture_totals(job)
+    _finish_samples(job, totals)
+    prefixes = [plan_fine(summary.coarse, job.taus) for summary in totals.summaries]
 
     def work(shard: int) -> State:
         state: State = {}
         for number, layer in enumerate(job.layers):
             fine = FineHistogram.empty(prefixes[number])
             fine.update(stored_activations(job, layer["folder"], shard))
-            state |= {f"{number}/{name}": array for name, array in fine.to_arrays().items()}
+            state |= under(str(number), fine.to_arrays())
         return state
 
     map_shards(job, STAGE, work)
-    for number, found in enumerate(merged_thresholds(job, summaries)):
-        _write(job, number, summaries[number], found)
+    for number, found in enumerate(merged_thresholds(job)):
+        _write(job, number, totals.summaries[number], found)
 
 
 def stored_activations(job: Job, folder: str, shard: int) -> NDArray[np.float16]:
@@ -40,44 +40,26 @@ def stored_activations(job: Job, folder: str, shard: int) -> NDArray[np.float16]
     return np.ascontiguousarray(job.run.arrays.read_shard(layer_array(folder, ACTIVATIONS), shard), np.float16)
 
 
-def merged_summaries(job: Job) -> list[LayerSummary]:
-    """Every layer's statistics over all samples, merged in shard order."""
-    merged = [LayerSummary.empty(layer["units"]) for layer in job.layers]
-    for _, state in states(job, capture.STAGE):
-        for number, summary in enumerate(merged):
-            summary.merge(LayerSummary.from_arrays(part(state, number)))
-    return merged
-
-
-def merged_thresholds(job: Job, summaries: list[LayerSummary]) -> list[Thresholds]:
+def merged_thresholds(job: Job) -> list[Thresholds]:
     """Every layer's exact thresholds, in stored units (true value / scale)."""
-    fine = [FineHistogram.empty(plan_fine(summary.coarse, job.taus)) for summary in summaries]
+    return job.once("thresholds", lambda: _merge(job))
+
+
+def _merge(job: Job) -> list[Thresholds]:
+    coarse = [summary.coarse for summary in capture_totals(job).summaries]
+    fine = [FineHistogram.empty(plan_fine(histogram, job.taus)) for histogram in coarse]
     for _, state in states(job, STAGE):
         for number, histogram in enumerate(fine):
-            histogram.merge(FineHistogram.from_arrays(part(state, number)))
-    return [
-        exact_thresholds(summary.coarse, histogram, job.taus)
-        for summary, histogram in zip(summaries, fine, strict=True)
-    ]
+            histogram.merge(FineHistogram.from_arrays(part(state, str(number))))
+    return [exact_thresholds(*pair, job.taus) for pair in zip(coarse, fine, strict=True)]
 
 
-def _finish_samples(job: Job) -> None:
+def _finish_samples(job: Job, totals: CaptureTotals) -> None:
     """Complete samples.parquet and concepts.parquet with what capture learnt."""
-    height, width, error = [], [], []
-    pixels = np.zeros(len(job.dataset.concepts) + 1, np.int64)
-    images = np.zeros_like(pixels)
-    for _, state in states(job, capture.STAGE):
-        height.append(state["height"])
-        width.append(state["width"])
-        error.append(state["error"].astype(object))
-        pixels += state["concept_pixels"].sum(axis=0)
-        images += state["concept_images"].sum(axis=0)
-    errors = np.concatenate(error)
     samples = job.run.table("samples")[["index", "key", "split", "label"]]
-    samples["height"] = np.concatenate(height)
-    samples["width"] = np.concatenate(width)
-    samples["status"] = np.where(errors == "", "ok", "error")
-    samples["error"] = pd.Series(errors, dtype="str")
+    samples["height"], samples["width"] = totals.height, totals.width
+    samples["status"] = np.where(totals.error == "", "ok", "error")
+    samples["error"] = pd.Series(totals.error, dtype="str")
     job.run.write_table("samples", samples)
     concepts = job.dataset.concepts
     job.run.write_table(
@@ -87,12 +69,12 @@ def _finish_samples(job: Job) -> None:
                 "id": pd.Series([concept.id for concept in concepts], dtype="int64"),
                 "name": pd.Series([concept.name for concept in concepts], dtype="str"),
                 "category": pd.Series([concept.category for concept in concepts], dtype="str"),
-                "images": images[1:],
-                "pixels": pixels[1:],
+                "images": totals.concept_images.sum(axis=0)[1:],
+                "pixels": totals.concept_pixels.sum(axis=0)[1:],
             }
         ),
     )
-    job.run.info["data"]["unreadable"] = int((errors != "").sum())
+    job.run.info["data"]["unreadable"] = int((totals.error != "").sum())
     job.run.save()
 
 
