@@ -25,6 +25,7 @@ from microtome.dissect.models import (
     LayerInfo,
     Model,
     PreprocessOverrides,
+    ReceptiveField,
     describe_layers,
     load_model,
     measure_receptive_fields,
@@ -138,8 +139,7 @@ def overrides(settings: Mapping[str, Any]) -> PreprocessOverrides:
 
 
 def _plan(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, pilot: Pilot) -> RunInfo:
-    infos, scales = pilot.infos, pilot.scales
-    fields = measure_receptive_fields(model, [info.name for info in infos])
+    infos, scales, fields = pilot.infos, pilot.scales, pilot.fields
     height, width = model.preprocess.size
     shards = plan_shards(samples, max(info.bytes_per_image for info in infos), config.shard_samples)
     splits = list(dict.fromkeys(dataset.entry(index).split for index in range(samples)))
@@ -202,9 +202,11 @@ def _layer_entry(info: LayerInfo, scale: float, receptive_field: dict[str, objec
 
 @dataclass(frozen=True)
 class Pilot:
-    """What a few real images tell before a run begins: the layers, their scales, and whether channels-last works."""
+    """What is found out before a run begins: the layers, their receptive fields, and from a few real images their
+    scales and whether channels-last works."""
 
     infos: list[LayerInfo]
+    fields: dict[str, ReceptiveField]
     scales: dict[str, float]
     channels_last: bool
 
@@ -222,8 +224,9 @@ def _pilot(config: AuditConfig, model: Model, dataset: ImageDataset, samples: in
         if len(images) == PILOT_IMAGES:
             break
     names = [info.name for info in infos]
+    fields = measure_receptive_fields(model, names)  # while the model is still on the CPU, in its own layout
     if not images:
-        return Pilot(infos, dict.fromkeys(names, 1.0), False)
+        return Pilot(infos, fields, dict.fromkeys(names, 1.0), False)
     try:
         magnitudes = _magnitudes(model, names, division, np.stack(images))
     except RuntimeError:
@@ -232,7 +235,7 @@ def _pilot(config: AuditConfig, model: Model, dataset: ImageDataset, samples: in
         division = replace(division, channels_last=False)  # a model that asks for `view` of contiguous tensors
         magnitudes = _magnitudes(model, names, division, np.stack(images))
     scales = {name: scale_for(magnitude) for name, magnitude in magnitudes.items()}
-    return Pilot(infos, scales, division.channels_last)
+    return Pilot(infos, fields, scales, division.channels_last)
 
 
 def _magnitudes(model: Model, names: list[str], division: Division, images: NDArray[np.uint8]) -> dict[str, float]:
