@@ -1,8 +1,8 @@
 """Patch strips: one JPEG a unit, its thumbnails side by side by rank.
 
 Images come in the order of the samples, strips are wanted by unit: between the two, memory holds the small pictures
-(one for all patches of the same box) and masks of a pass, and a report too large for that takes several passes.
-JPEG at quality 82 encodes a strip of twelve in 0.25 ms at 1.6 KB a thumbnail; WebP takes 5 to 12 ms a strip.
+(one for all patches of the same box) and the activation maps of a pass, and a report too large for that takes several
+passes. JPEG at quality 82 encodes a strip of twelve in 0.25 ms at 1.6 KB a thumbnail; WebP takes 5 to 12 ms a strip.
 """
 
 from __future__ import annotations
@@ -12,36 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.reports.outlines import dim
+from microtome.reports.outlines import draw_strip
 from microtome.reports.source import Progress, ReadImage, ReportRun
-from microtome.reports.thumbnails import SIZE, Box, Drawer, LayerPatches, Thumb, sample_blocks
+from microtome.reports.thumbnails import SIZE, Camera, LayerPatches, Pictures, sample_blocks
 from microtome.storage.errors import SampleError
 
 QUALITY = 82
 _HELD_BYTES = 512 << 20
-_READ_BYTES = 64 << 20
-_EMPTY = Thumb(np.full((SIZE, SIZE, 3), 128, np.uint8), None)
-
-Thumbs: TypeAlias = list[list[Thumb]]
-"""The thumbnails of a pass, by layer of the pass and position in that layer's plan."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawing:
-    """One patch to prepare: its layer within the pass, its position in that layer's plan, and what it shows."""
-
-    layer: int
-    position: int
-    box: Box
-    activation: NDArray[np.float32] | None
-    threshold: float
-    saturated: bool
+_READ_BYTES = 192 << 20
 
 
 def write_strips(
@@ -57,37 +41,42 @@ def write_strips(
 
     Returns the samples whose image could not be read any more; their thumbnails are plain grey.
     """
-    passes = list(_passes(plans, _HELD_BYTES))
-    total = sum(len(np.unique(_all_samples(group))) for group in passes)
+    grids = {entry["name"]: (entry["grid"][0], entry["grid"][1]) for entry in run.info["layers"]}
+    passes = [_Pass.of(run, read_image, group, grids) for group in _passes(plans, grids, _HELD_BYTES)]
+    total = sum(len(one.pictures.samples) for one in passes)
     missing: set[int] = set()
     done = 0
     for plan in plans:
         folder_of(plan.layer).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
-        for group in passes:
-            thumbs: Thumbs = [[_EMPTY] * len(plan.unit) for plan in group]
-            for sample, readable in _prepare_all(pool, run, read_image, group, thumbs):
+        while passes:
+            one = passes.pop(0)
+            for outcome in pool.map(_call, one.preparations(_READ_BYTES // workers)):
+                if outcome is None:
+                    continue
                 done += 1
-                if not readable:
-                    missing.add(sample)
+                if not outcome.readable:
+                    missing.add(outcome.sample)
                 if progress is not None:
                     progress(done, total)
-            for plan, drawn in zip(group, thumbs, strict=True):
-                for _ in pool.map(_StripTask(plan, drawn, folder_of(plan.layer)), _by_unit(plan)):
-                    pass
+            for _ in pool.map(_call, one.strips(folder_of)):
+                pass
     return missing
 
 
-def _passes(plans: Sequence[LayerPatches], bound: int) -> Iterator[list[LayerPatches]]:
+def _passes(
+    plans: Sequence[LayerPatches], grids: dict[str, tuple[int, int]], bound: int
+) -> Iterator[list[LayerPatches]]:
     """Groups of layers, or parts of them, drawn together, so that what waits in memory stays about within `bound`."""
     group: list[LayerPatches] = []
     held = 0
     for plan in plans:
-        parts = math.ceil(plan.held_bytes / bound)
+        cells = math.prod(grids[plan.layer])
+        parts = math.ceil(plan.held_bytes(cells) / bound)
         step = math.ceil(plan.units / max(parts, 1))
         for start in range(0, plan.units, max(step, 1)):
             part = plan if parts <= 1 else plan.of_units(start, start + step)
-            size = part.held_bytes
+            size = part.held_bytes(cells)
             if group and held + size > bound:
                 yield group
                 group, held = [], 0
@@ -97,83 +86,74 @@ def _passes(plans: Sequence[LayerPatches], bound: int) -> Iterator[list[LayerPat
         yield group
 
 
-def _all_samples(group: Sequence[LayerPatches]) -> NDArray[np.int64]:
-    return np.concatenate([plan.sample for plan in group])
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The patches of a layer in a pass: their pictures' numbers and, once read, their activation maps (n, h, w)."""
 
-
-# By sample
-
-
-def _prepare_all(
-    pool: ThreadPoolExecutor, run: ReportRun, read_image: ReadImage, group: Sequence[LayerPatches], thumbs: Thumbs
-) -> Iterator[tuple[int, bool]]:
-    """Fill `thumbs` block by block; (sample, whether its image was readable). Reads a block while one is prepared."""
-    prepare = _SampleTask(run, read_image, thumbs)
-    prepared: Iterator[tuple[int, bool]] = iter(())
-    for block in _drawings(run, group):
-        started = zip(block, pool.map(prepare, block.items()), strict=True)
-        yield from prepared
-        prepared = started
-    yield from prepared
-
-
-def _drawings(run: ReportRun, group: Sequence[LayerPatches]) -> Iterator[dict[int, list[_Drawing]]]:
-    """What to draw, one block of samples at a time, by sample: activations are read once a block and layer."""
-    chunk = run.info["shards"]["chunk"]
-    for start, stop in sample_blocks(_all_samples(group), chunk):
-        block: dict[int, list[_Drawing]] = {}
-        for number, plan in enumerate(group):
-            for part in _parts(run, plan, start, stop):
-                _collect(run, plan, number, part, block)
-        yield {sample: block[sample] for sample in sorted(block)}
-
-
-def _parts(run: ReportRun, plan: LayerPatches, start: int, stop: int) -> Iterator[range]:
-    """Patches of samples start ... stop - 1, cut so that no read of activations exceeds a bound."""
-    grid = next(entry["grid"] for entry in run.info["layers"] if entry["name"] == plan.layer)
-    step = max(1, _READ_BYTES // (2 * plan.units * grid[0] * grid[1]))
-    for low in range(start, stop, step):
-        part = plan.between(low, min(low + step, stop))
-        if part:
-            yield part
-
-
-def _collect(run: ReportRun, plan: LayerPatches, number: int, part: range, block: dict[int, list[_Drawing]]) -> None:
-    here = slice(part.start, part.stop)
-    outlined = plan.outlined[here]
-    maps = iter(run.activation_maps(plan.layer, plan.sample[here][outlined], plan.unit[here][outlined]))
-    columns = (plan.sample, plan.box, plan.outlined, plan.threshold, plan.saturated)
-    rows = zip(part, *(column[here].tolist() for column in columns), strict=True)
-    for position, sample, box, has_mask, threshold, saturated in rows:
-        activation = next(maps) if has_mask else None
-        drawing = _Drawing(number, position, tuple(box), activation, threshold, saturated)
-        block.setdefault(sample, []).append(drawing)
+    plan: LayerPatches
+    picture: NDArray[np.int64]
+    maps: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class _SampleTask:
-    """Decodes one sample and prepares all of its patches."""
+class _Outcome:
+    """A sample has been dealt with."""
+
+    sample: int
+    readable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What is drawn together. All preparations are independent of each other, and so are all strips after them."""
 
     run: ReportRun
     read_image: ReadImage
-    thumbs: Thumbs
+    layers: list[_Layer]
+    pictures: Pictures
 
-    def __call__(self, item: tuple[int, list[_Drawing]]) -> bool:
-        sample, drawings = item
-        try:
-            image = np.ascontiguousarray(self.read_image(sample))
-        except SampleError:
-            return False
-        preprocess = self.run.info["model"]["preprocess"]
-        size = (preprocess["size"][0], preprocess["size"][1])
-        drawer = Drawer.of(image, size, preprocess["resize"])
-        for drawing in drawings:
-            thumb = drawer.thumb(drawing.box, drawing.activation, drawing.threshold, drawing.saturated)
-            self.thumbs[drawing.layer][drawing.position] = thumb
-        return True
+    @classmethod
+    def of(
+        cls,
+        run: ReportRun,
+        read_image: ReadImage,
+        group: Sequence[LayerPatches],
+        grids: dict[str, tuple[int, int]],
+    ) -> _Pass:
+        """The pass of the plans in `group`."""
+        pictures, numbers = Pictures.plan(group)
+        layers = [
+            _Layer(plan, number, np.empty((len(number), *grids[plan.layer]), np.float32))
+            for plan, number in zip(group, numbers, strict=True)
+        ]
+        return cls(run, read_image, layers, pictures)
+
+    def preparations(self, read_bytes: int) -> Iterator[_ReadMaps | _TakePictures]:
+        """Reads of at most `read_bytes` of activations each, every chunk once if it fits, and pictures to take."""
+        chunk = self.run.info["shards"]["chunk"]
+        samples = self.pictures.samples
+        for start, stop in sample_blocks(samples, chunk):
+            for layer in self.layers:
+                for part in _parts(layer, start, stop, read_bytes):
+                    yield _ReadMaps(self.run, layer, part)
+            low, high = np.searchsorted(samples, [start, stop]).tolist()
+            for index in range(low, high):
+                yield _TakePictures(self.run, self.read_image, self.pictures, index)
+
+    def strips(self, folder_of: Callable[[str], Path]) -> Iterator[_WriteStrip]:
+        """A strip for every unit that has patches."""
+        for layer in self.layers:
+            for positions in _by_unit(layer.plan):
+                yield _WriteStrip(layer, self.pictures, positions, folder_of(layer.plan.layer))
 
 
-# By unit
+def _parts(layer: _Layer, start: int, stop: int, read_bytes: int) -> Iterator[range]:
+    """Patches of samples start ... stop - 1, cut so that no read of activations exceeds a bound."""
+    step = max(1, read_bytes // (2 * layer.plan.units * math.prod(layer.maps.shape[1:])))
+    for low in range(start, stop, step):
+        part = layer.plan.between(low, min(low + step, stop))
+        if part:
+            yield part
 
 
 def _by_unit(plan: LayerPatches) -> list[NDArray[np.int64]]:
@@ -184,46 +164,75 @@ def _by_unit(plan: LayerPatches) -> list[NDArray[np.int64]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _StripTask:
-    """Draws and writes the strip of one unit, given the positions of its patches."""
+class _ReadMaps:
+    """Reads the activation maps of the patches in `part`, those of one block of samples, that show a mask."""
 
-    plan: LayerPatches
-    thumbs: list[Thumb]
+    run: ReportRun
+    layer: _Layer
+    part: range
+
+    def __call__(self) -> None:
+        plan = self.layer.plan
+        here = slice(self.part.start, self.part.stop)
+        wanted = plan.outlined[here]
+        maps = self.run.activation_maps(plan.layer, plan.sample[here][wanted], plan.unit[here][wanted])
+        self.layer.maps[here][wanted] = maps
+
+
+@dataclass(frozen=True, slots=True)
+class _TakePictures:
+    """Decodes one sample and takes all of its pictures."""
+
+    run: ReportRun
+    read_image: ReadImage
+    pictures: Pictures
+    index: int
+
+    def __call__(self) -> _Outcome:
+        sample = int(self.pictures.samples[self.index])
+        try:
+            image = np.ascontiguousarray(self.read_image(sample))
+        except SampleError:
+            return _Outcome(sample, readable=False)
+        preprocess = self.run.info["model"]["preprocess"]
+        size = (preprocess["size"][0], preprocess["size"][1])
+        self.pictures.take(self.index, Camera.of(image, size, preprocess["resize"]))
+        return _Outcome(sample, readable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _WriteStrip:
+    """Draws and writes the strip of one unit, given the positions of its patches in the layer."""
+
+    layer: _Layer
+    pictures: Pictures
+    positions: NDArray[np.int64]
     folder: Path
 
-    def __call__(self, positions: NDArray[np.int64]) -> None:
-        unit = int(self.plan.unit[positions[0]])
-        ranks = self.plan.rank[positions].tolist()
-        strip = draw_strip({rank: self.thumbs[at] for rank, at in zip(ranks, positions.tolist(), strict=True)})
-        (self.folder / f"{unit}.jpg").write_bytes(encode_jpeg(strip))
+    def __call__(self) -> None:
+        plan, pictures = self.layer.plan, self.pictures
+        strip = np.zeros((SIZE, (int(plan.rank[self.positions].max()) + 1) * SIZE * 3), np.uint8)
+        draw_strip(
+            self.positions,
+            plan.rank,
+            self.layer.picture,
+            plan.outlined,
+            plan.threshold,
+            plan.saturated,
+            self.layer.maps,
+            pictures.pixels.reshape(-1, SIZE, SIZE * 3),
+            pictures.shape,
+            pictures.place,
+            strip,
+        )
+        (self.folder / f"{plan.unit[self.positions[0]]}.jpg").write_bytes(encode_jpeg(strip.reshape(SIZE, -1, 3)))
 
 
-def draw_strip(thumbs: dict[int, Thumb]) -> NDArray[np.uint8]:
-    """The thumbnails side by side, by rank: (SIZE, n * SIZE, 3) uint8. Cells are filled up with the nearest pixel."""
-    width = (max(thumbs) + 1) * SIZE
-    plain = np.zeros((SIZE, width, 3), np.uint8)
-    places = {}
-    for rank, thumb in thumbs.items():
-        rows, columns = thumb.picture.shape[:2]
-        places[rank] = np.s_[:rows, rank * SIZE : rank * SIZE + columns]
-        plain[places[rank]] = thumb.picture
-    strip = dim(plain)
-    for rank, thumb in thumbs.items():
-        rows, columns = thumb.picture.shape[:2]
-        if thumb.mask is None:
-            strip[places[rank]] = thumb.picture
-        else:
-            thumb.mask.draw(thumb.picture, strip[places[rank]])
-        cell = strip[:, rank * SIZE : (rank + 1) * SIZE]
-        if columns < SIZE:
-            cell[:rows, columns:] = cell[:rows, columns - 1 : columns]
-        if rows < SIZE:
-            cell[rows:] = cell[rows - 1]
-    return strip
+def _call(task: _ReadMaps | _TakePictures | _WriteStrip) -> _Outcome | None:
+    return task()
 
 
 def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """`image` (H, W, 3) uint8 RGB as JPEG."""
-    flipped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    encoded = cast("tuple[bool, Any]", cv2.imencode(".jpg", flipped, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]))
+    """`image` (H, W, 3) uint8 BGR as JPEG."""
+    encoded = cast("tuple[bool, Any]", cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]))
     return bytes(encoded[1])

@@ -6,10 +6,9 @@ and every chunk of activations is read once, however the patches of the units ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.datasets.geometry import CropGeometry
-from microtome.reports.outlines import Axis, Mask, as_uint8, dim
+from microtome.reports.outlines import kernel
 
 SIZE = 96
 """Side of a thumbnail in pixels: six JPEG blocks of 16, so that neighbours in a strip never bleed."""
@@ -26,6 +25,7 @@ Box: TypeAlias = tuple[int, int, int, int]
 """top, left, bottom, right in pixels of the original image, half-open."""
 
 _SMALLEST_SIDE = 8
+_SOFT_SHARE = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,10 @@ class LayerPatches:
         names = ("unit", "rank", "sample", "box", "value", "threshold", "outlined", "saturated")
         return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of all thumbnails at most: a picture for every box of every sample, a mask for every patch."""
-        places = pd.DataFrame(self.box)
-        places["sample"] = self.sample
-        pictures = len(places) - int(places.duplicated().sum())
-        return (3 * pictures + len(places)) * SIZE * SIZE
+    def held_bytes(self, cells: int) -> int:
+        """Bytes that wait in memory: a picture for every box of every sample, `cells` float32 for every patch."""
+        pictures = len(np.unique(np.column_stack([self.sample, self.box]), axis=0))
+        return 3 * SIZE * SIZE * pictures + 4 * cells * len(self.sample)
 
 
 def plan_patches(layer: str, units: pd.DataFrame, patches: pd.DataFrame, per_unit: int) -> LayerPatches:
@@ -107,87 +104,126 @@ def thumb_shape(height: int, width: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Thumb:
-    """A patch ready to draw: the picture of its box, shared by all patches of that box, and the mask on it.
+class Pictures:
+    """What the patches of several layers show: one small picture for all patches of the same box of the same sample.
 
-    picture: (rows, columns, 3) uint8; mask: None where the unit has none, then nothing is dimmed
+    samples: (s,) the samples in use, ascending; sample i has pictures first[i] ... first[i + 1] - 1
+    box: (p, 4) int64, as planned
+    pixels: (p, SIZE, SIZE, 3) uint8, BGR as OpenCV encodes; shape: (p, 2) int64, the rows and columns in use, 0 until
+    the picture is taken; place: (p, 4) float64, where they lie on the activation map, see `outlines.draw_patch`
     """
 
-    picture: NDArray[np.uint8]
-    mask: Mask | None
+    samples: NDArray[np.int64]
+    first: NDArray[np.int64]
+    box: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+    shape: NDArray[np.int64]
+    place: NDArray[np.float64]
 
-    def drawn(self) -> NDArray[np.uint8]:
-        """The thumbnail as it is shown, (rows, columns, 3) uint8."""
-        if self.mask is None:
-            return self.picture
-        shown = dim(self.picture)
-        self.mask.draw(self.picture, shown)
-        return shown
+    @classmethod
+    def plan(cls, plans: Sequence[LayerPatches]) -> tuple[Pictures, list[NDArray[np.int64]]]:
+        """The pictures, not taken yet, and for each of `plans` the number of every patch's picture."""
+        keys = np.concatenate([np.column_stack([plan.sample, plan.box]) for plan in plans])
+        unique, number = np.unique(keys, axis=0, return_inverse=True)
+        samples, first = np.unique(unique[:, 0], return_index=True)
+        count = len(unique)
+        pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
+        shape, place = np.zeros((count, 2), np.int64), np.zeros((count, 4), np.float64)
+        pictures = cls(samples, np.append(first, count), unique[:, 1:], pixels, shape, place)
+        return pictures, np.split(number, np.cumsum([len(plan.sample) for plan in plans])[:-1])
+
+    def take(self, index: int, camera: Camera) -> None:
+        """Take all pictures of sample `samples[index]`."""
+        for number in range(int(self.first[index]), int(self.first[index + 1])):
+            top, left, bottom, right = self.box[number].tolist()
+            view = camera.look((top, left, bottom, right))
+            rows, columns = view.picture.shape[:2]
+            self.pixels[number, :rows, :columns] = cv2.cvtColor(view.picture, cv2.COLOR_RGB2BGR)
+            self.place[number] = view.place
+            self.shape[number] = rows, columns
 
 
 @dataclass(frozen=True, slots=True)
-class Drawer:
-    """Prepares the patches of one image: what the crop of the model is, and the image itself.
+class View:
+    """What a camera sees of a box.
+
+    picture: (rows, columns, 3) uint8; place: where its pixels lie on an activation map, see `outlines.draw_patch`
+    """
+
+    picture: NDArray[np.uint8]
+    place: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """Looks at boxes of one image, and knows what the crop of the model is.
 
     image: (H, W, 3) uint8, the original, upright
     """
 
     image: NDArray[np.uint8]
     geometry: CropGeometry
-    _views: dict[Box, tuple[Box, NDArray[np.uint8]]] = field(default_factory=dict)
+    _softened: list[NDArray[np.uint8]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8], size: tuple[int, int], resize: int | None) -> Drawer:
+    def of(cls, image: NDArray[np.uint8], size: tuple[int, int], resize: int | None) -> Camera:
         """For a model whose input is `size` (H, W), cropped from the image with its shorter side at `resize`."""
         height, width = image.shape[:2]
         return cls(image, CropGeometry.of(height, width, size=size, resize=resize))
 
-    def thumb(
-        self, box: Box, activation: NDArray[np.float32] | None, threshold: float = 0.0, saturated: bool = False
-    ) -> Thumb:
-        """The thumbnail of `box` with the mask of `activation` (h, w), if given."""
-        (top, left, bottom, right), picture = self._view(box)
-        if activation is None:
-            return Thumb(picture, None)
-        rows = self._axis(0, top, bottom, picture.shape[0], activation.shape[0])
-        columns = self._axis(1, left, right, picture.shape[1], activation.shape[1])
-        return Thumb(picture, Mask.of(activation, threshold, saturated, rows, columns))
+    def look(self, box: Box) -> View:
+        """The part of `box` that lies within the image, or its pixels nearest to `box`."""
+        height, width = self.image.shape[:2]
+        top, left = min(max(box[0], 0), height - 1), min(max(box[1], 0), width - 1)
+        bottom, right = min(max(box[2], top + 1), height), min(max(box[3], left + 1), width)
+        picture = self._shrink(top, left, bottom, right)
+        down = self._axis(0, top, bottom, picture.shape[0])
+        return View(picture, (*down, *self._axis(1, left, right, picture.shape[1])))
 
-    def _view(self, box: Box) -> tuple[Box, NDArray[np.uint8]]:
-        """`box` within the image, and its picture; kept, since units of deep layers look at the same whole image."""
-        known = self._views.get(box)
-        if known is None:
-            height, width = self.image.shape[:2]
-            top, left = min(max(box[0], 0), height - 1), min(max(box[1], 0), width - 1)
-            bottom, right = min(max(box[2], top + 1), height), min(max(box[3], left + 1), width)
-            known = (top, left, bottom, right), _shrink(self.image[top:bottom, left:right])
-            self._views[box] = known
-        return known
-
-    def _axis(self, axis: int, start: int, stop: int, count: int, cells: int) -> Axis:
-        """Where `count` pixel centres between `start` and `stop` fall on the activation grid."""
+    def _axis(self, axis: int, start: int, stop: int, count: int) -> tuple[float, float]:
+        """Where the first of `count` pixel centres between `start` and `stop` falls in the crop, and how far apart."""
         geometry = self.geometry
         offset = geometry.left if axis else geometry.top
-        extent = self.image.shape[axis]
-        return _axis(start, stop, count, cells, extent, geometry.resized[axis], offset, geometry.size[axis])
+        size = geometry.size[axis]
+        scale = geometry.resized[axis] / self.image.shape[axis]
+        step = (stop - start) / count
+        return ((start + step / 2) * scale - offset) / size, step * scale / size
+
+    def _shrink(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
+        """That part of the image as a thumbnail.
+
+        Down to half its size bilinear weights miss no pixel, and somewhat below that they miss nothing of an image
+        softened before, once for all its boxes. What is larger goes first to a power of two times the thumbnail, from
+        which averaging is exact: several times as fast as averaging at any scale, and as smooth.
+        """
+        longer = max(bottom - top, right - left)
+        rows, columns = thumb_shape(bottom - top, right - left)
+        soft = 2 * SIZE < longer <= _SOFT_SHARE * SIZE
+        if soft and not self._softened:
+            flat = self.image.reshape(len(self.image), -1)
+            self._softened.append(_soften(flat).reshape(self.image.shape))
+        crop = (self._softened[0] if soft else self.image)[top:bottom, left:right]
+        step = 1
+        while not soft and longer > 2 * step * SIZE:
+            step *= 2
+        thumb = cv2.resize(crop, (columns * step, rows * step), interpolation=cv2.INTER_LINEAR)
+        shown = thumb if step == 1 else cv2.resize(thumb, (columns, rows), interpolation=cv2.INTER_AREA)
+        return np.asarray(shown, np.uint8)
 
 
-@lru_cache(maxsize=8192)
-def _axis(start: int, stop: int, count: int, cells: int, extent: int, resized: int, offset: int, size: int) -> Axis:
-    """`Drawer._axis` through the model's crop: `size` pixels from `offset` of an image of `extent` made `resized`."""
-    places = start + (np.arange(count) + 0.5) * ((stop - start) / count)
-    return Axis.at(np.asarray(places * (resized / extent) - offset, np.float64), size, cells)
-
-
-def _shrink(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`crop` as a thumbnail.
-
-    Down to half its size bilinear weights miss no pixel; what is larger goes first to a power of two times the
-    thumbnail, from which averaging is exact: several times as fast as averaging at any scale, and as smooth.
-    """
-    rows, columns = thumb_shape(crop.shape[0], crop.shape[1])
-    step = 1
-    while max(crop.shape) > 2 * step * SIZE:
-        step *= 2
-    thumb = cv2.resize(crop, (columns * step, rows * step), interpolation=cv2.INTER_LINEAR)
-    return as_uint8(thumb if step == 1 else cv2.resize(thumb, (columns, rows), interpolation=cv2.INTER_AREA))
+@kernel
+def _soften(flat: Any) -> Any:
+    """An image as rows of bytes, three a pixel, averaged 11 : 42 : 11 with its neighbours down and across."""
+    height, width = flat.shape
+    out = np.empty_like(flat)
+    line = np.empty(width + 6, np.uint32)
+    for i in range(height):
+        above, here, below = flat[max(i - 1, 0)], flat[i], flat[min(i + 1, height - 1)]
+        for j in range(width):
+            line[j + 3] = np.uint32(42) * here[j] + np.uint32(11) * (np.uint32(above[j]) + np.uint32(below[j]))
+        for j in range(3):
+            line[j], line[width + 3 + j] = line[j + 3], line[width + j]
+        for j in range(width):
+            total = np.uint32(42) * line[j + 3] + np.uint32(11) * (line[j] + line[j + 6])
+            out[i, j] = (total + np.uint32(2048)) >> np.uint32(12)
+    return out

@@ -1,15 +1,17 @@
-"""The outline: the bilinear upsampling against an obvious loop, saturated units, and what is drawn where."""
+"""The outline: the mask against an obvious loop, saturated units, and what is drawn where."""
 
 from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from microtome.reports.outlines import Axis, Mask, dim, draw_outline, unit_mask, upsample
+from microtome.reports.outlines import axis, draw_patch, draw_strip, mask_of
 
 
 def value_at(activation: NDArray[np.float32], down: float, across: float) -> float:
@@ -23,39 +25,68 @@ def value_at(activation: NDArray[np.float32], down: float, across: float) -> flo
     return float(upper + (y - i) * (lower - upper))
 
 
+def mask(
+    activation: NDArray[np.float32], threshold: float, saturated: bool, place: tuple[float, ...], shape: tuple[int, int]
+) -> NDArray[np.uint8]:
+    rows = axis(place[0], place[1], shape[0], activation.shape[0])
+    columns = axis(place[2], place[3], shape[1], activation.shape[1])
+    return np.asarray(mask_of(activation, np.float32(threshold), saturated, rows, columns), np.uint8)
+
+
+def draw(
+    picture: NDArray[np.uint8],
+    place: tuple[float, ...],
+    activation: NDArray[np.float32],
+    threshold: float,
+    saturated: bool = False,
+) -> NDArray[np.uint8]:
+    """`picture` drawn as the second of two on a strip."""
+    rows, columns = picture.shape[:2]
+    strip = np.zeros((rows, 6 * columns), np.uint8)
+    flat = picture.reshape(rows, -1)
+    draw_patch(flat, (rows, columns), np.array(place), activation, threshold, saturated, strip, 3 * columns)
+    assert not strip[:, : 3 * columns].any()
+    return strip[:, 3 * columns :].reshape(picture.shape)
+
+
+def spread(size: int) -> tuple[float, float, float, float]:
+    """Where `size` x `size` pixels that show the whole map lie."""
+    return 0.5 / size, 1 / size, 0.5 / size, 1 / size
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 30), st.integers(0, 2**32 - 1))
-def test_upsample_equals_the_loop(height: int, width: int, extent: int, seed: int) -> None:
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_the_mask_equals_the_loop(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     activation = rng.normal(size=(height, width)).astype(np.float32)
-    down, across = np.sort(rng.uniform(-2, extent + 2, 5)), np.sort(rng.uniform(-2, extent + 2, 7))
-    rows, columns = Axis.at(down, extent, height), Axis.at(across, extent, width)
-    found = upsample(activation[rows.cells, columns.cells], rows, columns)
-    expected = [[value_at(activation, y * height / extent, x * width / extent) for x in across] for y in down]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    y, x = rng.uniform(-0.3, 0.9, 2)
+    down, across = rng.uniform(0.0, 0.2, 2)
+    found = mask(activation, 0.2, False, (y, down, x, across), (7, 9))
+    for i in range(7):
+        for j in range(9):
+            value = value_at(activation, (y + i * down) * height, (x + j * across) * width)
+            assert found[i, j] == (value > 0.2) or abs(value - 0.2) < 1e-4
 
 
 def test_a_plateau_stays_exact() -> None:
     activation = np.full((3, 3), np.float32(0.1))
-    axis = Axis.at(np.linspace(0, 7, 29), 7, 3)
-    assert (upsample(activation, axis, axis) == np.float32(0.1)).all()
-    assert not unit_mask(activation, float(np.float32(0.1)), False, axis, axis).any()
+    assert not mask(activation, float(np.float32(0.1)), False, spread(29), (29, 29)).any()
+    assert mask(activation, float(np.nextafter(np.float32(0.1), np.float32(0))), False, spread(29), (29, 29)).all()
 
 
 def test_a_saturated_unit_is_masked_where_every_corner_ties() -> None:
     activation = np.array([[6, 6, 1], [6, 6, 1]], np.float32)
-    axis = Axis.at(np.arange(0.5, 2), 2, 2)
-    fine = Axis.at(np.linspace(0.5, 2.5, 9), 3, 3)
-    mask = unit_mask(activation, 6.0, True, axis, fine)
-    assert mask[0].tolist() == [True] * 5 + [False] * 4
-    assert not unit_mask(activation, 6.0, False, axis, fine).any()
+    place = (0.25, 0.5, 0.5 / 3, 0.25 / 3)
+    found = mask(activation, 6.0, True, place, (2, 9))
+    assert found[0].tolist() == [1] * 5 + [0] * 4
+    assert not mask(activation, 6.0, False, place, (2, 9)).any()
 
 
 def test_the_outline_dims_outside_and_leaves_the_inside_alone() -> None:
     thumb = np.full((60, 60, 3), 100, np.uint8)
-    mask = np.zeros((60, 60), np.bool_)
-    mask[20:40, 20:40] = True
-    drawn = draw_outline(thumb, mask)
+    activation = np.zeros((3, 3), np.float32)
+    activation[1, 1] = 1
+    drawn = draw(thumb, spread(60), activation, 0.5)
     assert (drawn[30, 30] == 100).all()
     assert (drawn[5, 5] == 60).all()
     line = drawn[30, 15:25, 0]
@@ -66,25 +97,56 @@ def test_the_outline_dims_outside_and_leaves_the_inside_alone() -> None:
 
 def test_no_line_along_the_border_of_the_image() -> None:
     thumb = np.full((20, 20, 3), 100, np.uint8)
-    assert (draw_outline(thumb, np.ones((20, 20), np.bool_)) == 100).all()
+    assert (draw(thumb, spread(20), np.ones((2, 2), np.float32), 0.5) == 100).all()
 
 
-def test_an_empty_mask_dims_everything() -> None:
+@pytest.mark.parametrize("value", [0.0, 0.5, np.nan])
+@pytest.mark.parametrize("saturated", [False, True])
+def test_a_map_that_does_not_pass_dims_everything(value: float, saturated: bool) -> None:
     thumb = np.full((10, 10, 3), 100, np.uint8)
-    assert (draw_outline(thumb, np.zeros((10, 10), np.bool_)) == 60).all()
+    drawn = draw(thumb, spread(10), np.full((4, 4), value, np.float32), 0.6, saturated)
+    assert (drawn == 60).all()
+
+
+def blurred(inside: NDArray[np.uint8]) -> NDArray[np.float64]:
+    filled = inside.astype(np.float64) * 255
+    return np.asarray(cv2.GaussianBlur(filled, (5, 5), 0.9, borderType=cv2.BORDER_REPLICATE), np.float64)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.booleans(), st.integers(0, 2**32 - 1))
-def test_drawing_near_the_mask_equals_drawing_all(height: int, width: int, saturated: bool, seed: int) -> None:
+def test_the_line_follows_the_blurred_mask(height: int, width: int, saturated: bool, seed: int) -> None:
+    """Drawn only near the cells that reach the threshold, yet as if drawn everywhere."""
     rng = np.random.default_rng(seed)
     activation = rng.integers(0, 7, (height, width)).astype(np.float32)
     activation[rng.random((height, width)) < 0.1] = np.nan
-    low, high = np.sort(rng.uniform(-10, 60, (2, 2)), axis=0)
-    rows = Axis.at(np.linspace(low[0], high[0], 30), 50, height)
-    columns = Axis.at(np.linspace(low[1], high[1], 24), 50, width)
-    thumb = rng.integers(0, 256, (30, 24, 3), dtype=np.uint8)
-    found = dim(thumb)
-    Mask.of(activation, 6.0 if saturated else 5.0, saturated, rows, columns).draw(thumb, found)
-    whole = unit_mask(activation[rows.cells, columns.cells], 6.0 if saturated else 5.0, saturated, rows, columns)
-    np.testing.assert_array_equal(found, draw_outline(thumb, whole))
+    low, step = rng.uniform(-0.2, 0.9, 2), rng.uniform(0.0, 0.04, 2)
+    place = (low[0], step[0], low[1], step[1])
+    threshold = 6.0 if saturated else 5.0
+    drawn = draw(np.full((30, 24, 3), 100, np.uint8), place, activation, threshold, saturated)[:, :, 0]
+    soft = blurred(mask(activation, threshold, saturated, place, (30, 24)))
+    assert (drawn[soft > 254.9] == 100).all()
+    assert (drawn[soft < 0.1] == 60).all()
+    assert (drawn[(soft > 115) & (soft < 145)] > 180).all()
+    assert (drawn[(soft > 15) & (soft < 28)] < 60).all()
+
+
+def test_a_strip_goes_by_rank_and_fills_its_cells() -> None:
+    pixels = np.zeros((3, 8, 24), np.uint8)
+    pixels[0], pixels[1, :4] = 50, 90
+    strip = np.zeros((8, 4 * 24), np.uint8)
+    draw_strip(
+        np.array([0, 1, 2]),
+        np.array([3, 0, 1]),
+        np.array([0, 1, 2]),
+        np.array([True, False, True]),
+        np.array([0.5, 0.5, 0.5]),
+        np.array([False, False, False]),
+        np.zeros((3, 2, 2), np.float32),
+        pixels,
+        np.array([[8, 8], [4, 8], [0, 0]]),
+        np.zeros((3, 4)),
+        strip,
+    )
+    cells = [np.unique(strip[:, at : at + 24]).tolist() for at in range(0, 96, 24)]
+    assert cells == [[90], [128], [0], [30]]

@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from microtome.datasets.geometry import CropGeometry
-from microtome.reports.thumbnails import SIZE, Drawer, plan_patches, sample_blocks, thumb_shape
+from microtome.reports.outlines import draw_patch
+from microtome.reports.thumbnails import SIZE, Box, Camera, Pictures, plan_patches, sample_blocks, thumb_shape
 
 
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -37,14 +39,15 @@ def test_a_part_of_a_plan_holds_its_units_alone() -> None:
     assert part.unit.tolist() == [2, 2]
     assert part.sample.tolist() == [9, 12]
     assert part.box.shape == (2, 4)
-    assert plan.held_bytes == plan.of_units(0, 1).held_bytes + part.held_bytes == 4 * 4 * SIZE * SIZE
+    assert part.held_bytes(7) == 2 * (3 * SIZE * SIZE + 4 * 7)
+    assert plan.held_bytes(7) == plan.of_units(0, 1).held_bytes(7) + part.held_bytes(7)
 
 
 def test_a_plan_without_patches() -> None:
     units, patches = tables()
     plan = plan_patches("layer", units, patches[:0], 2)
     assert plan.per_unit == 0
-    assert plan.held_bytes == 0
+    assert plan.held_bytes(7) == 0
 
 
 def test_blocks_touch_only_chunks_in_use() -> None:
@@ -59,6 +62,29 @@ def test_thumbnails_keep_the_shape_of_their_box(box: tuple[int, int], expected: 
     assert thumb_shape(box[1], box[0]) == (expected[1], expected[0])
 
 
+def draw(camera: Camera, box: Box, activation: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """The thumbnail of `box` with its outline."""
+    view = camera.look(box)
+    rows, columns = view.picture.shape[:2]
+    drawn = np.zeros((rows, 3 * columns), np.uint8)
+    flat = view.picture.reshape(rows, -1)
+    draw_patch(flat, (rows, columns), np.array(view.place), activation, threshold, False, drawn, 0)
+    return drawn.reshape(view.picture.shape)
+
+
+def test_patches_of_the_same_box_share_a_picture() -> None:
+    units, patches = tables()
+    plan = plan_patches("layer", units, patches, 3)
+    pictures, numbers = Pictures.plan([plan, plan.of_units(2, 3)])
+    assert pictures.samples.tolist() == sorted(set(plan.sample.tolist()))
+    assert numbers[1].tolist() == numbers[0][plan.unit == 2].tolist()
+    image = np.zeros((20, 20, 3), np.uint8)
+    image[:, :, 0] = 200
+    pictures.take(1, Camera.of(image, (20, 20), None))
+    assert pictures.shape.tolist() == [[0, 0], [SIZE, SIZE]] + [[0, 0]] * (len(pictures.shape) - 2)
+    assert (pictures.pixels[1] == (0, 0, 200)).all()
+
+
 @pytest.mark.parametrize("shape", [(300, 224), (240, 320), (224, 224), (97, 411)])
 @pytest.mark.parametrize("resize", [None, 256])
 def test_the_outline_lies_where_the_crop_was(shape: tuple[int, int], resize: int | None) -> None:
@@ -67,20 +93,20 @@ def test_the_outline_lies_where_the_crop_was(shape: tuple[int, int], resize: int
     activation[2, 4] = 1
     top, left, bottom, right = geometry.to_original(2 * 32, 4 * 32, 3 * 32, 5 * 32)
     image = np.full((*shape, 3), 200, np.uint8)
-    drawer = Drawer.of(image, (224, 224), resize)
-    whole = drawer.thumb((0, 0, *shape), activation, 0.4).drawn()
+    camera = Camera.of(image, (224, 224), resize)
+    whole = draw(camera, (0, 0, *shape), activation, 0.4)
     inside = np.argwhere((whole >= 180).all(axis=2)).astype(float).mean(axis=0) + 0.5
     scale = max(shape) / SIZE
     np.testing.assert_allclose(inside * scale, [(top + bottom) / 2, (left + right) / 2], atol=1.5 * scale)
-    centre = drawer.thumb((top, left, bottom, right), activation, 0.2).drawn()
+    centre = draw(camera, (top, left, bottom, right), activation, 0.2)
     assert (centre[SIZE // 2, SIZE // 2] == 200).all()
 
 
 def test_a_box_beyond_the_image_is_clipped() -> None:
     image = np.full((40, 60, 3), 7, np.uint8)
-    drawer = Drawer.of(image, (32, 32), None)
-    assert (drawer.thumb((-5, -5, 100, 100), None).drawn() == 7).all()
-    assert drawer.thumb((39, 59, 39, 59), None).drawn().shape == (SIZE, SIZE, 3)
+    camera = Camera.of(image, (32, 32), None)
+    assert (camera.look((-5, -5, 100, 100)).picture == 7).all()
+    assert camera.look((39, 59, 39, 59)).picture.shape == (SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 43), (97, 150), (224, 224), (223, 190), (1000, 731)])
@@ -89,7 +115,7 @@ def test_a_picture_is_averaged_where_its_box_is_larger(height: int, width: int) 
     coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     noise = rng.integers(-20, 21, (height, width, 3))
     image = np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) + noise, 0, 255).astype(np.uint8)
-    picture = Drawer.of(image, (32, 32), None).thumb((0, 0, height, width), None).drawn()
+    picture = Camera.of(image, (32, 32), None).look((0, 0, height, width)).picture
     rows, columns = thumb_shape(height, width)
     method = cv2.INTER_AREA if max(height, width) > SIZE else cv2.INTER_LINEAR
     expected = cv2.resize(image, (columns, rows), interpolation=method)
