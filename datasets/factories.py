@@ -18,6 +18,7 @@ def is_factory(spec: str) -> bool:
     where, _, name = spec.rpartition(":")
     if not name.isidentifier():
         return False
+    _reach(Path.cwd())
     return where.endswith(".py") or "." in where or (where.isidentifier() and _exists(where))
 
 
@@ -52,7 +53,14 @@ def _exists(module: str) -> bool:
         return False
 
 
+def _reach(folder: Path) -> None:
+    """Let modules in `folder` be imported; at the end of the path, so that none hides an installed package."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
 def _from_name(name: str) -> ModuleType:
+    _reach(Path.cwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -76,8 +84,7 @@ def _from_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} cannot be imported as a Python file")
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
+    _reach(path.parent)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

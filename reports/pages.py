@@ -141,6 +141,8 @@ def layer_row(layer: LayerSummary, concepts: Concepts, classes: Sequence[str]) -
 
 def field_words(field: Mapping[str, Any]) -> str:
     """The size of a receptive field in words, "" where the run does not say."""
+    if field.get("note"):
+        return "not measured (patches show the whole image)"
     axes = [field.get("rows"), field.get("columns")]
     sizes = [axis.get("size") for axis in axes if isinstance(axis, Mapping)]
     if len(sizes) < 2 or None in sizes:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from microtome.storage.errors import RunDamagedError
+from microtome.storage.files import read_json
 from microtome.storage.shards import ShardPlan, chunk_channels
 
 LABELS = "labels"
@@ -64,7 +65,8 @@ class RunArrays:
             chunk_item = (chunk_channels(item_shape[0], map_bytes, self._plan.chunk), *item_shape[1:])
         shard_item = tuple(-(-n // c) * c for n, c in zip(item_shape, chunk_item, strict=True))
         zarr.create_array(
-            store=str(path),
+            store=self._group_store(),
+            name=name,
             shape=shape,
             chunks=(self._plan.chunk, *chunk_item),
             shards=(self._plan.shard, *shard_item),
@@ -72,6 +74,12 @@ class RunArrays:
             compressors=ZstdCodec(level=1, checksum=True),
             fill_value=float("nan") if np.dtype(dtype).kind == "f" else 0,
         )
+
+    def _group_store(self) -> str:
+        """The store, with a group at its root, so that Zarr's own tools open it as a whole."""
+        if not (self._root / "zarr.json").exists():
+            zarr.create_group(store=str(self._root))
+        return str(self._root)
 
     def write_shard(self, name: str, shard: int, values: ArrayND) -> list[Path]:
         """Write all samples of `shard` into array `name`; returns the file that now holds them.
@@ -114,7 +122,8 @@ class RunArrays:
     def describe(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of every array, by path."""
         found = sorted(self._root.rglob("zarr.json"))
-        names = [path.parent.relative_to(self._root).as_posix() for path in found]
+        arrays = [path.parent for path in found if read_json(path)["node_type"] == "array"]
+        names = [path.relative_to(self._root).as_posix() for path in arrays]
         return {name: self._array(name).shape for name in names}
 
     def _array(self, name: str) -> ZarrArray:

@@ -41,6 +41,7 @@ class Forward:
         self._threads = division.torch_threads
         self._layout = torch.channels_last if division.channels_last else torch.contiguous_format
         self._module = model.module.to(self._device).to(memory_format=self._layout)
+        self._dtype = model.placeholder().dtype
         preprocess = model.preprocess
         self._mean = torch.tensor(preprocess.mean, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self._device).view(1, 3, 1, 1)
@@ -77,7 +78,7 @@ class Forward:
     def _prepare(self, images: NDArray[np.uint8]) -> Tensor:
         pixels = torch.from_numpy(images).to(self._device, non_blocking=True)
         batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=self._layout)
-        return batch.div_(255.0).sub_(self._mean).div_(self._std)
+        return batch.div_(255.0).sub_(self._mean).div_(self._std).to(self._dtype)
 
     def _to_stored(self, layer: str, maps: Tensor) -> NDArray[np.float16]:
         scale = self._scales.get(layer, 1.0)

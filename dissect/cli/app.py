@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 
@@ -51,14 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MicrotomeError as error:
         click.echo(f"microtome: {error}", err=True)
         code = error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        code = _reader_left()
     except Exception as error:
         if not _was_interrupted(error):
             raise
         code = _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _reader_left() -> int:
+    """Whoever read our output has closed the pipe (`| head`): done, and nothing more to say at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

@@ -20,11 +20,18 @@ SHOWN_ROWS = 40
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("expression", nargs=-1)
 @click.option("--summary", is_flag=True, help="Detectors and unique detectors of each layer and category.")
+@click.option("--tau", type=float, help="One of the run's fractions, in place of the first.")
 @click.option("--json", "as_json", is_flag=True, help="All rows as one JSON object.")
 @click.option("--csv", "as_csv", is_flag=True, help="All rows as CSV.")
 @click.option("--limit", type=click.IntRange(min=1), help=f"At most so many rows. [{SHOWN_ROWS} on a terminal]")
 def query_command(
-    run: Path, expression: tuple[str, ...], summary: bool, as_json: bool, as_csv: bool, limit: int | None
+    run: Path,
+    expression: tuple[str, ...],
+    summary: bool,
+    tau: float | None,
+    as_json: bool,
+    as_csv: bool,
+    limit: int | None,
 ) -> int:
     """Ask a finished RUN. Without an expression, print the summary by layer and category.
 
@@ -40,17 +47,17 @@ def query_command(
       microtome query runs/first --summary
     """
     from microtome.dissect.query import open_run
-    from microtome.dissect.query.expression import parse_address
+    from microtome.dissect.query.expression import split_address
 
     if as_json and as_csv:
         raise UsageError("choose --json or --csv, not both")
-    text = " ".join(expression)
+    text = " ".join([*expression, *([f"tau={tau:g}"] if tau is not None and expression else [])])
     dissection = open_run(run)
     if summary or not text:
-        frame, kind = dissection.summary(), "summary"
+        frame, kind = dissection.summary(tau), "summary"
     else:
         frame = dissection.query(text)
-        kind = "concepts" if parse_address(text) else "units"
+        kind = "concepts" if split_address(text)[0] else "units"
     rows = frame if limit is None else frame.head(limit)
     if as_json:
         show_json(**{kind: records(rows)})

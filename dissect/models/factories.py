@@ -26,14 +26,23 @@ def build_from_file(path: Path, attribute: str) -> nn.Module:
     """
     if not path.is_file():
         raise UsageError(f"{path}:{attribute}: there is no file {path}")
-    with _importable(path.resolve().parent):
+    folder = path.resolve().parent
+    if (folder / "__init__.py").is_file():  # part of a package: imported as such, so that `from .beside import` works
+        names = [path.stem]
+        while (folder / "__init__.py").is_file():
+            names.insert(0, folder.name)
+            folder = folder.parent
+        with _importable(folder):
+            return build_from_module(".".join(names), attribute)
+    with _importable(folder):
         return _call(_run_file(path), str(path), attribute)
 
 
 def build_from_module(name: str, attribute: str) -> nn.Module:
     """Import the module `name` and call its factory; raises UsageError when that is not possible."""
     try:
-        module = importlib.import_module(name)
+        with _importable(Path.cwd()):
+            module = importlib.import_module(name)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             beside = Path(name.replace(".", "/") + ".py")

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from microtome.dissect.models.capture import ActivationCapture
 from microtome.dissect.models.model import Model
@@ -120,7 +121,7 @@ def measure(model: Model, names: Sequence[str]) -> dict[str, ReceptiveField]:
     """
     length = model.preprocess.size
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), allow_mutation_on_saved_tensors():  # in-place operations do no harm
             seen, grids = _observe(model, names, _few_positions)
             fields = {name: _fit(seen[name], grids[name]) for name in seen}
             irregular = [name for name, field in fields.items() if field is None]

@@ -67,6 +67,9 @@ def load_model(
     with seeded():  # a factory that draws random weights gives the same ones when the run is resumed
         made = _build(parsed, own_weights=weights is None and not for_inspection)
     module = unwrap(made.module)
+    for name in ("preprocess", "class_names", "num_prefix_tokens"):  # stated on a wrapper that is gone now
+        if name in vars(made.module) and not hasattr(module, name):
+            setattr(module, name, vars(made.module)[name])
     _check_materialised(module, spec)
     words, names = made.weights, _class_names(module) or made.class_names
     if weights is not None and not for_inspection:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from microtome.dissect.labelling import columns_of, label_column, label_units
 from microtome.dissect.maths.scoring import unique_detectors
-from microtome.dissect.query.expression import Term, parse, parse_address
+from microtome.dissect.query.expression import Term, parse, split_address
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
 
@@ -67,13 +67,14 @@ class Dissection:
         Columns: layer, unit, concept, category, iou, ceiling, is_detector, state, threshold, realised, tau, ...
         Raises UnknownNameError with near names for a concept, category, layer or tau that the run does not have.
         """
-        address = parse_address(expression)
-        if address is not None:
-            return self.unit(*address)
-        terms = parse(expression)
+        address, rest = split_address(expression)
+        terms = parse(rest)
         tau = self._tau(terms)
+        if address is not None:
+            return self.unit(*address, tau)
         layers = self._layers(terms)
         scored = [term for term in terms if term.field == "concept" and term.op == "="]
+        scored += [term for term in terms if scored and term.field == "category" and term.op == "="]
         frames = [self._scores(layer, scored, tau) if scored else self._units(layer, tau) for layer in layers]
         frame = pd.concat(frames, ignore_index=True)
         for term in terms:
@@ -95,7 +96,7 @@ class Dissection:
         units = self.run.layer(layer)["units"]
         if not 0 <= unit < units:
             raise UsageError(f"layer {layer} has units 0 to {units - 1}, not {unit}")
-        tau = self.taus[0] if tau is None else tau
+        tau = self._known_tau(tau)
         iou = self._iou(layer)
         rows = iou[(iou["unit"] == unit) & (iou["tau"] == tau)].rename(columns={"concept": "concept_id"})
         named = rows.merge(self.concepts[["id", "name", "category"]], left_on="concept_id", right_on="id")
@@ -112,7 +113,7 @@ class Dissection:
         labels of detectors; `unique_by_category` counts, within each category, the distinct top labels of units
         whose best concept of that category passes the minimum IoU, and its "all" row is their sum.
         """
-        tau = self.taus[0] if tau is None else tau
+        tau = self._known_tau(tau)
         return pd.concat([self._layer_summary(layer, tau) for layer in self.layers], ignore_index=True)
 
     # How the terms are met
@@ -123,9 +124,13 @@ class Dissection:
             return self.taus[0]
         if asked[0].op != "=" or len(asked) > 1:
             raise UsageError("tau selects one of the run's fractions: write tau=0.05 once")
-        if asked[0].number not in self.taus:
-            raise UnknownNameError("tau in this run", asked[0].value, [f"{tau:g}" for tau in self.taus])
-        return asked[0].number
+        return self._known_tau(asked[0].number)
+
+    def _known_tau(self, tau: float | None) -> float:
+        """`tau`, or the first one for None. Raises UnknownNameError for one that was not counted."""
+        if tau is not None and tau not in self.taus:
+            raise UnknownNameError("tau in this run", f"{tau:g}", [f"{known:g}" for known in self.taus])
+        return self.taus[0] if tau is None else tau
 
     def _layers(self, terms: list[Term]) -> list[str]:
         chosen = self.layers
@@ -138,17 +143,19 @@ class Dissection:
             chosen = [name for name in chosen if (name in names) == (term.op == "=")]
         return chosen
 
-    def _concept_ids(self, name: str) -> pd.Series:
-        matching = self.concepts[self.concepts["name"].str.casefold() == name.casefold()]
-        if matching.empty:
-            raise UnknownNameError("concept", name, self.concepts["name"])
-        return matching["id"]
+    def _concept_ids(self, term: Term) -> set[int]:
+        """The concepts of a name, or of a category."""
+        self._check_name(term)
+        column = "name" if term.field == "concept" else "category"
+        matching = self.concepts[self.concepts[column].str.casefold() == term.value.casefold()]
+        return set(matching["id"])
 
     def _scores(self, layer: str, terms: list[Term], tau: float) -> pd.DataFrame:
         """Every unit with its IoU for the named concept (the best of them where several share the name)."""
-        ids: set[int] = set.intersection(*(set(self._concept_ids(term.value)) for term in terms))
+        ids = set.intersection(*(self._concept_ids(term) for term in terms))
         if not ids:
-            raise UsageError("one unit's row holds one concept: ask for concept=A and concept=B one after the other")
+            asked = " ".join(f"{term.field}={term.value}" for term in terms)
+            raise UsageError(f"no concept is all of {asked}; a unit's row scores one concept: ask one after the other")
         iou = self._iou(layer)
         rows = iou[(iou["tau"] == tau) & iou["concept"].isin(ids)]
         rows = rows.sort_values(["iou", "concept"], ascending=[False, True]).drop_duplicates("unit").set_index("unit")

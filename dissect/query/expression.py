@@ -53,10 +53,18 @@ def parse(expression: str) -> list[Term]:
     ]
 
 
-def parse_address(text: str) -> tuple[str, int] | None:
-    """`layer4:123` as (layer, unit); None where `text` is not such an address."""
-    found = _ADDRESS.match(text.strip())
-    return (found["layer"], int(found["unit"])) if found and not _TERM_START.search(text) else None
+def split_address(text: str) -> tuple[tuple[str, int] | None, str]:
+    """`layer4:123 tau=0.05` as ((layer, unit), the terms); (None, text) where no such address stands in it."""
+    terms = list(_TERM_START.finditer(_blank_quotes(text)))
+    for term in terms:
+        if term.group(1).lower() != "tau":
+            return None, text
+    words = text.split()
+    places = [word for word in words if not _TERM_START.match(word)]
+    found = _ADDRESS.match(places[0]) if len(places) == 1 else None
+    if found is None:
+        return None, text
+    return (found["layer"], int(found["unit"])), " ".join(word for word in words if word != places[0])
 
 
 def _blank_quotes(text: str) -> str:

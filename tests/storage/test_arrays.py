@@ -75,7 +75,7 @@ def test_a_shard_is_one_file_of_its_own(tmp_path: Path) -> None:
         [f"arrays.zarr/maps/c/{shard}/0/0/0"] for shard in range(3)
     ]
     files = [path for path in (tmp_path / "arrays.zarr").rglob("*") if path.is_file()]
-    assert len(files) == 3 + 1  # and zarr.json
+    assert len(files) == 3 + 2  # and zarr.json of the array and of the group
 
 
 def test_any_zarr_reader_reads_it(tmp_path: Path) -> None:
@@ -87,6 +87,16 @@ def test_any_zarr_reader_reads_it(tmp_path: Path) -> None:
     assert stored.chunks == (2, 20, 3, 2)
     assert stored.shards == (4, 20, 3, 2)
     np.testing.assert_array_equal(stored[4:8], values_of(plan, 1))
+
+
+def test_the_whole_store_opens_as_a_group(tmp_path: Path) -> None:
+    arrays = RunArrays(tmp_path, ShardPlan(10, 4, 2))
+    arrays.create(LABELS, (2, 3, 3), "uint16")
+    arrays.create("layers/one/maps", (4, 3, 2), "float16", channels=True)
+    group = zarr.open_group(str(tmp_path / "arrays.zarr"), mode="r")
+    assert group["labels"].shape == (10, 2, 3, 3)
+    assert group["layers/one/maps"].shape == (10, 4, 3, 2)
+    assert sorted(group["layers/one"].array_keys()) == ["maps"]
 
 
 def test_a_hole_is_nan_where_the_dtype_has_one(tmp_path: Path) -> None:

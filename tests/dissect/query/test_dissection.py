@@ -111,3 +111,23 @@ def test_a_unit_out_of_range_is_refused(dissection: Dissection) -> None:
 def test_no_run_is_told_plainly(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         open_run(tmp_path / "nothing")
+
+
+def test_a_category_narrows_the_concept_where_two_share_a_name(dissection: Dissection) -> None:
+    """`car` the object and a color of the same name: each is scored for every unit by itself."""
+    dissection.concepts.loc[dissection.concepts["name"] == "red", "name"] = "car"
+    iou = dissection.run.layer_table("units", "iou")
+    for category, concept in (("object", 1), ("color", 5)):
+        frame = dissection.query(f"concept=car category={category} layer=units").set_index("unit").sort_index()
+        own = iou[(iou["concept"] == concept) & (iou["tau"] == dissection.taus[0])].set_index("unit")["iou"]
+        assert frame["iou"].tolist() == own.reindex(range(7)).fillna(0.0).tolist()
+        assert set(frame["category"]) == {category}
+    with pytest.raises(UsageError, match="no concept is all of"):
+        dissection.query("concept=car category=scene")
+
+
+def test_the_inverse_and_the_summary_at_another_tau(dissection: Dissection) -> None:
+    second = dissection.taus[1]
+    pd.testing.assert_frame_equal(dissection.query(f"units:0 tau={second}"), dissection.unit("units", 0, second))
+    with pytest.raises(UnknownNameError, match="no tau in this run"):
+        dissection.summary(0.3)

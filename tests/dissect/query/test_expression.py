@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microtome.dissect.query.expression import Term, parse, parse_address
+from microtome.dissect.query.expression import Term, parse, split_address
 from microtome.storage.errors import UnknownNameError, UsageError
 
 
@@ -50,10 +50,12 @@ def test_an_unknown_field_lists_near_ones() -> None:
 
 
 def test_addresses() -> None:
-    assert parse_address("layer4:123") == ("layer4", 123)
-    assert parse_address("blocks.3.attn:heads:5") == ("blocks.3.attn:heads", 5)
-    assert parse_address("concept=a:1") is None
-    assert parse_address("layer4") is None
+    assert split_address("layer4:123") == (("layer4", 123), "")
+    assert split_address("blocks.3.attn:heads:5") == (("blocks.3.attn:heads", 5), "")
+    assert split_address("tau=0.05 layer4:7") == (("layer4", 7), "tau=0.05")
+    assert split_address("layer4:7 tau=0.05") == (("layer4", 7), "tau=0.05")
+    for text in ("concept=a:1", "layer4", "", "layer4:1 layer4:2", "iou>0.1 layer4:1"):
+        assert split_address(text) == (None, text)
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\"'"), min_size=1, max_size=20))
