@@ -262,7 +262,7 @@ def _refuse_mismatch(run: Run, config: AuditConfig, model: Model, dataset: Image
     if info["model"]["fingerprint"] != model.fingerprint:
         differences.append(f"model or weights (the run has {info['model']['spec']}, {info['model']['weights']})")
     if info["data"]["fingerprint"] != dataset.fingerprint():
-        differences.append(f"data (the run has {info['data']['spec']}; files were changed, added or removed)")
+        differences.append(f"data (the run has {info['data']['spec']}; its images, masks or options differ now)")
     if info["data"]["samples"] != samples:
         differences.append(f"number of samples (the run has {info['data']['samples']}, asked for {samples})")
     made_with = info["config"]

@@ -208,7 +208,7 @@ class Dissection:
             frame[column] = units[column].astype(object).where(labelled, None)
         first = ["iou", "ceiling", "is_detector", "state", "threshold", "realised"]
         splits = [column for column in units.columns if column.startswith("iou_")]
-        rest = ["minimum", "maximum", "mean", "std", "dead_share", "nan", "positions"]
+        rest = ["minimum", "maximum", "mean", "std", "dead_share", "nan", "infinite", "positions"]
         return pd.concat(
             [frame, units[first], pd.Series(tau, frame.index, name="tau"), units[[*splits, *rest]]], axis=1
         )

@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from microtome.storage.errors import UnknownNameError, UsageError
 
 TEXT_FIELDS = ("concept", "label", "category", "layer", "state")
-NUMBER_FIELDS = ("unit", "iou", "ceiling", "threshold", "realised", "tau", "maximum", "mean", "dead_share", "nan")
+NUMBER_FIELDS = (
+    "unit",
+    "iou",
+    "ceiling",
+    "threshold",
+    "realised",
+    "tau",
+    "maximum",
+    "mean",
+    "dead_share",
+    "nan",
+    "infinite",
+)
 FIELDS = (*TEXT_FIELDS, *NUMBER_FIELDS, "detector")
 EXAMPLE = 'for example "concept=car iou>0.1 layer=block*"'
 

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.job import Job
+from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import State, map_shards, part, states, under
 from microtome.dissect.audit.stages.totals import CaptureTotals, capture_totals
 from microtome.dissect.audit.summary import LayerSummary
@@ -82,6 +83,9 @@ def _write(job: Job, number: int, summary: LayerSummary, found: Thresholds) -> N
     """thresholds.parquet and histogram.parquet of one layer, in true values."""
     layer = job.layers[number]
     units, taus = found.value.shape
+    for what, counts in (("NaN", found.nan), ("infinite values", summary.infinite)):
+        if counts.any():
+            say(f"{layer['name']}: {np.count_nonzero(counts)} of {units} units gave {what} ({counts.sum():,} in all)")
     job.run.write_layer_table(
         layer["name"],
         "thresholds",
