@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.stages.merge import State, map_shards, part, states, under
 from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
-from microtome.dissect.audit.stages.totals import CAPTURE, capture_totals
+from microtome.dissect.audit.stages.totals import capture_totals
 from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
 from microtome.dissect.maths.tally import Convention, TallyCounts, tally
 from microtome.storage.arrays import IMAGE_LABELS, LABELS
@@ -56,14 +56,14 @@ class ShardLabels:
     def read(cls, job: Job, shard: int) -> ShardLabels:
         """Read the labels of `shard`; samples that could not be read are left out of `rows`."""
         samples = job.run.plan.samples_of(shard)
-        state = job.commits(CAPTURE).state(shard)
-        rows = np.flatnonzero(state["error"] == "")
+        totals = capture_totals(job)
+        rows = np.flatnonzero(totals.error[samples.start : samples.stop] == "")
         return cls(
             labels=_read_or_empty(job, LABELS, shard, (len(job.dataset.plane_names), *job.label_size)),
             image_labels=_read_or_empty(job, IMAGE_LABELS, shard, (job.dataset.image_label_slots,)),
             rows=rows,
             splits=job.split_of[samples.start : samples.stop][rows],
-            annotated=state["annotated"].astype(np.bool_),
+            annotated=totals.annotated[samples.start : samples.stop],
         )
 
     def tally(

@@ -17,12 +17,13 @@ CAPTURE = "capture"
 
 @dataclass(frozen=True)
 class CaptureTotals:
-    """Over all N samples: sizes (N,), errors (N,) ("" = readable), label counts (splits, K + 1) int64, and for each
-    layer its units' statistics and top patches, in stored units."""
+    """Over all N samples: sizes (N,), errors (N,) ("" = readable), annotated categories (N, G), label counts
+    (splits, K + 1) int64, and for each layer its units' statistics and top patches, in stored units."""
 
     height: NDArray[np.int64]
     width: NDArray[np.int64]
     error: NDArray[np.object_]
+    annotated: NDArray[np.bool_]
     concept_pixels: NDArray[np.int64]
     concept_images: NDArray[np.int64]
     summaries: list[LayerSummary]
@@ -40,6 +41,7 @@ def _merge(job: Job) -> CaptureTotals:
         height=np.zeros(job.samples, np.int64),
         width=np.zeros(job.samples, np.int64),
         error=np.full(job.samples, "", dtype=object),
+        annotated=np.zeros((job.samples, len(job.categories)), np.bool_),
         concept_pixels=np.zeros(counts, np.int64),
         concept_images=np.zeros(counts, np.int64),
         summaries=[LayerSummary.empty(layer["units"]) for layer in job.layers],
@@ -47,7 +49,7 @@ def _merge(job: Job) -> CaptureTotals:
     )
     for samples, state in states(job, CAPTURE):
         rows = slice(samples.start, samples.stop)
-        for name in ("height", "width", "error"):
+        for name in ("height", "width", "error", "annotated"):
             getattr(totals, name)[rows] = state[name]
         for name in ("concept_pixels", "concept_images"):
             getattr(totals, name)[...] += state[name].astype(np.int64)
