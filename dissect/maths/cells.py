@@ -22,10 +22,14 @@ Thresholds = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]
 Labels = tuple[NDArray[np.uint16], NDArray[np.uint16]]
 Categories = tuple[NDArray[np.int64], NDArray[np.bool_], int]
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
+Source = tuple[NDArray[np.uint16], int, int, bool]
+"""One sample's labels: all planes of all samples in a row, the sample's first, pixels a plane, and whether its
+`Regions` are of use."""
 Ends = tuple[NDArray[np.float32], NDArray[np.float32]]
-Pixels = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
+Pixels = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """What one unit's masks hold in one sample: pixels of each region (T, regions), the regions met so far (T, regions)
-and their number (T,), and the area (T,)."""
+and their number (T,), the area (T,), and, for samples without regions, pixels of each concept (T, U, K+1). U is C
+and these are the totals themselves, unless one must see what a single mask held: then U is 1."""
 
 IMAGE, MASK = 0, 1
 """Positions of these conventions in `tally.CONVENTIONS`."""
@@ -67,6 +71,7 @@ def tally_kernel(
         np.empty((taus, size), np.int32),
         np.zeros(taus, np.int64),
         np.zeros(taus, np.int64),
+        np.zeros((taus, 1, intersection.shape[2]), np.int64) if categories[2] == MASK else intersection,
     )
     regions = (
         np.empty((rows, columns), np.int32),
@@ -78,15 +83,16 @@ def tally_kernel(
     touched = np.zeros(unit_pixels.shape[2], np.bool_)
     lowest = thresholds[2]
     for sample in range(n):
-        find_regions(flat, sample * planes.shape[1] * size, regions)
+        first = sample * planes.shape[1] * size
+        source = (flat, first, size, find_regions(flat, first, regions))
         for unit in range(units):
             start = (sample * units + unit) * height * width
             if lowest[unit] > 0xFC00 or not _any_active(raw, start, start + height * width, lowest[unit]):
                 continue
-            _mask_unit(raw, start, height, width, unit, thresholds, axes, ends, regions, pixels)
+            _mask_unit(raw, start, height, width, unit, thresholds, axes, ends, source, regions, pixels)
             for tau in range(taus):
                 if pixels[3][tau] > 0:
-                    _flush(tau, unit, sample, regions, pixels, image_labels, categories, touched, counts)
+                    _flush(tau, unit, sample, source, regions, pixels, image_labels, categories, touched, counts)
 
 
 @inlined_kernel
@@ -107,6 +113,7 @@ def _mask_unit(
     thresholds: Thresholds,
     axes: tuple[Axis, Axis],
     ends: Ends,
+    source: Source,
     regions: Regions,
     pixels: Pixels,
 ) -> None:
@@ -144,6 +151,7 @@ def _mask_unit(
                         thresholds,
                         axes,
                         ends,
+                        source,
                         regions,
                         pixels,
                     )
@@ -161,6 +169,7 @@ def _mask_strip(
     thresholds: Thresholds,
     axes: tuple[Axis, Axis],
     ends: Ends,
+    source: Source,
     regions: Regions,
     pixels: Pixels,
 ) -> None:
@@ -186,14 +195,14 @@ def _mask_strip(
                     half_to_float(raw[below + cell]) == threshold,
                     half_to_float(raw[below + other]) == threshold,
                 )
-                _saturated_cell(corners, y, cell, tau, axes, regions, pixels)
+                _saturated_cell(corners, y, cell, tau, unit, axes, source, regions, pixels)
         elif highest > threshold:
             for x in range(x0, x1, COLUMNS):
                 kept = (np.uint64(1) << np.uint64(min(COLUMNS, x1 - x))) - np.uint64(1)
                 for row in range(first_y[y], first_y[y + 1]):
                     bits = row_mask(upper, lower, x - x0, down[row], threshold) & kept
                     if bits != np.uint64(0):
-                        _count_row(bits, row, x, tau, regions, pixels)
+                        _count_row(bits, row, x, tau, unit, source, regions, pixels)
 
 
 @inlined_kernel
@@ -221,7 +230,9 @@ def _saturated_cell(
     y: int,
     cell: int,
     tau: int,
+    unit: int,
     axes: tuple[Axis, Axis],
+    source: Source,
     regions: Regions,
     pixels: Pixels,
 ) -> None:
@@ -233,15 +244,35 @@ def _saturated_cell(
         below = corners[2] and (alone or corners[3])
         for row in range(first_y[y], first_y[y + 1]):
             if above and (below or down[row] == np.float32(0)):
-                _count_row(np.uint64(1), row, x, tau, regions, pixels)
+                _count_row(np.uint64(1), row, x, tau, unit, source, regions, pixels)
 
 
 @inlined_kernel
-def _count_row(bits: np.uint64, row: int, x: int, tau: int, regions: Regions, pixels: Pixels) -> None:
-    """Count the pixels x + (set bits) of one output row under their regions."""
-    region, run_end, _, _ = regions
-    count, met, found, area = pixels
+def _count_row(
+    bits: np.uint64,
+    row: int,
+    x: int,
+    tau: int,
+    unit: int,
+    source: Source,
+    regions: Regions,
+    pixels: Pixels,
+) -> None:
+    """Count the pixels x + (set bits) of one output row: under their regions, or else straight under their labels."""
+    region, run_end, labels, _ = regions
+    count, met, found, area, direct = pixels
+    flat, first, size, named = source
     area[tau] += count_ones(bits)
+    if not named:
+        planes = labels.shape[1]
+        place = unit if direct.shape[1] > 1 else 0
+        at = first + row * region.shape[1] + x
+        while bits != np.uint64(0):
+            pixel = at + trailing_zeros(bits)
+            bits &= bits - np.uint64(1)
+            for plane in range(planes):
+                direct[tau, place, flat[pixel + plane * size]] += 1
+        return
     while bits != np.uint64(0):
         at = x + trailing_zeros(bits)
         name = region[row, at]
@@ -261,6 +292,7 @@ def _flush(
     tau: int,
     unit: int,
     sample: int,
+    source: Source,
     regions: Regions,
     pixels: Pixels,
     image_labels: NDArray[np.uint16],
@@ -271,9 +303,17 @@ def _flush(
     """Move one mask's pixels into the totals, and its area by convention; clears them."""
     category_of, annotated, convention = categories
     _, _, labels, size = regions
-    count, met, found, area = pixels
+    count, met, found, area, direct = pixels
     intersection, unit_pixels = counts
     touched[:] = False
+    if not source[3]:
+        direct[tau, unit if convention != MASK else 0, 0] = 0
+        for concept in range(intersection.shape[2] if convention == MASK else 0):
+            if direct[tau, 0, concept] > 0:
+                intersection[tau, unit, concept] += direct[tau, 0, concept]
+                direct[tau, 0, concept] = 0
+                if category_of[concept] >= 0:
+                    touched[category_of[concept]] = True
     for place in range(found[tau]):
         name = met[tau, place]
         for i in range(size[name]):

@@ -1,7 +1,8 @@
 """A sample's label planes as regions: pixels with the same labels in every plane, one number each.
 
 A mask then counts each pixel once instead of once a plane, and a run of pixels in one region by one addition.
-Regions need not be maximal: two of them may carry the same labels.
+Regions need not be maximal: two of them may carry the same labels. Where labels change every few pixels (fine
+parts, noise), naming costs more than it saves, and is given up.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ Regions = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint16], NDArra
 of each region (H*W, P) and how many these are (H*W,), both filled as far as there are regions."""
 
 
+ROWS_BEFORE_GIVING_UP = 8
+PIXELS_A_PLANE = 2
+"""Naming is given up where, after so many rows, regions have fewer pixels on average than that for each plane: then
+it is cheaper to look up every plane for each pixel of a mask (measured with one plane and with six)."""
+
+
 @kernel
-def find_regions(flat: NDArray[np.uint16], start: int, regions: Regions) -> int:
-    """Fill `regions` from the label planes (P, H, W) that lie in `flat` from `start` on; returns their number."""
+def find_regions(flat: NDArray[np.uint16], start: int, regions: Regions) -> bool:
+    """Fill `regions` from the label planes (P, H, W) that lie in `flat` from `start` on.
+
+    Returns False, with `regions` unusable, where there are too many to be of use.
+    """
     region, run_end, _, _ = regions
     height, width = region.shape
     planes = regions[2].shape[1]
@@ -53,7 +63,9 @@ def find_regions(flat: NDArray[np.uint16], start: int, regions: Regions) -> int:
                 for x in range(x0 + begin, x0 + end):
                     region[y, x] = name
                     run_end[y, x] = x0 + end
-    return found
+        if y + 1 >= ROWS_BEFORE_GIVING_UP and found * PIXELS_A_PLANE * planes > (y + 1) * width:
+            return False
+    return True
 
 
 @kernel

@@ -8,6 +8,7 @@ from helpers import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from microtome.dissect.maths.regions import Regions, find_regions
 from microtome.dissect.maths.tally import CONVENTIONS, TallyCounts, tally
 from microtome.storage.errors import UsageError
 
@@ -81,6 +82,29 @@ def test_regions_that_pass_word_and_vector_ends(seed: int, convention: str) -> N
             case["labels"], case["image_labels"], case["category_of"], case["annotated"].shape[1]
         )
     check(case, convention)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("seed", range(6))
+def test_fine_labels_and_large_ones_side_by_side(convention: str, seed: int) -> None:
+    """Labels that change at every pixel are counted plane by plane, others by regions: both, sample by sample."""
+    case = random_case(seed, n=3, units=3, h=5, w=6, height=40, width=70, planes=2, slots=1, concepts=9, categories=3)
+    labels = case["labels"] = np.random.default_rng(seed).integers(0, 10, case["labels"].shape).astype(np.uint16)
+    labels[1] = labels[1, :, ::20, ::35].repeat(20, axis=1).repeat(35, axis=2)
+    case["annotated"] = reference.annotated(labels, case["image_labels"], case["category_of"], 3)
+    named = [find_regions(sample.ravel(), 0, empty_regions(*sample.shape)) for sample in labels]
+    assert named == [False, True, False]
+    check(case, convention)
+
+
+def empty_regions(planes: int, height: int, width: int) -> Regions:
+    size = height * width
+    return (
+        np.empty((height, width), np.int32),
+        np.empty((height, width), np.int32),
+        np.empty((size, planes), np.uint16),
+        np.empty(size, np.int64),
+    )
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 7), (14, 14), (7, 5), (40, 40), (20, 65), (3, 130)])
