@@ -1,14 +1,13 @@
 """What a stage has finished: one small record a shard, written after everything that it vouches for.
 
 `commits/STAGE/SHARD.json` names the shard, the key of everything that the result depends on, and size and CRC-32
-of the files that the shard wrote. A stage's small mergeable state lies beside it as `SHARD.npz.zst` and is
+of the files that the shard wrote. A stage's small mergeable state lies beside it as `SHARD.safetensors.zst` and is
 vouched for in the same way. A record that is absent, unreadable, of another key, or whose files have another size,
 means: not done, do the shard again.
 """
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from microtome.storage.errors import RunDamagedError
 from microtome.storage.files import checksum, fsync_file, read_json, write_bytes, write_json
@@ -70,7 +70,7 @@ class StageCommits:
 
     def clear(self) -> None:
         """Forget every record of this stage (records first, then states)."""
-        for pattern in ("*.json", "*.npz.zst"):
+        for pattern in ("*.json", "*.safetensors.zst"):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
@@ -91,17 +91,14 @@ class StageCommits:
         return self._folder / f"{shard:06d}.json"
 
     def _state_path(self, shard: int) -> Path:
-        return self._folder / f"{shard:06d}.npz.zst"
+        return self._folder / f"{shard:06d}.safetensors.zst"
 
 
 def pack_state(state: State) -> bytes:
-    """Named arrays as zstd-compressed .npz bytes; the same arrays always give the same bytes."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: state[name] for name in sorted(state)})
-    return bytes(_CODEC.encode(buffer.getvalue()))
+    """Named arrays of numbers as zstd-compressed safetensors; the same arrays always give the same bytes."""
+    return bytes(_CODEC.encode(save({name: np.asarray(array, order="C") for name, array in state.items()})))
 
 
 def unpack_state(packed: bytes) -> dict[str, NDArray[np.generic]]:
-    """The inverse of `pack_state`. Never unpickles."""
-    with np.load(io.BytesIO(_CODEC.decode(packed)), allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    """The inverse of `pack_state`."""
+    return dict(load(bytes(_CODEC.decode(packed))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from microtome.storage.commits import StageCommits, pack_state, unpack_state
 from microtome.storage.errors import RunDamagedError
 
-DTYPES = st.sampled_from(["int64", "uint16", "int8", "bool", "float16", "float32", "float64", "<U7"])
+DTYPES = st.sampled_from(["int64", "uint16", "int8", "bool", "float16", "float32", "float64"])
 ARRAYS = DTYPES.flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 )
@@ -33,7 +32,7 @@ def record_of(root: Path, shard: int) -> Path:
 
 
 def state_of(root: Path, shard: int) -> Path:
-    return root / "commits" / "capture" / f"{shard:06d}.npz.zst"
+    return root / "commits" / "capture" / f"{shard:06d}.safetensors.zst"
 
 
 def committed(root: Path, shard: int = 0) -> Path:
@@ -59,12 +58,8 @@ def test_equal_states_give_equal_bytes_in_whatever_order() -> None:
     assert pack_state(STATE) == pack_state(dict(reversed(STATE.items())))
 
 
-def test_a_state_is_never_unpickled() -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, evil=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        unpack_state(Zstd().encode(buffer.getvalue()))
-    with pytest.raises(ValueError, match="allow_pickle"):
+def test_a_state_holds_numbers_only() -> None:
+    with pytest.raises((KeyError, ValueError, TypeError, SafetensorError)):
         pack_state({"evil": np.array([{"a": 1}], dtype=object)})
 
 

@@ -20,7 +20,7 @@ from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import Progress, progress, say
 from microtome.dissect.audit.schedule import Stopped, run_shards
-from microtome.dissect.audit.stages.merge import State, under
+from microtome.dissect.audit.stages.merge import State, pack_texts, under
 from microtome.dissect.audit.stages.totals import CAPTURE as STAGE
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.labels import count_labels
@@ -219,7 +219,7 @@ class Records:
         return {
             "height": self.height,
             "width": self.width,
-            "error": np.array(self.error, dtype=np.str_),
+            "error": pack_texts(self.error),
             "annotated": annotated,
             "concept_pixels": pixels,
             "concept_images": images,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,17 @@ def part(state: State, name: str) -> State:
     """The arrays within a state whose names are "NAME/..."."""
     prefix = f"{name}/"
     return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
+
+
+def pack_texts(texts: Sequence[str]) -> NDArray[np.uint8]:
+    """Texts as an array of bytes, for a state holds numbers only."""
+    return np.frombuffer(json.dumps(list(texts)).encode(), np.uint8)
+
+
+def unpack_texts(packed: NDArray[np.generic]) -> list[str]:
+    """The inverse of `pack_texts`."""
+    texts: list[str] = json.loads(packed.tobytes())
+    return texts
 
 
 def map_shards(job: Job, stage: str, work: Callable[[int], State]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.stages.merge import part, states
+from microtome.dissect.audit.stages.merge import part, states, unpack_texts
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.patches import TopPatches
 
@@ -49,8 +49,9 @@ def _merge(job: Job) -> CaptureTotals:
     )
     for samples, state in states(job, CAPTURE):
         rows = slice(samples.start, samples.stop)
-        for name in ("height", "width", "error", "annotated"):
+        for name in ("height", "width", "annotated"):
             getattr(totals, name)[rows] = state[name]
+        totals.error[rows] = unpack_texts(state["error"])
         for name in ("concept_pixels", "concept_images"):
             getattr(totals, name)[...] += state[name].astype(np.int64)
         for number in range(len(job.layers)):
