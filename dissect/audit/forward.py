@@ -29,6 +29,9 @@ class ScaleOverflow(Exception):  # noqa: N818 - a signal to begin again with a l
         self.layer = layer
         self.magnitude = magnitude
 
+    def __reduce__(self) -> tuple[type[ScaleOverflow], tuple[str, float]]:
+        return ScaleOverflow, (self.layer, self.magnitude)  # it may come from another process
+
 
 class Forward:
     """Runs the model over batches of uint8 images; a context manager, so that hooks always detach.

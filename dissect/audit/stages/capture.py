@@ -6,8 +6,9 @@ overlaps with computing the other. Batches never cross a shard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from microtome.datasets.folder import FolderDataset
 from microtome.dissect.audit.forward import Forward, ScaleOverflow
 from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.progress import Progress, progress, say
+from microtome.dissect.audit.progress import progress, say
 from microtome.dissect.audit.schedule import Stopped, run_shards
 from microtome.dissect.audit.stages.merge import State, pack_texts, under
 from microtome.dissect.audit.stages.totals import CAPTURE as STAGE
@@ -59,18 +60,30 @@ def _capture(job: Job) -> None:
     done = commits.done(plan.count)
     todo = [shard for shard in range(plan.count) if shard not in done]
     already = sum(len(plan.samples_of(shard)) for shard in done)
-    names = [layer["name"] for layer in job.layers]
-    scales = {layer["name"]: layer["scale"] for layer in job.layers}
-    division = job.division
     job.stop.clear()
     with (
-        ThreadPoolExecutor(division.workers, thread_name_prefix="decode") as decoders,
-        Forward(job.model, names, division, scales) as forward,
         progress(STAGE, job.samples, "images", done=already) as shown,
+        capture_worker(job, shown.advance) as capture,
     ):
-        task = CaptureShard(job, forward, decoders, commits, shown)
-        run_shards(STAGE, task, todo, workers=division.lanes, stop=job.stop)
+        run_shards(STAGE, capture, todo, workers=job.division.lanes, stop=job.stop)
     _record_unknown_ids(job)
+
+
+@contextmanager
+def capture_worker(job: Job, advance: Callable[[int], object]) -> Iterator[Callable[[int], None]]:
+    """Everything that one process needs to capture shards, open while the context is.
+
+    Gives `capture(shard)`, safe to call from several threads, which returns when the shard is committed; it raises
+    ScaleOverflow where float16 is too small for a layer at its scale, Stopped once `job.stop` is set.
+    advance: called from any thread with the number of images that are done.
+    """
+    division = job.division
+    scales = {layer["name"]: layer["scale"] for layer in job.layers}
+    with (
+        ThreadPoolExecutor(division.workers, thread_name_prefix="decode") as decoders,
+        Forward(job.model, list(scales), division, scales) as forward,
+    ):
+        yield CaptureShard(job, forward, decoders, job.commits(STAGE), advance)
 
 
 def _record_unknown_ids(job: Job) -> None:
@@ -95,7 +108,7 @@ class CaptureShard:
     forward: Forward
     decoders: ThreadPoolExecutor
     commits: StageCommits
-    shown: Progress
+    advance: Callable[[int], object]
 
     def __call__(self, shard: int) -> None:
         """Decode, run the model, summarise, write and commit."""
@@ -109,7 +122,7 @@ class CaptureShard:
                 readable = rows[[item.ok for item in items]]
                 for name, values in self.forward.stored_activations(np.stack(images)).items():
                     maps[name][readable] = values
-            self.shown.advance(len(items))
+            self.advance(len(items))
         self._commit(shard, records, maps)
 
     def _empty_maps(self, count: int) -> dict[str, NDArray[np.float16]]:
