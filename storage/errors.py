@@ -5,7 +5,8 @@
     │   └── UnknownNameError (LookupError)   a name that is not there; lists the near ones
     ├── SampleError (ValueError)      one image or mask cannot be used; recorded, skipped, exit code 3 at the end
     ├── RunMismatchError (ValueError) 4: a run exists and does not match what was asked for
-    └── RunDamagedError (OSError)     4: a run's files are missing, truncated or altered
+    ├── RunDamagedError (OSError)     4: a run's files are missing, truncated or altered
+    └── RunLockedError (RuntimeError) 4: somebody else is at work on the run
 
 A message says what was given, what was expected and what to do next. The command line prints it without a
 traceback and exits with `exit_code`.
@@ -70,6 +71,12 @@ class RunMismatchError(MicrotomeError, ValueError):
 
 class RunDamagedError(MicrotomeError, OSError):
     """A file of the run is missing, truncated or not what its commit says."""
+
+    exit_code = 4
+
+
+class RunLockedError(MicrotomeError, RuntimeError):
+    """Somebody else is at work on the run, or has taken it over."""
 
     exit_code = 4
 

@@ -20,6 +20,7 @@ CODES = {
     "SampleError": 3,
     "RunMismatchError": 4,
     "RunDamagedError": 4,
+    "RunLockedError": 4,
 }
 
 
