@@ -50,6 +50,10 @@ class UnknownNameError(UsageError, LookupError):
         super().__init__(f"no {kind} named {name!r}; {advice}{' ' + hint if hint else ''}")
         self.name = name
         self.near = near
+        self._made_of = (kind, name, tuple(names), hint)
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...], str]]:
+        return type(self), self._made_of
 
 
 class SampleError(MicrotomeError, ValueError):
@@ -62,6 +66,9 @@ class SampleError(MicrotomeError, ValueError):
         self.key = key
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
+        return type(self), (self.key, self.reason)
+
 
 class RunMismatchError(MicrotomeError, ValueError):
     """The run on disk was made with another model, weights, data or setting than is asked for now."""
@@ -73,6 +80,14 @@ class RunDamagedError(MicrotomeError, OSError):
     """A file of the run is missing, truncated or not what its commit says."""
 
     exit_code = 4
+
+
+class PlaceUnreachableError(MicrotomeError, OSError):
+    """A bucket gave no usable answer for as long as patience lasted. What was committed before is safe."""
+
+
+class OutOfSpaceError(MicrotomeError, OSError):
+    """The disk or quota that holds a run is full. What was committed before is safe."""
 
 
 class RunLockedError(MicrotomeError, RuntimeError):

@@ -1,0 +1,148 @@
+"""Zarr's view of a place: a bucket with retries, and a wrapper that knows size and CRC-32 of what it wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from obstore.exceptions import BaseError
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import ObjectStore, WrapperStore
+
+from microtome.storage import retry
+from microtome.storage.buckets import BucketPlace
+from microtome.storage.places import Place, room_in
+
+T = TypeVar("T")
+
+
+class BucketStore(Store):
+    """What lies below `prefix` in a bucket. Zarr's ObjectStore does the work; what fails in passing is tried again."""
+
+    def __init__(self, place: BucketPlace, prefix: str) -> None:
+        super().__init__(read_only=False)
+        self._place = place
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._objects: ObjectStore[Any] = ObjectStore(place.store)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BucketStore) and (self._place, self._prefix) == (other._place, other._prefix)
+
+    def __str__(self) -> str:
+        return f"{self._place.url}/{self._prefix}"
+
+    @property
+    def supports_writes(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def supports_deletes(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def supports_listing(self) -> bool:
+        """Yes."""
+        return True
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """The object, or a range of it; None where there is none."""
+        return await self._do("read", key, lambda: self._objects.get(self._prefix + key, prototype, byte_range))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Ranges of objects, in the order asked for."""
+        return list(await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        return await self._do("look at", key, lambda: self._objects.exists(self._prefix + key))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Put the object, whole."""
+        await self._do("write", key, lambda: self._objects.set(self._prefix + key, value))
+
+    async def delete(self, key: str) -> None:
+        """Delete the object; an absent one is fine."""
+        await self._do("delete", key, lambda: self._objects.delete(self._prefix + key))
+
+    async def list(self) -> AsyncIterator[str]:
+        """Every key."""
+        async for key in self.list_prefix(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Every key that begins with the folder `prefix`."""
+        folder = (self._prefix + prefix).strip("/")
+
+        async def listed() -> tuple[str, ...]:
+            return tuple([key async for key in self._objects.list_prefix(folder)])
+
+        for key in await self._do("list", prefix, listed):
+            yield key.removeprefix(self._prefix)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Names directly below `prefix`."""
+        folder = (self._prefix + prefix).strip("/")
+
+        async def listed() -> tuple[str, ...]:
+            return tuple([name async for name in self._objects.list_dir(folder)])
+
+        for name in await self._do("list", prefix, listed):
+            yield name
+
+    async def _do(self, verb: str, key: str, do: Callable[[], Awaitable[T]]) -> T:
+        what = f"{verb} {self._place.url}/{self._prefix}{key}"
+        try:
+            return await retry.call_async(what, do, self._place.passing)
+        except BaseError as error:
+            raise self._place.refusal(verb, self._prefix + key, error) from error
+
+
+class CountingStore(WrapperStore[Store]):
+    """A store that notes size and CRC-32 of every object as it is written, so that none need be read back.
+
+    A key in `fresh` is about to be written whole: Zarr is told that there is nothing yet, or it would read what a
+    killed writer left and stumble over damage in it.
+    """
+
+    def __init__(self, store: Store, where: str = "") -> None:
+        super().__init__(store)
+        self.written: dict[str, tuple[int, int]] = {}
+        self.fresh: set[str] = set()
+        self._where = where
+
+    @classmethod
+    def of(cls, place: Place, prefix: str) -> CountingStore:
+        """What lies below `prefix` of a place."""
+        return cls(place.zarr_store(prefix), place.url)
+
+    def _with_store(self, store: Store) -> CountingStore:
+        other = CountingStore(store, self._where)
+        other.written, other.fresh = self.written, self.fresh
+        return other
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """As the store has it."""
+        return None if key in self.fresh else await self._store.get(key, prototype, byte_range)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write, and note what was written. Raises OutOfSpaceError on a full disk."""
+        data = value.as_buffer_like()
+        crc = await asyncio.to_thread(zlib.crc32, data)
+        with room_in(self._where):
+            await self._store.set(key, value)
+        self.written[key] = len(value), crc
+
+    async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
+        await Store._set_many(self, values)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write where there is nothing yet."""
+        if not await self.exists(key):
+            await self.set(key, value)
