@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from microtome.dissect.models.preprocess import PreprocessOverrides
 from microtome.storage.errors import UnknownNameError, UsageError
 
 IOU_CONVENTIONS = ("image", "mask", "all")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
+SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://.+")
+
 # How the work is done, not what comes out: a run may be resumed with other values of these.
-EXECUTION = ("out", "workers")
+EXECUTION = ("out", "workers", "cluster")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """One audit. Everything but `out` and `workers` decides what the numbers are and is fixed for the run's life.
+    """One audit. Everything but EXECUTION decides what the numbers are and is fixed for the run's life.
 
     model, dataset: specs (DESIGN: model spec, dataset spec); layers: names and globs.
     size, resize, mean, std, interpolation: preprocessing in place of the model's own, None = the model's.
@@ -28,7 +32,9 @@ class AuditConfig:
     iou: "image", "mask" or "all"; min_iou: a unit whose best IoU exceeds it is a detector; top: patches a unit.
     label_size: (H, W) of the label grid, None = half the model's input; limit: only the first samples.
     batch: images a forward pass; torch_threads: intra-op threads of one forward pass, None = cores / lanes.
-    workers: shards at work at once, None = number of cores.
+    workers: shards at work at once, None = number of cores; with cluster="processes", the number of processes.
+    cluster: who does the work: "threads" of this process, "processes", or the address of a Dask scheduler.
+    precision: arithmetic of the forward pass, "float32" or what `dissect.audit.precision` knows besides.
     channels_last: "yes" or "no": the memory layout of the forward pass, "auto" = yes on the CPU where the model can.
     """
 
@@ -54,6 +60,8 @@ class AuditConfig:
     torch_threads: int | None = None
     channels_last: str = "auto"
     workers: int | None = None
+    cluster: str = "threads"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _check(self)
@@ -127,6 +135,15 @@ def absolute_spec(spec: str) -> str:
     return spec
 
 
+def preprocess_overrides(settings: Mapping[str, Any]) -> PreprocessOverrides:
+    """The preprocessing that the user set in place of the model's own; `size` is the side of a square crop."""
+    size = settings.get("size")
+    return PreprocessOverrides(
+        size=(size, size) if size else None,
+        **{name: settings.get(name) for name in ("resize", "mean", "std", "interpolation")},
+    )
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -141,6 +158,8 @@ def _jsonable(value: object) -> object:
 def _check(config: AuditConfig) -> None:
     """Raise UsageError for the first setting that makes no sense."""
     numbers = (int, float)
+    if config.cluster not in ("threads", "processes") and not SCHEDULER.match(config.cluster):
+        raise UsageError(f"--cluster {config.cluster}: threads, processes, or a scheduler such as tcp://host:8786")
     if not config.layers or not all(isinstance(glob, str) and glob for glob in config.layers):
         raise UsageError("no layers given; name some with --layers (microtome inspect MODEL lists them)")
     if not config.tau or not all(isinstance(tau, numbers) and 0 < tau < 1 for tau in config.tau):

@@ -1,4 +1,7 @@
-"""Everything that the stages of one audit share: the run, the model, the data, and how the work is divided."""
+"""Everything that the stages of one audit share: the run, the model, the data, and how the work is divided.
+
+Every process that works on an audit has a job of its own; the model is loaded only where something asks for it.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,24 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
-from microtome.dissect.audit.config import AuditConfig
-from microtome.dissect.models import Model
+from microtome.dissect.audit.config import AuditConfig, preprocess_overrides
+from microtome.dissect.models import Model, load_model
 from microtome.storage.commits import StageCommits
+from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry
+
+if TYPE_CHECKING:
+    from microtome.dissect.audit.schedule import Executor
 
 T = TypeVar("T")
 
@@ -36,6 +43,22 @@ class Division:
     passes: int
     torch_threads: int
     channels_last: bool
+    precision: str = "float32"
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device that `name` (auto, cpu, cuda:N) means here. Raises UsageError where it is not to be had."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: give auto, cpu or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch finds no CUDA device here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 @dataclass(frozen=True)
@@ -44,11 +67,37 @@ class Job:
 
     config: AuditConfig
     run: Run
-    model: Model
     dataset: ImageDataset
     division: Division
+    executor: Executor
     stop: threading.Event = field(default_factory=threading.Event)
     _kept: dict[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, loaded at the first call. Raises RunMismatchError where it is not the one of the run."""
+        kept = self._kept.get("model")
+        if kept is not None:
+            return cast("Model", kept)
+        model = load_model(
+            self.config.model, weights=self.config.weights, preprocess=preprocess_overrides(asdict(self.config))
+        )
+        if model.fingerprint != self.run.info["model"]["fingerprint"]:
+            raise RunMismatchError(
+                f"{self.config.model} is another model, or has other weights, than the run was started with"
+            )
+        return model
+
+    def keep_model(self, model: Model) -> None:
+        """Use `model`, which is known to be the one of the run."""
+        self._kept["model"] = model
+
+    def check_here(self) -> None:
+        """Raise RunMismatchError where this process sees other data than the run was started with."""
+        if self.dataset.fingerprint() != self.run.info["data"]["fingerprint"]:
+            raise RunMismatchError(
+                f"{self.config.dataset} is not what the run was started with; every worker must see the same files"
+            )
 
     @property
     def layers(self) -> list[LayerEntry]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
@@ -14,6 +16,7 @@ from microtome.dissect.audit.config import AuditConfig
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.prepare import prepare, reopen
 from microtome.dissect.audit.progress import duration, say
+from microtome.dissect.audit.schedule import Executor, ThreadExecutor
 from microtome.dissect.audit.stages.capture import run_capture
 from microtome.dissect.audit.stages.index import run_index
 from microtome.dissect.audit.stages.patches import run_patches
@@ -21,6 +24,9 @@ from microtome.dissect.audit.stages.report import run_report
 from microtome.dissect.audit.stages.tally import run_tally
 from microtome.dissect.audit.stages.thresholds import run_thresholds
 from microtome.storage.run import Run
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 STAGES: dict[str, Callable[[Job], None]] = {
     "index": run_index,
@@ -45,17 +51,34 @@ class Outcome:
     seconds: float
 
 
-def run_audit(config: AuditConfig) -> Outcome:
+def run_audit(config: AuditConfig, *, client: Client | None = None) -> Outcome:
     """Audit a model, or finish the audit that `config.out` holds.
 
+    client: of a Dask cluster that shall do the work, in place of `config.cluster`.
     Raises MicrotomeError for anything the user can mend; a run on disk is never lost by it.
     """
-    return finish(prepare(config))
+    with executor_of(config.cluster, config.workers, client) as executor:
+        return finish(prepare(config, executor))
 
 
-def resume_audit(path: Path, *, workers: int | None = None) -> Outcome:
+def resume_audit(
+    path: Path | str, *, workers: int | None = None, cluster: str = "threads", client: Client | None = None
+) -> Outcome:
     """Finish the audit in `path` with the settings it was started with."""
-    return finish(reopen(path, workers=workers))
+    with executor_of(cluster, workers, client) as executor:
+        return finish(reopen(path, executor, workers=workers))
+
+
+@contextmanager
+def executor_of(cluster: str, workers: int | None, client: Client | None = None) -> Iterator[Executor]:
+    """Whoever does the work: threads, worker processes of this machine, or a Dask cluster that is there already."""
+    if cluster == "threads" and client is None:
+        yield ThreadExecutor()
+        return
+    from microtome.dissect.audit.cluster import dask_executor
+
+    with dask_executor(cluster, workers, client) as executor:
+        yield executor
 
 
 def _is_done(job: Job, stage: str) -> bool:

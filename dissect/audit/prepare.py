@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +14,21 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.specs import open_dataset
-from microtome.dissect.audit.config import AuditConfig, available_cores, config_of_run, with_changes
+from microtome.dissect.audit.config import (
+    AuditConfig,
+    available_cores,
+    config_of_run,
+    preprocess_overrides,
+    with_changes,
+)
 from microtome.dissect.audit.forward import Forward
 from microtome.dissect.audit.images import read_item
-from microtome.dissect.audit.job import Division, Job
+from microtome.dissect.audit.job import Division, Job, choose_device
 from microtome.dissect.audit.progress import say
+from microtome.dissect.audit.schedule import Executor
 from microtome.dissect.models import (
     LayerInfo,
     Model,
-    PreprocessOverrides,
     ReceptiveField,
     describe_layers,
     load_model,
@@ -52,45 +56,73 @@ SMALLEST_PILOT_VALUE = 2.0**-6  # below, float16 would lose precision to subnorm
 VERSIONED = ("torch", "torchvision", "numpy", "zarr", "dask", "pandas", "numba")
 
 
-def prepare(config: AuditConfig, *, existing: bool = True) -> Job:
+def prepare(config: AuditConfig, executor: Executor, *, existing: bool = True) -> Job:
     """Open everything that `config` names and the run it belongs to, new or (where `existing`) resumed.
 
+    A new run is made where the model runs: what its first images need is found out there.
     Raises UsageError for what cannot be opened, RunMismatchError naming what differs from the run on disk.
     """
-    resumed = Run.open(config.out) if existing and Run.exists(config.out) else None
     dataset = open_dataset(config.dataset)
     samples = min(len(dataset), config.limit or len(dataset))
     if samples < 1:
         raise UsageError(f"{config.dataset} holds no images")
-    if resumed is not None:
-        config = _left_open(config, resumed)
-    division = divide(config)
-    model = load_model(config.model, weights=config.weights, preprocess=overrides(asdict(config)))
-    config = with_changes(config, device=str(division.device), torch_threads=division.torch_threads)
-    if resumed is not None:
-        _refuse_mismatch(resumed, config, model, dataset, samples)
-        run = resumed
-    else:
-        pilot = _pilot(config, model, dataset, samples, division)
-        division = replace(division, channels_last=pilot.channels_last)
-        config = with_changes(config, channels_last="yes" if pilot.channels_last else "no")
-        run = Run.create(config.out, _plan(config, model, dataset, samples, pilot))
+    is_new = not (existing and Run.exists(config.out))
+    model = executor.where_the_model_runs(create, config) if is_new else None
+    run = Run.open(config.out)
+    config = _left_open(config, run)
+    if not is_new:
+        model = _load(config)
+        _refuse_mismatch(run, config, model, dataset, samples)
     run.clean()
-    return Job(config=config, run=run, model=model, dataset=dataset, division=division)
+    job = Job(config=config, run=run, dataset=dataset, division=divide(config), executor=executor)
+    if model is not None:
+        job.keep_model(model)
+    return job
 
 
-def reopen(path: Path, *, workers: int | None = None) -> Job:
+def create(config: AuditConfig) -> Model:
+    """Make a new run in `config.out`, with everything decided that its numbers depend on; gives its model."""
+    dataset = open_dataset(config.dataset)
+    samples = min(len(dataset), config.limit or len(dataset))
+    config = with_changes(config, device=str(choose_device(config.device)))
+    division = divide(config)
+    model = _load(config)
+    pilot = _pilot(config, model, dataset, samples, division)
+    config = with_changes(
+        config, torch_threads=division.torch_threads, channels_last="yes" if pilot.channels_last else "no"
+    )
+    Run.create(config.out, _plan(config, model, dataset, samples, pilot))
+    return model
+
+
+def _load(config: AuditConfig) -> Model:
+    return load_model(config.model, weights=config.weights, preprocess=preprocess_overrides(asdict(config)))
+
+
+def reopen(path: Path | str, executor: Executor, *, workers: int | None = None) -> Job:
     """The job of the run in `path`, as it was started: what `--resume` continues."""
     run = Run.open(path)
-    return prepare(config_of_run(run.info["config"], out=path, workers=workers))
+    return prepare(config_of_run(run.info["config"], out=path, workers=workers), executor)
 
 
-def divide(config: AuditConfig) -> Division:
-    """Divide this machine's cores. On the CPU two forward passes run side by side, each on half of the cores."""
-    device = choose_device(config.device)
-    cores = available_cores()
+def join(path: Path | str, executor: Executor, cores: int) -> Job:
+    """The job of the run in `path` for a process that helps with it, on `cores` of its machine's cores."""
+    run = Run.open(path)
+    config = config_of_run(run.info["config"], out=path, workers=cores)
+    return Job(config, run, open_dataset(config.dataset), divide(config, cores), executor)
+
+
+def divide(config: AuditConfig, cores: int | None = None) -> Division:
+    """Divide a machine's cores. On the CPU two forward passes run side by side, each on half of the cores.
+
+    A run's threads in one pass stay what they were at its start: on other machines and clusters, too.
+    """
+    device = torch.device("cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu")
+    if config.device != "auto":
+        device = torch.device(config.device)
+    cores = cores or available_cores()
     passes = 2 if cores > 1 and device.type == "cpu" else 1
-    threads = config.torch_threads or max(1, cores // passes if device.type == "cpu" else 1)
+    threads = config.torch_threads or _default_threads(config, cores // passes if device.type == "cpu" else 1)
     wanted = config.channels_last == "yes" or (config.channels_last == "auto" and device.type == "cpu")
     return Division(
         device=device,
@@ -99,7 +131,15 @@ def divide(config: AuditConfig) -> Division:
         passes=passes,
         torch_threads=threads,
         channels_last=wanted,
+        precision=config.precision,
     )
+
+
+def _default_threads(config: AuditConfig, threads: int) -> int:
+    """Threads of one forward pass where worker processes may share this machine's cores."""
+    if config.cluster == "threads":
+        return max(1, threads)
+    return max(1, available_cores() // (config.workers or available_cores()))
 
 
 def _left_open(config: AuditConfig, run: Run) -> AuditConfig:
@@ -108,30 +148,6 @@ def _left_open(config: AuditConfig, run: Run) -> AuditConfig:
     open_ = {"device": "auto", "torch_threads": None, "channels_last": "auto"}
     return with_changes(
         config, **{name: made_with[name] for name, value in open_.items() if getattr(config, name) == value}
-    )
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device that `name` (auto, cpu, cuda:N) means here. Raises UsageError where it is not to be had."""
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device {name}: give auto, cpu or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch finds no CUDA device here; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
-
-
-def overrides(settings: Mapping[str, Any]) -> PreprocessOverrides:
-    """The preprocessing that the user set in place of the model's own; `size` is the side of a square crop."""
-    size = settings.get("size")
-    return PreprocessOverrides(
-        size=(size, size) if size else None,
-        **{name: settings.get(name) for name in ("resize", "mean", "std", "interpolation")},
     )
 
 

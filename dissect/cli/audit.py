@@ -35,6 +35,7 @@ UNREADABLE_SAMPLES = 3
 @click.option("--torch-threads", type=int, help="Threads of one forward pass. [half the cores: two run side by side]")
 @click.option("--channels-last", type=click.Choice(["auto", "yes", "no"]), help="Memory layout of the model. [auto]")
 @click.option("--workers", type=int, help="Shards at work at once. [number of cores]")
+@click.option("--cluster", metavar="WHO", help="threads, processes, or a Dask scheduler: tcp://HOST:8786. [threads]")
 @click.option("--shard-samples", type=int, help="Samples a shard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @model_options
@@ -57,7 +58,7 @@ def audit_command(model: str | None, dataset: str | None, resumed: Path | None, 
     if resumed is not None:
         if model is not None or dataset is not None:
             raise UsageError("--resume RUN takes everything from the run; give no MODEL and DATASET with it")
-        outcome = resume_audit(resumed, workers=options["workers"])
+        outcome = resume_audit(resumed, workers=options["workers"], cluster=options["cluster"] or "threads")
     else:
         outcome = run_audit(_config(model, dataset, options))
     _show(outcome, as_json)
@@ -86,7 +87,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
         "label_size": parse_size(options["label_size"], "--label-size"),
     }
     simple = ["out", "iou", "min_iou", "top", "limit", "batch", "shard_samples"]
-    simple += ["device", "torch_threads", "channels_last", "workers"]
+    simple += ["device", "torch_threads", "channels_last", "workers", "cluster"]
     values |= {name: options[name] for name in simple} | preprocess_values(options)
     return {name: value for name, value in values.items() if value not in (None, ())}
 

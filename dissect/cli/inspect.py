@@ -42,13 +42,15 @@ def inspect_command(
       microtome inspect torchvision:resnet18 --layers 'layer[1234]' --samples 50000
       microtome inspect nets.py:my_model --json
     """
-    from microtome.dissect.audit.config import available_cores
-    from microtome.dissect.audit.prepare import choose_device, overrides
+    from microtome.dissect.audit.config import available_cores, preprocess_overrides
+    from microtome.dissect.audit.job import choose_device
     from microtome.dissect.models import describe_layers, load_model, measure_cost, resolve_layers
 
     settings = preprocess_values(options)
     weights = settings.get("weights")
-    loaded = load_model(model, weights=weights, preprocess=overrides(settings), for_inspection=weights is None)
+    loaded = load_model(
+        model, weights=weights, preprocess=preprocess_overrides(settings), for_inspection=weights is None
+    )
     infos = describe_layers(loaded, resolve_layers(loaded, split_list(layers)) if layers else None)
     usable = [info for info in infos if info.usable]
     cost = None

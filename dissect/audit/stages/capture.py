@@ -19,10 +19,11 @@ from microtome.datasets.folder import FolderDataset
 from microtome.dissect.audit.forward import Forward, ScaleOverflow
 from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.progress import progress, say
-from microtome.dissect.audit.schedule import Stopped, run_shards
-from microtome.dissect.audit.stages.merge import State, pack_texts, under
+from microtome.dissect.audit.progress import say
+from microtome.dissect.audit.schedule import Stopped
+from microtome.dissect.audit.stages.merge import ShardedStage, State, pack_texts, run_stage, under
 from microtome.dissect.audit.stages.totals import CAPTURE as STAGE
+from microtome.dissect.audit.stages.totals import fold_capture
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.labels import count_labels
 from microtome.dissect.maths.patches import TopPatches
@@ -38,10 +39,11 @@ def run_capture(job: Job) -> None:
     """Capture every shard that is not committed yet; begin again with a larger scale where float16 overflows."""
     while True:
         try:
-            _capture(job)
-            return
+            run_stage(job, CAPTURE)
+            break
         except ScaleOverflow as overflow:
             _enlarge_scale(job, overflow)
+    _record_unknown_ids(job)
 
 
 def _enlarge_scale(job: Job, overflow: ScaleOverflow) -> None:
@@ -52,21 +54,6 @@ def _enlarge_scale(job: Job, overflow: ScaleOverflow) -> None:
             layer["scale"] *= SCALE_STEP
             say(f"{overflow}, beyond float16: capturing again with scale {layer['scale']:g}")
     job.run.save()
-
-
-def _capture(job: Job) -> None:
-    commits = job.commits(STAGE)
-    plan = job.run.plan
-    done = commits.done(plan.count)
-    todo = [shard for shard in range(plan.count) if shard not in done]
-    already = sum(len(plan.samples_of(shard)) for shard in done)
-    job.stop.clear()
-    with (
-        progress(STAGE, job.samples, "images", done=already) as shown,
-        capture_worker(job, shown.advance) as capture,
-    ):
-        run_shards(STAGE, capture, todo, workers=job.division.lanes, stop=job.stop)
-    _record_unknown_ids(job)
 
 
 @contextmanager
@@ -84,6 +71,11 @@ def capture_worker(job: Job, advance: Callable[[int], object]) -> Iterator[Calla
         Forward(job.model, list(scales), division, scales) as forward,
     ):
         yield CaptureShard(job, forward, decoders, job.commits(STAGE), advance)
+
+
+CAPTURE = ShardedStage(
+    STAGE, capture_worker, fold_capture, lanes=lambda division: division.lanes, unit="images", needs_model=True
+)
 
 
 def _record_unknown_ids(job: Job) -> None:

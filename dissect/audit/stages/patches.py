@@ -28,11 +28,12 @@ def _table(job: Job, layer: LayerEntry, top: TopPatches, sizes: np.ndarray) -> p
     chosen = sample[units, ranks].astype(np.int64)
     row, column = np.divmod(position[units, ranks].astype(np.int64), layer["grid"][1])
     field = ReceptiveField.from_dict(layer["receptive_field"])
-    preprocess = job.model.preprocess
+    preprocess = job.run.info["model"]["preprocess"]
+    size = (preprocess["size"][0], preprocess["size"][1])
     boxes = np.empty((len(chosen), 4), np.int64)
     for number, (index, r, c) in enumerate(zip(chosen.tolist(), row.tolist(), column.tolist(), strict=True)):
         height, width = sizes[index].tolist()
-        geometry = CropGeometry.of(height, width, size=preprocess.size, resize=preprocess.resize)
+        geometry = CropGeometry.of(height, width, size=size, resize=preprocess["resize"])
         boxes[number] = geometry.to_original(*field.box(r, c))
     return pd.DataFrame(
         {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.stages.merge import State, map_shards, part, states, under
+from microtome.dissect.audit.schedule import Advance, ShardTask
+from microtome.dissect.audit.stages.merge import (
+    ShardedStage,
+    State,
+    committing,
+    part,
+    run_stage,
+    under,
+    whole_state,
+)
 from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
 from microtome.dissect.audit.stages.totals import capture_totals
 from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
@@ -21,7 +32,17 @@ STAGE = "tally"
 
 def run_tally(job: Job) -> None:
     """Count every shard, merge in shard order, and write units.parquet and iou.parquet of every layer."""
-    totals = capture_totals(job)
+    totals, thresholds = capture_totals(job), merged_thresholds(job)
+    run_stage(job, TALLY)
+    merged = _unpack(job, whole_state(job, STAGE))
+    for number in range(len(job.layers)):
+        counts = LayerCounts(merged[number], totals.concept_pixels)
+        write_layer_tables(job, number, totals.summaries[number], thresholds[number], counts)
+
+
+@contextmanager
+def _ready(job: Job, advance: Advance) -> Iterator[ShardTask]:
+    """Count, shard by shard."""
     thresholds = merged_thresholds(job)
     masks = [found.for_masks for found in thresholds]
 
@@ -35,11 +56,8 @@ def run_tally(job: Job) -> None:
                 state |= under(f"{number}/{split}", pack(counts))
         return state
 
-    map_shards(job, STAGE, work)
-    merged = _merge(job)
-    for number in range(len(job.layers)):
-        counts = LayerCounts(merged[number], totals.concept_pixels)
-        write_layer_tables(job, number, totals.summaries[number], thresholds[number], counts)
+    with committing(job, STAGE, work, advance) as task:
+        yield task
 
 
 @dataclass(frozen=True)
@@ -108,19 +126,36 @@ def convention(job: Job) -> Convention:
     return cast("Convention", job.config.iou)  # checked by AuditConfig
 
 
-def _merge(job: Job) -> list[list[TallyCounts]]:
-    """[layer][split] counts over all samples, in shard order."""
+def _fold(job: Job, states: Iterator[State]) -> State:
     merged = [[_empty(job, layer["units"]) for _ in job.splits] for layer in job.layers]
-    for _, state in states(job, STAGE):
-        for number, by_split in enumerate(merged):
-            for split, counts in enumerate(by_split):
-                found = part(state, f"{number}/{split}")
-                if found:
-                    counts.intersection.reshape(-1)[found["where"]] += found["count"].astype(np.int64)
-                    counts.unit_pixels[...] += found["unit_pixels"].astype(np.int64)
+    for state in states:
+        _add(job, merged, state)
+    whole: State = {}
+    for number, by_split in enumerate(merged):
+        for split, counts in enumerate(by_split):
+            whole |= under(f"{number}/{split}", pack(counts))
+    return whole
+
+
+def _unpack(job: Job, state: State) -> list[list[TallyCounts]]:
+    """[layer][split] counts."""
+    merged = [[_empty(job, layer["units"]) for _ in job.splits] for layer in job.layers]
+    _add(job, merged, state)
     return merged
+
+
+def _add(job: Job, merged: list[list[TallyCounts]], state: State) -> None:
+    for number, by_split in enumerate(merged):
+        for split, counts in enumerate(by_split):
+            found = part(state, f"{number}/{split}")
+            if found:
+                counts.intersection.reshape(-1)[found["where"]] += found["count"].astype(np.int64)
+                counts.unit_pixels[...] += found["unit_pixels"].astype(np.int64)
 
 
 def _empty(job: Job, units: int) -> TallyCounts:
     taus, concepts, categories = len(job.taus), len(job.dataset.concepts), len(job.categories)
     return TallyCounts.empty(taus, units, concepts, categories, convention(job))
+
+
+TALLY = ShardedStage(STAGE, _ready, _fold)

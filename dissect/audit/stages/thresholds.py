@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import say
-from microtome.dissect.audit.stages.merge import State, map_shards, part, states, under
+from microtome.dissect.audit.schedule import Advance, ShardTask
+from microtome.dissect.audit.stages.merge import (
+    ShardedStage,
+    State,
+    committing,
+    part,
+    run_stage,
+    under,
+    whole_state,
+)
 from microtome.dissect.audit.stages.totals import CaptureTotals, capture_totals
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.thresholds import FineHistogram, Thresholds, exact_thresholds, plan_fine
@@ -21,7 +33,15 @@ def run_thresholds(job: Job) -> None:
     """Merge the capture's summaries, count finely where each answer lies, and write the samples and thresholds."""
     totals = capture_totals(job)
     _finish_samples(job, totals)
-    prefixes = [plan_fine(summary.coarse, job.taus) for summary in totals.summaries]
+    run_stage(job, THRESHOLDS)
+    for number, found in enumerate(merged_thresholds(job)):
+        _write(job, number, totals.summaries[number], found)
+
+
+@contextmanager
+def _ready(job: Job, advance: Advance) -> Iterator[ShardTask]:
+    """Count finely, shard by shard, where the answers lie."""
+    prefixes = _prefixes(job)
 
     def work(shard: int) -> State:
         state: State = {}
@@ -31,9 +51,26 @@ def run_thresholds(job: Job) -> None:
             state |= under(str(number), fine.to_arrays())
         return state
 
-    map_shards(job, STAGE, work)
-    for number, found in enumerate(merged_thresholds(job)):
-        _write(job, number, totals.summaries[number], found)
+    with committing(job, STAGE, work, advance) as task:
+        yield task
+
+
+def _fold(job: Job, states: Iterator[State]) -> State:
+    whole: State = {}
+    fine = {str(number): FineHistogram.empty(prefixes) for number, prefixes in enumerate(_prefixes(job))}
+    for state in states:
+        for number, histogram in fine.items():
+            histogram.merge(FineHistogram.from_arrays(part(state, number)))
+    for number, histogram in fine.items():
+        whole |= under(number, histogram.to_arrays())
+    return whole
+
+
+def _prefixes(job: Job) -> list[NDArray[np.int16]]:
+    return [plan_fine(summary.coarse, job.taus) for summary in capture_totals(job).summaries]
+
+
+THRESHOLDS = ShardedStage(STAGE, _ready, _fold)
 
 
 def stored_activations(job: Job, folder: str, shard: int) -> NDArray[np.float16]:
@@ -48,10 +85,8 @@ def merged_thresholds(job: Job) -> list[Thresholds]:
 
 def _merge(job: Job) -> list[Thresholds]:
     coarse = [summary.coarse for summary in capture_totals(job).summaries]
-    fine = [FineHistogram.empty(plan_fine(histogram, job.taus)) for histogram in coarse]
-    for _, state in states(job, STAGE):
-        for number, histogram in enumerate(fine):
-            histogram.merge(FineHistogram.from_arrays(part(state, str(number))))
+    whole = whole_state(job, STAGE)
+    fine = [FineHistogram.from_arrays(part(whole, str(number))) for number in range(len(job.layers))]
     return [exact_thresholds(*pair, job.taus) for pair in zip(coarse, fine, strict=True)]
 
 

@@ -1,23 +1,27 @@
-"""What the shards of the capture stage add up to, read in one pass and kept for the stages that follow."""
+"""What the shards of the capture stage add up to, folded shard by shard and kept for the stages that follow."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.stages.merge import part, states, unpack_texts
+from microtome.dissect.audit.stages.merge import State, pack_texts, part, under, unpack_texts, whole_state
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.patches import TopPatches
 
 CAPTURE = "capture"
 
+PER_SAMPLE = ("height", "width", "annotated")
+COUNTS = ("concept_pixels", "concept_images")
+
 
 @dataclass(frozen=True)
 class CaptureTotals:
-    """Over all N samples: sizes (N,), errors (N,) ("" = readable), annotated categories (N, G), label counts
+    """Over n samples: sizes (n,), errors ("" = readable), annotated categories (n, G), label counts
     (splits, K + 1) int64, and for each layer its units' statistics and top patches, in stored units."""
 
     height: NDArray[np.int64]
@@ -31,30 +35,42 @@ class CaptureTotals:
 
 
 def capture_totals(job: Job) -> CaptureTotals:
-    """The totals of a finished capture, merged in shard order."""
-    return job.once("capture totals", lambda: _merge(job))
+    """The totals of a finished capture over all samples."""
+    return job.once("capture totals", lambda: _unpack(job, whole_state(job, CAPTURE)))
 
 
-def _merge(job: Job) -> CaptureTotals:
-    counts = (len(job.splits), len(job.dataset.concepts) + 1)
-    totals = CaptureTotals(
-        height=np.zeros(job.samples, np.int64),
-        width=np.zeros(job.samples, np.int64),
-        error=np.full(job.samples, "", dtype=object),
-        annotated=np.zeros((job.samples, len(job.categories)), np.bool_),
-        concept_pixels=np.zeros(counts, np.int64),
-        concept_images=np.zeros(counts, np.int64),
-        summaries=[LayerSummary.empty(layer["units"]) for layer in job.layers],
-        patches=[TopPatches.empty(layer["units"], job.config.top) for layer in job.layers],
-    )
-    for samples, state in states(job, CAPTURE):
-        rows = slice(samples.start, samples.stop)
-        for name in ("height", "width", "annotated"):
-            getattr(totals, name)[rows] = state[name]
-        totals.error[rows] = unpack_texts(state["error"])
-        for name in ("concept_pixels", "concept_images"):
-            getattr(totals, name)[...] += state[name].astype(np.int64)
+def fold_capture(job: Job, states: Iterator[State]) -> State:
+    """The state of neighbouring shards together, in the form of one shard's."""
+    rows: dict[str, list[NDArray[np.generic]]] = {name: [] for name in PER_SAMPLE}
+    errors: list[str] = []
+    counts = {name: np.zeros((len(job.splits), len(job.dataset.concepts) + 1), np.int64) for name in COUNTS}
+    summaries = [LayerSummary.empty(layer["units"]) for layer in job.layers]
+    patches = [TopPatches.empty(layer["units"], job.config.top) for layer in job.layers]
+    for state in states:
+        for name, parts in rows.items():
+            parts.append(state[name])
+        errors += unpack_texts(state["error"])
+        for name, count in counts.items():
+            count += state[name].astype(np.int64)
         for number in range(len(job.layers)):
-            totals.summaries[number].merge(LayerSummary.from_arrays(part(state, f"{number}/summary")))
-            totals.patches[number].merge(TopPatches.from_arrays(part(state, f"{number}/patches")))
-    return totals
+            summaries[number].merge(LayerSummary.from_arrays(part(state, f"{number}/summary")))
+            patches[number].merge(TopPatches.from_arrays(part(state, f"{number}/patches")))
+    whole: State = {name: np.concatenate(parts) for name, parts in rows.items()}
+    whole |= {"error": pack_texts(errors), **counts}
+    for number, (summary, top) in enumerate(zip(summaries, patches, strict=True)):
+        whole |= under(f"{number}/summary", summary.to_arrays()) | under(f"{number}/patches", top.to_arrays())
+    return whole
+
+
+def _unpack(job: Job, state: State) -> CaptureTotals:
+    layers = range(len(job.layers))
+    return CaptureTotals(
+        height=state["height"].astype(np.int64),
+        width=state["width"].astype(np.int64),
+        error=np.array(unpack_texts(state["error"]), dtype=object),
+        annotated=state["annotated"].astype(np.bool_),
+        concept_pixels=state["concept_pixels"].astype(np.int64),
+        concept_images=state["concept_images"].astype(np.int64),
+        summaries=[LayerSummary.from_arrays(part(state, f"{number}/summary")) for number in layers],
+        patches=[TopPatches.from_arrays(part(state, f"{number}/patches")) for number in layers],
+    )
