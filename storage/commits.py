@@ -54,6 +54,10 @@ class StageCommits:
         """Those of the first `shards` shards that are committed under this key, with every file at its size."""
         return {shard for shard in range(shards) if self._is_valid(shard)}
 
+    def is_done(self, shard: int) -> bool:
+        """Whether `shard` is committed, as `done` judges it."""
+        return self._is_valid(shard)
+
     def state(self, shard: int) -> dict[str, NDArray[np.generic]]:
         """The state that `shard` committed. Raises RunDamagedError where it is not what the record says."""
         try:

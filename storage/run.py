@@ -91,6 +91,11 @@ class Run:
         """Whether `path` holds a run, finished or not."""
         return (path / "run.json").exists()
 
+    @property
+    def url(self) -> str:
+        """Where the run lies, as any process of this machine would find it."""
+        return str(self.path.resolve())
+
     def save(self) -> None:
         """Write `info` to run.json."""
         write_json(self.path / "run.json", self.info)
