@@ -58,7 +58,7 @@ class RunLog:
         between_samples: float = SECONDS_BETWEEN_SAMPLES,
         part_bytes: int = PART_BYTES,
     ) -> None:
-        self.session = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self.session = f"{datetime.now(UTC):%Y%m%dT%H%M%S-%fZ}-{secrets.token_hex(3)}"
         self._between_samples = between_samples
         self._sink: _Appending | _Collecting = (
             _Appending(place.path / LOG_PREFIX / f"{self.session}.jsonl")
@@ -93,7 +93,7 @@ class RunLog:
     def event(self, kind: str, /, **values: object) -> None:
         """Log one event. Never raises: what JSON cannot hold is written as text."""
         try:
-            line = {"time": _now(), "kind": kind}
+            line: dict[str, object] = {"time": _now(), "kind": kind}
             line |= {name: value for name, value in values.items() if name not in line}
             self._sink.add(_encode(line))
         except Exception as error:  # the work that the log tells of goes on, whatever happens to the log
