@@ -63,8 +63,9 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path | str) -> Run:
         """Open the run in `path`. Raises UsageError where there is none, RunDamagedError where it is unreadable."""
+        path = Path(path)
         file = path / "run.json"
         if not file.exists():
             what = "has no run.json" if path.is_dir() else "does not exist"
@@ -87,9 +88,9 @@ class Run:
             raise RunDamagedError(f"{file} lacks or garbles {error}") from error
 
     @staticmethod
-    def exists(path: Path) -> bool:
+    def exists(path: Path | str) -> bool:
         """Whether `path` holds a run, finished or not."""
-        return (path / "run.json").exists()
+        return (Path(path) / "run.json").exists()
 
     @property
     def url(self) -> str:

@@ -115,9 +115,9 @@ def toml_values(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
 
 
-def config_of_run(identity: Mapping[str, Any], *, out: Path, workers: int | None) -> AuditConfig:
+def config_of_run(identity: Mapping[str, Any], *, out: Path | str, workers: int | None) -> AuditConfig:
     """The config that a run was started with, from its run.json."""
-    return config_from_mapping({**identity, "out": str(out), "workers": workers}, source=str(out / "run.json"))
+    return config_from_mapping({**identity, "out": str(out), "workers": workers}, source=f"{out}/run.json")
 
 
 def with_changes(config: AuditConfig, **changes: Any) -> AuditConfig:
