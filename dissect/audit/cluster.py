@@ -8,6 +8,7 @@ them, since a task costs milliseconds; a task that is done again, because its wo
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
@@ -15,8 +16,8 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 import cv2
-from distributed import Client, Event, Future, KilledWorker, LocalCluster, as_completed, get_worker, wait
-from distributed.comm import CommClosedError
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker, wait
+from distributed.comm.core import CommClosedError
 
 from microtome.dissect.audit.config import available_cores
 from microtome.dissect.audit.forward import ScaleOverflow
@@ -35,6 +36,7 @@ SHARDS_A_TASK = 8
 TASKS_A_WORKER = 4
 """So many tasks at least for every worker, as far as the shards suffice, so that all finish together."""
 SECONDS_TO_CONNECT = 30
+SECONDS_TO_STOP = 120
 
 
 class ClusterError(MicrotomeError):
@@ -65,7 +67,7 @@ def dask_executor(cluster: str, workers: int | None, client: Client | None = Non
             client = stack.enter_context(Client(processes))
         elif client is None:
             client = stack.enter_context(_connect(cluster))
-        yield DaskExecutor(client, "processes" if cluster == "processes" else client.scheduler.address)
+        yield DaskExecutor(client, "processes" if cluster == "processes" else str(client.scheduler_info()["address"]))
 
 
 def _connect(address: str) -> Client:
@@ -88,8 +90,7 @@ class DaskExecutor:
 
     def run(self, job: Job, work: ShardedWork, shards: Sequence[int], advance: Advance) -> None:
         """Do `work` for all of `shards`. On any exception, Ctrl-C included, running tasks finish their shard first."""
-        stop = Event(f"microtome-stop-{run_key(job.run)}", self._client)
-        stop.clear()
+        token = f"{work.name}-{uuid.uuid4().hex[:12]}"
         blocks = divide_shards(shards, self._lanes(work))
         resources = {ACCELERATOR: 1} if work.needs_model and self._has_accelerators() else None
         futures = {
@@ -99,9 +100,9 @@ class DaskExecutor:
                 run_key(job.run),
                 work.name,
                 block,
-                stop.name,
+                token,
                 pure=False,
-                key=f"{work.name}-{run_key(job.run)}-{block[0]:06d}-{len(block)}-{id(stop):x}",
+                key=f"{token}-{block[0]:06d}",
                 priority=-block[0],
                 resources=resources,
             ): block
@@ -112,7 +113,7 @@ class DaskExecutor:
                 _raise(_outcome(future))
                 advance(sum(work.amount(job, shard) for shard in futures[future]))
         except BaseException:
-            self._abandon(stop, list(futures))
+            self._abandon(token, list(futures))
             raise
 
     def where_the_model_runs(self, function: Callable[..., T], *arguments: Any) -> T | None:
@@ -144,25 +145,19 @@ class DaskExecutor:
                     f"worker {address} has Microtome {theirs}, this process has {ours}; install the same in both"
                 )
 
-    def _abandon(self, stop: Event, futures: list[Future]) -> None:
+    def _abandon(self, token: str, futures: list[Future[Any]]) -> None:
         """Keep tasks from beginning further shards, and wait until those at work are through."""
         try:
-            stop.set()
-            waiting = [future for future in futures if future.status == "pending"]
-            self._client.cancel(
-                [future for future in waiting if future.key not in _being_processed(self._client)], force=True
-            )
-            wait([future for future in waiting if not future.cancelled()], timeout=600)
+            self._client.run(abandon, token, on_error="ignore")
+            wait(futures, timeout=SECONDS_TO_STOP)  # type: ignore[no-untyped-call]
         except (OSError, CommClosedError, TimeoutError, CancelledError):
             pass  # the cluster is gone, and with it whoever could still write
-
-
-def _being_processed(client: Client) -> set[str]:
-    return {key for keys in client.processing().values() for key in keys}
+        self._client.cancel(futures)
 
 
 def _accelerators(info: dict[str, Any]) -> float:
-    return float(info.get("resources", {}).get(ACCELERATOR, 0))
+    resources: dict[str, float] = info.get("resources", {})
+    return resources.get(ACCELERATOR, 0)
 
 
 def microtome_version() -> str:
@@ -180,7 +175,7 @@ Outcome = tuple[str, int] | ScaleOverflow | None
 """What came of a task: None where all is well; words and exit code of an error that a repetition would not mend."""
 
 
-def _outcome(future: Future) -> Outcome:
+def _outcome(future: Future[Any]) -> Outcome:
     try:
         outcome: Outcome = future.result()
     except KilledWorker as error:
@@ -214,15 +209,22 @@ def call_quietly(function: Callable[..., object], *arguments: Any) -> Outcome:
     return None
 
 
-def run_block(where: str, key: str, name: str, shards: list[int], stop: str) -> Outcome:
+_ABANDONED: set[str] = set()
+
+
+def abandon(token: str) -> None:
+    """Begin no further shard of the tasks that carry `token`."""
+    _ABANDONED.add(token)
+
+
+def run_block(where: str, key: str, name: str, shards: list[int], token: str) -> Outcome:
     """Do the work `name` for `shards` of the run at `where`, in this worker, as far as they are not committed."""
     try:
         session = _SESSIONS.of(where, key, name)
-        flag = Event(stop)
         done = session.job.commits(name)
 
         def task(shard: int) -> None:
-            if flag.is_set():
+            if token in _ABANDONED:
                 raise Stopped
             if not done.is_done(shard):
                 session.task(shard)
