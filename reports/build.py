@@ -6,13 +6,12 @@
     report/patches/LAYER/123.jpg  the top patches of unit 123 side by side
     report/static/                style and script
 
-The same run gives the same bytes. A report is built in a folder beside the old one and then takes its place.
+The same run gives the same bytes. A report is built in a local folder and then takes the place of the old one.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +52,8 @@ def build_report(
     patches_per_unit: int = PATCHES_PER_UNIT,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Path:
-    """Write the report of `run` and return the path of its index.html; an older report is replaced whole.
+) -> str:
+    """Write the report of `run` and return where its index.html lies; an older report is replaced whole.
 
     read_image: original upright image of a sample, (H, W, 3) uint8; called once a sample that any patch needs,
     from several threads; may raise SampleError (the patches are then grey). workers: threads, default one a core.
@@ -64,11 +63,7 @@ def build_report(
     concepts = Concepts.of(run.table("concepts"))
     layers = [_read_layer(run, number, concepts, patches_per_unit) for number in range(len(run.info["layers"]))]
     samples = run.table("samples")
-    final = run.report_path
-    building = final.with_name(final.name + ".partial")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
+    with run.report_folder() as building:
         folders = {layer.plan.layer: building / "patches" / layer.summary.entry["folder"] for layer in layers}
         write_strips(
             run,
@@ -80,11 +75,8 @@ def build_report(
         )
         _write_data(run, building, layers, concepts, samples)
         _write_pages(run, building, layers, concepts, samples)
-        _swap(building, final)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    return final / "index.html"
+        run.publish_report(building)
+    return run.index_page
 
 
 def _read_layer(run: ReportRun, number: int, concepts: Concepts, per_unit: int) -> _Layer:
@@ -133,13 +125,3 @@ def _write_pages(
     (folder / "static").mkdir()
     for file in static_files():
         (folder / "static" / file.name).write_bytes(file.read_bytes())
-
-
-def _swap(new: Path, final: Path) -> None:
-    """Put folder `new` in the place of `final`."""
-    old = final.with_name(final.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)

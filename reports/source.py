@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -28,7 +29,15 @@ class ReportRun(Protocol):
     @property
     def info(self) -> RunInfo: ...
     @property
-    def report_path(self) -> Path: ...
+    def index_page(self) -> str: ...
+
+    def report_folder(self) -> AbstractContextManager[Path]:
+        """A new, empty local folder to build a report in, gone at the end."""
+        ...
+
+    def publish_report(self, folder: Path) -> None:
+        """Have the report in `folder` take the place of the run's report."""
+        ...
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the run: "samples" or "concepts"."""

@@ -7,10 +7,10 @@ shuffle filter, chunks of 32 samples by at least 16 channels.
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,9 +18,13 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from microtome.storage.errors import RunDamagedError
-from microtome.storage.files import read_json
+from microtome.storage.errors import MicrotomeError, RunDamagedError
+from microtome.storage.files import Written
+from microtome.storage.places import Place, name_of
 from microtome.storage.shards import ShardPlan, chunk_channels
+from microtome.storage.stores import CountingStore
+
+ROOT = "arrays.zarr"
 
 LABELS = "labels"
 IMAGE_LABELS = "image_labels"
@@ -40,10 +44,14 @@ def layer_array(folder: str, name: str) -> str:
 class RunArrays:
     """The arrays below `RUN/arrays.zarr`. Safe to use from several threads, one writer a shard."""
 
-    def __init__(self, root: Path, plan: ShardPlan) -> None:
-        self._root = root / "arrays.zarr"
+    def __init__(self, place: Place, plan: ShardPlan) -> None:
+        self._place = place
         self._plan = plan
+        self._store = CountingStore.of(place, ROOT)
         self._open: dict[str, ZarrArray] = {}
+
+    def __reduce__(self) -> tuple[type[RunArrays], tuple[Place, ShardPlan]]:
+        return RunArrays, (self._place, self._plan)
 
     def create(self, name: str, item_shape: tuple[int, ...], dtype: str, *, channels: bool = False) -> None:
         """Create array `name` of shape (N, *item_shape) unless it is there already with that shape and dtype.
@@ -53,12 +61,13 @@ class RunArrays:
         shape = (self._plan.samples, *item_shape)
         if 0 in shape:
             return
-        path = self._root / name
-        if (path / "zarr.json").exists():
+        if self.exists(name):
             existing = self._array(name)
             if existing.shape == shape and existing.dtype == np.dtype(dtype):
                 return
-            raise RunDamagedError(f"{path} has shape {existing.shape} {existing.dtype}, expected {shape} {dtype}")
+            raise RunDamagedError(
+                f"{self._named(name)} has shape {existing.shape} {existing.dtype}, expected {shape} {dtype}"
+            )
         chunk_item = item_shape
         if channels:
             map_bytes = math.prod(item_shape[1:]) * np.dtype(dtype).itemsize
@@ -75,13 +84,13 @@ class RunArrays:
             fill_value=float("nan") if np.dtype(dtype).kind == "f" else 0,
         )
 
-    def _group_store(self) -> str:
+    def _group_store(self) -> CountingStore:
         """The store, with a group at its root, so that Zarr's own tools open it as a whole."""
-        if not (self._root / "zarr.json").exists():
-            zarr.create_group(store=str(self._root))
-        return str(self._root)
+        if self._place.size(f"{ROOT}/zarr.json") is None:
+            zarr.create_group(store=self._store)
+        return self._store
 
-    def write_shard(self, name: str, shard: int, values: ArrayND) -> list[Path]:
+    def write_shard(self, name: str, shard: int, values: ArrayND) -> list[Written]:
         """Write all samples of `shard` into array `name`; returns the file that now holds them.
 
         No file where an axis is empty. Raises ValueError where `values` are not exactly the shard's samples.
@@ -92,12 +101,12 @@ class RunArrays:
         array = self._array(name)
         if values.shape != (expected := (len(rows), *array.shape[1:])):
             raise ValueError(f"shard {shard} of {name} has shape {expected}, not {values.shape}")
-        path = self._root / name / "c" / str(shard)
-        for _ in range(values.ndim - 1):
-            path = path / "0"
-        path.unlink(missing_ok=True)  # else Zarr reads what a killed writer left, and stumbles over damage in it
-        array[rows.start : rows.stop] = values
-        return [path] if path.exists() else []
+        key = "/".join([name, "c", str(shard), *"0" * (values.ndim - 1)])
+        if self._place.path is not None:
+            self._place.delete([f"{ROOT}/{key}"])  # on a full disk the new one may need its room
+        with self._store.anew(key):
+            array[rows.start : rows.stop] = values
+        return [Written(f"{ROOT}/{key}", *self._store.written.pop(key))]
 
     def read_shard(self, name: str, shard: int) -> ArrayND:
         """All samples of `shard` from array `name`."""
@@ -109,21 +118,24 @@ class RunArrays:
         array = self._array(name)
         try:
             return np.asarray(array[start:stop])
+        except MicrotomeError:
+            raise
         except (ValueError, OSError, RuntimeError) as error:
             raise RunDamagedError(
-                f"{self._root / name}, samples {start} to {stop - 1}, cannot be read ({error}); "
-                "delete the damaged shard's file and its record in commits/capture, and resume the audit"
+                f"{self._named(name)}, samples {start} to {stop - 1}, cannot be read ({error}); "
+                f"find and mend the damage with: microtome verify {self._place.path or self._place.url} --repair"
             ) from error
 
     def exists(self, name: str) -> bool:
         """Whether array `name` was created (arrays with an empty axis are not)."""
-        return (self._root / name / "zarr.json").exists()
+        return self._place.size(f"{ROOT}/{name}/zarr.json") is not None
 
     def describe(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of every array, by path."""
-        found = sorted(self._root.rglob("zarr.json"))
-        arrays = [path.parent for path in found if read_json(path)["node_type"] == "array"]
-        names = [path.relative_to(self._root).as_posix() for path in arrays]
+        keys = sorted(key for key, _ in self._place.list(f"{ROOT}/") if key.endswith("/zarr.json"))
+        found = self._place.read_many(keys)
+        arrays = [key for key, content in found.items() if json.loads(content)["node_type"] == "array"]
+        names = [key.removeprefix(f"{ROOT}/").removesuffix("/zarr.json") for key in arrays]
         return {name: self._array(name).shape for name in names}
 
     def _array(self, name: str) -> ZarrArray:
@@ -131,8 +143,13 @@ class RunArrays:
         if array is None:
             try:
                 with _OPENING, zarr.config.set({"array.write_empty_chunks": True}):  # looking for NaN costs more
-                    array = zarr.open_array(store=str(self._root / name), mode="r+")
+                    array = zarr.open_array(store=self._store, path=name, mode="r+")
+            except MicrotomeError:
+                raise
             except (OSError, ValueError, KeyError) as error:
-                raise RunDamagedError(f"{self._root / name} cannot be opened as a Zarr array ({error})") from error
+                raise RunDamagedError(f"{self._named(name)} cannot be opened as a Zarr array ({error})") from error
             self._open[name] = array
         return array
+
+    def _named(self, name: str) -> str:
+        return name_of(self._place, f"{ROOT}/{name}")

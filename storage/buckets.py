@@ -94,6 +94,20 @@ class BucketPlace:
         """The content of the object."""
         return self._do("read", key, lambda: bytes(obstore.get(self.store, key).bytes()))
 
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The contents of those objects that are there."""
+
+        def read(key: str) -> bytes | None:
+            try:
+                return self.read(key)
+            except FileNotFoundError:
+                return None
+
+        wanted = tuple(keys)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="read") as pool:
+            contents = pool.map(read, wanted)
+            return {key: content for key, content in zip(wanted, contents, strict=True) if content is not None}
+
     def size(self, key: str) -> int | None:
         """Bytes of the object, None where there is none."""
         try:

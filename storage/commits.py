@@ -8,9 +8,9 @@ means: not done, do the shard again.
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numcodecs.zstd import Zstd
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from microtome.storage.errors import RunDamagedError
-from microtome.storage.files import checksum, fsync_file, read_json, write_bytes, write_json
+from microtome.storage.files import Written, json_bytes
+from microtome.storage.places import Place, name_of
 
 State = Mapping[str, NDArray[np.generic]]
 
@@ -26,76 +27,93 @@ _CODEC = Zstd(level=1)
 
 
 class StageCommits:
-    """The commit records of one stage. `root` is the run's folder; `key` hashes what the results depend on."""
+    """The commit records of one stage of the run in `place`; `key` hashes what the results depend on."""
 
-    def __init__(self, root: Path, stage: str, key: str) -> None:
-        self._root = root
-        self._folder = root / "commits" / stage
+    def __init__(self, place: Place, stage: str, key: str) -> None:
+        self._place = place
+        self._folder = f"commits/{stage}/"
         self._key = key
         self.stage = stage
 
-    def commit(self, shard: int, state: State, files: Iterable[Path] = ()) -> None:
-        """Record that `shard` is done: flush `files` to disk, store `state`, then write the record."""
-        vouched = {}
-        for path in files:
-            fsync_file(path)
-            vouched[path.relative_to(self._root).as_posix()] = list(checksum(path))
+    def commit(self, shard: int, state: State, files: Iterable[Written] = ()) -> None:
+        """Record that `shard` is done: have `files` on disk, store `state`, then write the record."""
+        vouched = {key: [size, crc] for key, size, crc in files}
+        self._place.flush(vouched)
         packed = pack_state(state)
-        write_bytes(self._state_path(shard), packed)
+        self._place.write(self._state_key(shard), packed)
         record = {
             "shard": shard,
             "key": self._key,
             "state": [len(packed), zlib.crc32(packed)],
             "files": vouched,
         }
-        write_json(self._record_path(shard), record)
+        self._place.write(self._record_key(shard), json_bytes(record))
 
     def done(self, shards: int) -> set[int]:
         """Those of the first `shards` shards that are committed under this key, with every file at its size."""
-        return {shard for shard in range(shards) if self._is_valid(shard)}
+        return self._valid(range(shards))
 
     def is_done(self, shard: int) -> bool:
         """Whether `shard` is committed, as `done` judges it."""
-        return self._is_valid(shard)
+        return bool(self._valid([shard]))
+
+    def _valid(self, shards: Sequence[int]) -> set[int]:
+        records = self._place.read_many(self._recorded(shards))
+        expected = {}
+        for shard in shards:
+            files = self._vouched(shard, records.get(self._record_key(shard)))
+            if files is not None:
+                expected[shard] = files
+        sizes = self._place.sizes(key for files in expected.values() for key in files)
+        return {
+            shard for shard, files in expected.items() if all(sizes.get(key) == size for key, size in files.items())
+        }
 
     def state(self, shard: int) -> dict[str, NDArray[np.generic]]:
         """The state that `shard` committed. Raises RunDamagedError where it is not what the record says."""
         try:
-            packed = self._state_path(shard).read_bytes()
-            size, crc = read_json(self._record_path(shard))["state"]
+            packed = self._place.read(self._state_key(shard))
+            size, crc = json.loads(self._place.read(self._record_key(shard)))["state"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunDamagedError(f"stage {self.stage}, shard {shard}: no readable state ({error})") from error
         if (len(packed), zlib.crc32(packed)) != (size, crc):
             raise RunDamagedError(
-                f"{self._state_path(shard)} is altered (its checksum is not that of its commit); "
-                f"delete {self._record_path(shard)} and resume the audit"
+                f"{name_of(self._place, self._state_key(shard))} is altered (its checksum is not that of its commit); "
+                f"delete {name_of(self._place, self._record_key(shard))} and resume the audit"
             )
         return unpack_state(packed)
 
     def clear(self) -> None:
         """Forget every record of this stage (records first, then states)."""
-        for pattern in ("*.json", "*.safetensors.zst"):
-            for path in self._folder.glob(pattern):
-                path.unlink(missing_ok=True)
+        keys = [key for key, _ in self._place.list(self._folder)]
+        self._place.delete(key for key in keys if key.endswith(".json"))
+        self._place.delete(key for key in keys if key.endswith(".safetensors.zst"))
 
-    def _is_valid(self, shard: int) -> bool:
+    def _recorded(self, shards: Sequence[int]) -> list[str]:
+        """Keys of the records that may be there: one listing spares a bucket a question for each."""
+        wanted = [self._record_key(shard) for shard in shards]
+        if self._place.path is not None or len(shards) < 2:
+            return wanted
+        there = {key for key, _ in self._place.list(self._folder)}
+        return [key for key in wanted if key in there]
+
+    def _vouched(self, shard: int, content: bytes | None) -> dict[str, int] | None:
+        """{key: size} of all that a record vouches for; None where it is no record of this shard and key."""
+        if content is None:
+            return None
         try:
-            record = read_json(self._record_path(shard))
-            expected = {self._root / name: size for name, (size, _) in record["files"].items()}
-            expected[self._state_path(shard)] = record["state"][0]
-            return (
-                record["shard"] == shard
-                and record["key"] == self._key
-                and all(path.stat().st_size == size for path, size in expected.items())
-            )
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # absent, or not such a record at all
-            return False
+            record = json.loads(content)
+            expected = {str(name): int(size) for name, (size, _) in record["files"].items()}
+            expected[self._state_key(shard)] = int(record["state"][0])
+            return expected if record["shard"] == shard and record["key"] == self._key else None
+        except (ValueError, LookupError, TypeError, AttributeError):  # not such a record at all
+            return None
 
-    def _record_path(self, shard: int) -> Path:
-        return self._folder / f"{shard:06d}.json"
+    def _record_key(self, shard: int) -> str:
+        return f"{self._folder}{shard:06d}.json"
 
-    def _state_path(self, shard: int) -> Path:
-        return self._folder / f"{shard:06d}.safetensors.zst"
+    def _state_key(self, shard: int) -> str:
+        return f"{self._folder}{shard:06d}.safetensors.zst"
 
 
 def pack_state(state: State) -> bytes:

@@ -6,10 +6,12 @@
     ├── SampleError (ValueError)      one image or mask cannot be used; recorded, skipped, exit code 3 at the end
     ├── RunMismatchError (ValueError) 4: a run exists and does not match what was asked for
     ├── RunDamagedError (OSError)     4: a run's files are missing, truncated or altered
-    └── RunLockedError (RuntimeError) 4: somebody else is at work on the run
+    ├── RunLockedError (RuntimeError) 4: somebody else is at work on the run
+    ├── PlaceUnreachableError         1: the bucket that holds the run did not answer for too long
+    └── OutOfSpaceError               1: the disk or quota that holds the run is full
 
 A message says what was given, what was expected and what to do next. The command line prints it without a
-traceback and exits with `exit_code`.
+traceback and exits with `exit_code`. All survive pickling: one may be raised in another process.
 """
 
 from __future__ import annotations
@@ -82,11 +84,11 @@ class RunDamagedError(MicrotomeError, OSError):
     exit_code = 4
 
 
-class PlaceUnreachableError(MicrotomeError, OSError):
+class PlaceUnreachableError(MicrotomeError):
     """A bucket gave no usable answer for as long as patience lasted. What was committed before is safe."""
 
 
-class OutOfSpaceError(MicrotomeError, OSError):
+class OutOfSpaceError(MicrotomeError):
     """The disk or quota that holds a run is full. What was committed before is safe."""
 
 

@@ -1,4 +1,4 @@
-"""Small files, written so that a reader finds the old content or the new, never half of either."""
+"""Small local files, written so that a reader finds the old content or the new, never half of either."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import os
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 LEFTOVER_SUFFIX = ".partial"
+
+
+class Written(NamedTuple):
+    """A file that was written: its key within the run, size in bytes and CRC-32, as a commit vouches for it."""
+
+    key: str
+    size: int
+    crc: int
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -28,14 +36,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON, keys in their given order. Raises ValueError for NaN, TypeError for no JSON."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Parse the JSON file `path`. Raises OSError or ValueError as the standard library does."""
-    return json.loads(path.read_bytes())
+def json_bytes(value: object) -> bytes:
+    """`value` as indented JSON, keys in their given order. Raises ValueError for NaN, TypeError for no JSON."""
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def fsync_file(path: Path) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BUCKET_SCHEMES = ("s3", "gs", "az", "memory")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_SWAP_LOCK = ".swap.lock"
+SWAP_LOCK = ".swap.lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -51,6 +51,10 @@ class Place(Protocol):
 
     def read(self, key: str) -> bytes:
         """The content of `key`. Raises FileNotFoundError where there is none."""
+        ...
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The contents of those `keys` that are there; in a bucket many at once."""
         ...
 
     def write(self, key: str, data: bytes) -> None:
@@ -129,6 +133,11 @@ def open_place(where: str | Path | Place) -> Place:
     return BucketPlace(where)
 
 
+def name_of(place: Place, key: str) -> str:
+    """A file of a place, as a user would write it."""
+    return f"{place.url}/{key}" if place.path is None else str(place.path / key)
+
+
 def where_of(text: str) -> Path | str:
     """What a user wrote for a place: a URL as it is, anything else as a path."""
     return text if is_url(text) else Path(text).expanduser()
@@ -156,6 +165,14 @@ class LocalPlace:
     def read(self, key: str) -> bytes:
         """The content of `key`."""
         return (self.path / key).read_bytes()
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The contents of those `keys` that are there."""
+        found = {}
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found[key] = self.read(key)
+        return found
 
     def write(self, key: str, data: bytes) -> None:
         """Write to a temporary file, flush it to disk, rename it."""
@@ -192,7 +209,7 @@ class LocalPlace:
 
         if self.size(key) is None:
             return False
-        with (self.path / _SWAP_LOCK).open("ab") as lock:
+        with (self.path / SWAP_LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 if self.read(key) != old:
@@ -273,7 +290,7 @@ def room_in(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, OutOfSpaceError) or error.errno not in _FULL:
+        if error.errno not in _FULL:
             raise
         raise out_of_space(where, os.strerror(error.errno)) from error
 

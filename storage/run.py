@@ -1,8 +1,12 @@
-"""A run on disk: the result of one audit, whole or in the making."""
+"""A run, on disk or in a bucket: the result of one audit, whole or in the making."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast, get_origin, get_type_hints, is_typeddict
 
@@ -12,11 +16,17 @@ from numpy.typing import NDArray
 
 from microtome.storage.arrays import ACTIVATIONS, RunArrays, layer_array
 from microtome.storage.commits import StageCommits
-from microtome.storage.errors import RunDamagedError, UnknownNameError, UsageError
-from microtome.storage.files import LEFTOVER_SUFFIX, read_json, remove_leftovers, write_json
+from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNameError, UsageError
+from microtome.storage.files import LEFTOVER_SUFFIX, json_bytes
+from microtome.storage.places import SWAP_LOCK, Place, name_of, open_place, room_in
 from microtome.storage.schema import SCHEMA_VERSION, LayerEntry, RunInfo, StageInfo
 from microtome.storage.shards import ShardPlan
 from microtome.storage.tables import read_table, write_table
+from microtome.storage.vouching import vouch_for_tables
+
+RUN_JSON = "run.json"
+REPORT = "report"
+LOCK, LOGS = "lock.json", "log/"
 
 _OBJECTIONABLE = set('/\\:*?"<>|%') | {chr(code) for code in range(32)}
 
@@ -40,40 +50,53 @@ def _garbled_parts(info: Mapping[str, object]) -> list[str]:
 
 
 class Run:
-    """One run's folder. `info` is run.json as it was read or last written."""
+    """One run. `info` is run.json as it was read or last written."""
 
-    def __init__(self, path: Path, info: RunInfo) -> None:
-        self.path = path
+    def __init__(self, place: Place, info: RunInfo) -> None:
+        self.place = place
         self.info = info
         shards = info["shards"]
         self.plan = ShardPlan(info["data"]["samples"], shards["samples"], shards["chunk"])
-        self.arrays = RunArrays(path, self.plan)
+        self.arrays = RunArrays(place, self.plan)
+        self._written: dict[str, tuple[int, int]] = {}  # size and CRC-32 of the tables of the stage at work
+
+    def __reduce__(self) -> tuple[type[Run], tuple[Place, RunInfo]]:
+        return Run, (self.place, self.info)
 
     @classmethod
-    def create(cls, path: Path, info: RunInfo) -> Run:
-        """Start a run in `path`, which must be absent, empty or hold nothing but an earlier failed start."""
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is a file; --out needs a folder that is new or empty")
-        for leftover in path.glob(f".run.json.*{LEFTOVER_SUFFIX}"):
-            leftover.unlink()
-        if path.exists() and any(path.iterdir()):
-            raise UsageError(f"{path} is not empty and holds no run; choose another --out")
-        run = cls(path, info)
-        run.save()
+    def create(cls, where: str | Path | Place, info: RunInfo) -> Run:
+        """Start a run in `where`, which must be absent, empty or hold nothing but an earlier failed start."""
+        place = open_place(where)
+        path = place.path
+        if path is not None:
+            if path.exists() and not path.is_dir():
+                raise UsageError(f"{path} is a file; --out needs a folder that is new or empty")
+            for leftover in path.glob(f".run.json.*{LEFTOVER_SUFFIX}"):
+                leftover.unlink()
+        if _is_taken(place):
+            raise UsageError(f"{path or place.url} is not empty and holds no run; choose another --out")
+        run = cls(place, info)
+        if not place.create(RUN_JSON, json_bytes(info)):
+            raise UsageError(f"{path or place.url} holds a run already; choose another --out, or resume it")
         return run
 
     @classmethod
-    def open(cls, path: Path | str) -> Run:
-        """Open the run in `path`. Raises UsageError where there is none, RunDamagedError where it is unreadable."""
-        path = Path(path)
-        file = path / "run.json"
-        if not file.exists():
-            what = "has no run.json" if path.is_dir() else "does not exist"
-            raise UsageError(f"{path} {what}; give the folder that `microtome audit --out` made")
+    def open(cls, where: str | Path | Place) -> Run:
+        """Open the run in `where`. Raises UsageError where there is none, RunDamagedError where it is unreadable."""
+        place = open_place(where)
+        file = name_of(place, RUN_JSON)
         try:
-            info = read_json(file)
+            info = json.loads(place.read(RUN_JSON))
             version = info["schema_version"]
+        except (FileNotFoundError, NotADirectoryError) as error:
+            path = place.path
+            what = "has no run.json" if path is None or path.is_dir() else "does not exist"
+            raise UsageError(
+                f"{path or place.url} {what}; give the folder or URL that `microtome audit --out` made"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, MicrotomeError):
+                raise
             raise RunDamagedError(f"{file} cannot be read ({error})") from error
         if version != SCHEMA_VERSION:
             raise RunDamagedError(
@@ -83,37 +106,49 @@ class Run:
         if garbled := _garbled_parts(info):
             raise RunDamagedError(f"{file} lacks or garbles {', '.join(garbled)}")
         try:
-            return cls(path, cast("RunInfo", info))
+            return cls(place, cast("RunInfo", info))
         except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, MicrotomeError):
+                raise
             raise RunDamagedError(f"{file} lacks or garbles {error}") from error
 
     @staticmethod
-    def exists(path: Path | str) -> bool:
-        """Whether `path` holds a run, finished or not."""
-        return (Path(path) / "run.json").exists()
+    def exists(where: str | Path | Place) -> bool:
+        """Whether `where` holds a run, finished or not."""
+        return open_place(where).size(RUN_JSON) is not None
+
+    @property
+    def path(self) -> Path:
+        """The run's folder. Raises UsageError where the run lies in a bucket."""
+        if self.place.path is None:
+            raise UsageError(f"{self.place.url} is no local folder; copy the run to a disk first")
+        return self.place.path
 
     @property
     def url(self) -> str:
-        """Where the run lies, as any process of this machine would find it."""
-        return str(self.path.resolve())
+        """Where the run lies, as any process would find it: an absolute path, or a URL."""
+        return self.place.url
 
     def save(self) -> None:
         """Write `info` to run.json."""
-        write_json(self.path / "run.json", self.info)
+        self.place.write(RUN_JSON, json_bytes(self.info))
 
     def set_stage(self, stage: str, state: str, seconds: float) -> None:
         """Record that `stage` is pending, running or done, with `seconds` more spent on it, and save."""
+        if state == "done":
+            vouch_for_tables(self.place, stage, self._written)
+        self._written = {}
         spent = self.info["stages"].get(stage, StageInfo(state="pending", seconds=0.0))["seconds"]
         self.info["stages"][stage] = StageInfo(state=state, seconds=round(spent + seconds, 3))
         self.save()
 
     def clean(self) -> int:
         """Delete temporary files of writers that were killed; returns how many."""
-        return remove_leftovers(self.path)
+        return self.place.clean()
 
     def commits(self, stage: str, key: str) -> StageCommits:
         """The commit records of `stage` for results that depend on `key`."""
-        return StageCommits(self.path, stage, key)
+        return StageCommits(self.place, stage, key)
 
     # Layers
 
@@ -160,24 +195,57 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the run: "samples" or "concepts"."""
-        return read_table(self.path / f"{name}.parquet")
+        return read_table(self.place, f"{name}.parquet")
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
         """Write a table of the run."""
-        write_table(self.path / f"{name}.parquet", frame)
+        self._write_table(f"{name}.parquet", frame)
 
     def layer_table(self, layer: str, name: str) -> pd.DataFrame:
         """A table of one layer: "units", "iou", "patches", "thresholds" or "histogram"."""
-        return read_table(self._layer_path(layer) / f"{name}.parquet")
+        return read_table(self.place, self._layer_key(layer, name))
 
     def write_layer_table(self, layer: str, name: str, frame: pd.DataFrame) -> None:
         """Write a table of one layer."""
-        write_table(self._layer_path(layer) / f"{name}.parquet", frame)
+        self._write_table(self._layer_key(layer, name), frame)
+
+    def _write_table(self, key: str, frame: pd.DataFrame) -> None:
+        self._written[key] = write_table(self.place, key, frame)
+
+    def _layer_key(self, layer: str, name: str) -> str:
+        return f"layers/{self.layer(layer)['folder']}/{name}.parquet"
+
+    # Report
 
     @property
-    def report_path(self) -> Path:
-        """Folder of the HTML report."""
-        return self.path / "report"
+    def index_page(self) -> str:
+        """The first page of the report: an absolute path, or a URL."""
+        return f"{self.place.url}/{REPORT}/index.html"
 
-    def _layer_path(self, layer: str) -> Path:
-        return self.path / "layers" / self.layer(layer)["folder"]
+    @contextmanager
+    def report_folder(self) -> Iterator[Path]:
+        """A new, empty local folder to build a report in; what is not published from there is gone afterwards."""
+        if self.place.path is None:
+            with tempfile.TemporaryDirectory(prefix="microtome-report-") as name:
+                yield Path(name)
+            return
+        folder = self.place.path / f"{REPORT}{LEFTOVER_SUFFIX}"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with room_in(self.place.url):
+                folder.mkdir(parents=True)
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish_report(self, folder: Path) -> None:
+        """Have the report in `folder` take the place of the run's report."""
+        self.place.publish(folder, REPORT)
+
+
+def _is_taken(place: Place) -> bool:
+    """Whether something lies there that is neither a run's beginning nor what is written before a run begins."""
+    if place.path is not None:
+        ours = {LOCK, LOGS.rstrip("/"), SWAP_LOCK}
+        return place.path.exists() and any(entry.name not in ours for entry in place.path.iterdir())
+    return any(key != LOCK and not key.startswith(LOGS) for key, _ in place.list())

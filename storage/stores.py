@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from obstore.exceptions import BaseError
@@ -105,16 +106,12 @@ class BucketStore(Store):
 
 
 class CountingStore(WrapperStore[Store]):
-    """A store that notes size and CRC-32 of every object as it is written, so that none need be read back.
-
-    A key in `fresh` is about to be written whole: Zarr is told that there is nothing yet, or it would read what a
-    killed writer left and stumble over damage in it.
-    """
+    """A store that notes size and CRC-32 of every object as it is written, so that none need be read back."""
 
     def __init__(self, store: Store, where: str = "") -> None:
         super().__init__(store)
         self.written: dict[str, tuple[int, int]] = {}
-        self.fresh: set[str] = set()
+        self._fresh: set[str] = set()
         self._where = where
 
     @classmethod
@@ -124,12 +121,24 @@ class CountingStore(WrapperStore[Store]):
 
     def _with_store(self, store: Store) -> CountingStore:
         other = CountingStore(store, self._where)
-        other.written, other.fresh = self.written, self.fresh
+        other.written, other._fresh = self.written, self._fresh
         return other
+
+    @contextmanager
+    def anew(self, key: str) -> Iterator[None]:
+        """While `key` is written whole, Zarr is told that there is nothing yet.
+
+        Otherwise it would read what a killed writer left, and stumble over damage in it.
+        """
+        self._fresh.add(key)
+        try:
+            yield
+        finally:
+            self._fresh.discard(key)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """As the store has it."""
-        return None if key in self.fresh else await self._store.get(key, prototype, byte_range)
+        return None if key in self._fresh else await self._store.get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write, and note what was written. Raises OutOfSpaceError on a full disk."""

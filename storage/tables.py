@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+import zlib
 
 import pandas as pd
 
 from microtome.storage.errors import RunDamagedError
-from microtome.storage.files import write_bytes
+from microtome.storage.places import Place, name_of
 
 
-def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Write `frame` without its index; the same frame always gives the same bytes."""
+def write_table(place: Place, key: str, frame: pd.DataFrame) -> tuple[int, int]:
+    """Write `frame` without its index; the same frame always gives the same bytes. Returns their number and CRC-32."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
-    write_bytes(path, buffer.getvalue())
+    content = buffer.getvalue()
+    place.write(key, content)
+    return len(content), zlib.crc32(content)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(place: Place, key: str) -> pd.DataFrame:
     """Read a table. Raises RunDamagedError where it is missing or not Parquet."""
     try:
-        return pd.read_parquet(path, engine="pyarrow")
+        content = place.read(key)
     except FileNotFoundError as error:
         raise RunDamagedError(
-            f"{path} is missing; the audit that makes it has not finished: run `microtome audit --resume RUN`"
+            f"{name_of(place, key)} is missing; the audit that makes it has not finished: "
+            "run `microtome audit --resume RUN`"
         ) from error
+    try:
+        return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
     except (OSError, ValueError) as error:
-        raise RunDamagedError(f"{path} cannot be read as Parquet ({error}); resume or repeat the audit") from error
+        raise RunDamagedError(
+            f"{name_of(place, key)} cannot be read as Parquet ({error}); resume or repeat the audit"
+        ) from error

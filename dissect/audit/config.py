@@ -12,6 +12,7 @@ from typing import Any
 
 from microtome.dissect.models.preprocess import PreprocessOverrides
 from microtome.storage.errors import UnknownNameError, UsageError
+from microtome.storage.places import where_of
 
 IOU_CONVENTIONS = ("image", "mask", "all")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
@@ -41,7 +42,7 @@ class AuditConfig:
     model: str
     dataset: str
     layers: tuple[str, ...]
-    out: Path
+    out: Path | str
     weights: Path | None = None
     size: int | None = None
     resize: int | None = None
@@ -91,9 +92,9 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfi
     for name in ("layers", "tau", "mean", "std"):
         if name in given and not isinstance(given[name], tuple):
             given[name] = tuple(given[name]) if isinstance(given[name], list) else (given[name],)
-    for name in ("out", "weights"):
-        if name in given:
-            given[name] = Path(given[name]).expanduser()
+    given["out"] = where_of(str(given["out"]))
+    if "weights" in given:
+        given["weights"] = Path(given["weights"]).expanduser()
     if "label_size" in given:
         size = given["label_size"]
         given["label_size"] = (size, size) if isinstance(size, int) else tuple(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,7 +45,7 @@ class Outcome:
     """What an audit came to: the finished run, its first page, and how many samples could not be read."""
 
     run: Run
-    index_page: Path
+    index_page: str
     unreadable: int
     seconds: float
 
@@ -107,5 +106,5 @@ def finish(job: Job) -> Outcome:
         job.run.set_stage(stage, "done", time.monotonic() - begun)
     seconds = time.monotonic() - started
     unreadable = job.run.info["data"]["unreadable"]
-    say(f"audit of {job.samples:,} images took {duration(seconds)} ({os.fspath(job.run.path)})")
-    return Outcome(job.run, job.run.report_path / "index.html", unreadable, seconds)
+    say(f"audit of {job.samples:,} images took {duration(seconds)} ({job.run.url})")
+    return Outcome(job.run, job.run.index_page, unreadable, seconds)

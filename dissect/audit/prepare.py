@@ -288,7 +288,7 @@ def _refuse_mismatch(run: Run, config: AuditConfig, model: Model, dataset: Image
             differences.append(f"{name} (the run has {made_with.get(name)}, asked for {asked})")
     if differences:
         raise RunMismatchError(
-            f"{run.path} was made with another {'; another '.join(differences)}. "
+            f"{run.url} was made with another {'; another '.join(differences)}. "
             "Choose another --out, or ask for what the run was made with"
         )
     if changed := _version_changes(info["versions"]):

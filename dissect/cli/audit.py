@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from microtome.dissect.cli.options import model_options, parse_size, preprocess_values, split_list, split_numbers
+from microtome.dissect.cli.options import RUN, model_options, parse_size, preprocess_values, split_list, split_numbers
 from microtome.dissect.cli.output import records, show_json, show_table
 from microtome.storage.errors import UsageError
 
@@ -22,8 +22,8 @@ UNREADABLE_SAMPLES = 3
 @click.argument("model", required=False)
 @click.argument("dataset", required=False)
 @click.option("--layers", multiple=True, metavar="GLOB,...", help="Layers by name or glob; repeatable.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Folder of the run. [runs/MODEL-DATASET]")
-@click.option("--resume", "resumed", type=click.Path(path_type=Path), metavar="RUN", help="Finish an interrupted run.")
+@click.option("--out", type=RUN, metavar="RUN", help="Folder or URL of the run. [runs/MODEL-DATASET]")
+@click.option("--resume", "resumed", type=RUN, metavar="RUN", help="Finish an interrupted run.")
 @click.option("--tau", multiple=True, metavar="T,...", help="Fractions above the threshold; the first labels. [0.005]")
 @click.option("--iou", type=click.Choice(["image", "mask", "all"]), help="Over which samples IoU is taken. [image]")
 @click.option("--min-iou", type=float, help="A unit whose best IoU exceeds this is a detector. [0.04]")
@@ -39,7 +39,9 @@ UNREADABLE_SAMPLES = 3
 @click.option("--shard-samples", type=int, help="Samples a shard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @model_options
-def audit_command(model: str | None, dataset: str | None, resumed: Path | None, as_json: bool, **options: Any) -> int:
+def audit_command(
+    model: str | None, dataset: str | None, resumed: Path | str | None, as_json: bool, **options: Any
+) -> int:
     """Dissect MODEL over the images of DATASET, or as FILE.toml says.
 
     Runs the model over every image, finds each unit's exact threshold, counts how its mask overlaps every concept,
@@ -103,8 +105,8 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     summary = Dissection(outcome.run).summary()
     if as_json:
         show_json(
-            run=str(outcome.run.path),
-            report=str(outcome.index_page),
+            run=outcome.run.url,
+            report=outcome.index_page,
             samples=outcome.run.plan.samples,
             unreadable=outcome.unreadable,
             seconds=round(outcome.seconds, 3),
@@ -119,4 +121,4 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     show_table(["layer", "units", "detectors", "unique detectors"], rows, right=(1, 2, 3))
     if outcome.unreadable:
         click.echo(f"{outcome.unreadable} samples could not be read; samples.parquet and the report say why")
-    click.echo(str(outcome.index_page.resolve()))
+    click.echo(outcome.index_page)

@@ -9,7 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
+from microtome.storage.places import where_of
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+RUN = where_of
+"""Type of a RUN: a folder becomes a Path, a URL such as s3://bucket/run stays text."""
 
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[\]]*\])")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from microtome.dissect.cli.options import RUN
 from microtome.dissect.cli.output import records, show_json, show_table
 from microtome.storage.errors import UsageError
 
@@ -17,7 +18,7 @@ SHOWN_ROWS = 40
 
 
 @click.command("query")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RUN)
 @click.argument("expression", nargs=-1)
 @click.option("--summary", is_flag=True, help="Detectors and unique detectors of each layer and category.")
 @click.option("--tau", type=float, help="One of the run's fractions, in place of the first.")
@@ -25,7 +26,7 @@ SHOWN_ROWS = 40
 @click.option("--csv", "as_csv", is_flag=True, help="All rows as CSV.")
 @click.option("--limit", type=click.IntRange(min=1), help=f"At most so many rows. [{SHOWN_ROWS} on a terminal]")
 def query_command(
-    run: Path,
+    run: Path | str,
     expression: tuple[str, ...],
     summary: bool,
     tau: float | None,

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import click
 
+from microtome.dissect.cli.options import RUN
+
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
-def report_command(run: Path) -> int:
-    """Rebuild the HTML pages of a finished RUN from its tables; prints the path of the first page.
+@click.argument("run", type=RUN)
+def report_command(run: Path | str) -> int:
+    """Rebuild the HTML pages of a finished RUN from its tables; prints where the first page lies.
 
     \b
-    Example:
+    Examples:
       microtome report runs/first
+      microtome report s3://bucket/first
     """
     from microtome.dissect.audit import rebuild_report
 
-    click.echo(str(rebuild_report(run).resolve()))
+    click.echo(rebuild_report(run))
     return 0

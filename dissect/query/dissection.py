@@ -33,7 +33,7 @@ def open_run(path: str | Path) -> Dissection:
 
     Raises UsageError where `path` holds no run or one that has not been tallied yet.
     """
-    run = Run.open(Path(path))
+    run = Run.open(path)
     stages = run.info["stages"]
     if stages.get("tally", {"state": "pending"})["state"] != "done":
         raise UsageError(f"{path} has no results yet; finish it with: microtome audit --resume {path}")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser: {CHR
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = {"layer1": LayerShape(16, 14, 60), "layer4.0:conv/2": LayerShape(160, 7, 400)}
     run = write_run(tmp_path_factory.mktemp("browser") / "run", taus=(0.005, 0.05), layers=layers)
-    return build_report(run, read_image)
+    return Path(build_report(run, read_image))
 
 
 @pytest.fixture(scope="module")

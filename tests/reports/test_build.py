@@ -31,7 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_files_of_a_report(run: Run) -> None:
-    files = set(contents(run.report_path))
+    files = set(contents(run.path / "report"))
     second = "layer4.0%3Aconv%2F2"
     assert {"index.html", "layers/layer1.html", f"layers/{second}.html", f"data/{second}.js"} <= files
     assert {"static/report.css", "static/layer.js", "static/cards.js"} <= files
@@ -42,36 +42,36 @@ def test_the_files_of_a_report(run: Run) -> None:
 
 
 def test_every_address_in_a_page_leads_to_a_file(run: Run) -> None:
-    for page in [run.report_path / "index.html", *(run.report_path / "layers").iterdir()]:
+    for page in [run.path / "report" / "index.html", *(run.path / "report" / "layers").iterdir()]:
         text = page.read_text(encoding="utf-8")
         for address in re.findall(r'(?:href|src)="([^"#:]+)["#]', text) + re.findall(r"url\(([^)]+)\)", text):
             assert (page.parent / unquote(address)).is_file(), address
 
 
 def test_nothing_hostile_reaches_the_markup(run: Run) -> None:
-    for name, text in contents(run.report_path).items():
+    for name, text in contents(run.path / "report").items():
         if name.endswith((".html", ".js")):
             assert HOSTILE.encode() not in text, name
             assert b"onerror=alert(2)>" not in text, name
-    assert "&lt;script&gt;alert(1)" in (run.report_path / "index.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in (run.path / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_no_page_asks_the_network(run: Run) -> None:
-    for name, text in contents(run.report_path).items():
+    for name, text in contents(run.path / "report").items():
         if name.endswith((".html", ".css", ".js")):
             found = set(re.findall(rb"(?:https?:)?//[a-z][\w.]+", text)) - {b"http://www.w3.org"}
             assert not found, name
 
 
 def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
-    before = contents(run.report_path)
+    before = contents(run.path / "report")
     build_report(run, read_image, workers=1)
-    assert contents(run.report_path) == before
+    assert contents(run.path / "report") == before
 
 
 def test_strips_hold_the_patches_by_rank(run: Run) -> None:
     patches = run.layer_table("layer1", "patches")
-    strip = cv2.imread(str(run.report_path / "patches" / "layer1" / "0.jpg"))
+    strip = cv2.imread(str(run.path / "report" / "patches" / "layer1" / "0.jpg"))
     assert strip is not None
     assert strip.shape == (SIZE, SIZE * len(patches[patches["unit"] == 0]), 3)
     chosen = patches[(patches["unit"] == 0) & (patches["rank"] == 2)]
@@ -114,7 +114,7 @@ def test_an_image_that_went_missing_turns_grey(tmp_path: Path) -> None:
         raise SampleError(str(sample), "gone")
 
     build_report(run, read)
-    strip = cv2.imread(str(run.report_path / "patches" / "a" / "0.jpg"))
+    strip = cv2.imread(str(run.path / "report" / "patches" / "a" / "0.jpg"))
     assert strip is not None
     assert int(strip.min()) == int(strip.max()) == 128
 
@@ -122,24 +122,24 @@ def test_an_image_that_went_missing_turns_grey(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_report(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
     build_report(run, read_image)
-    before = contents(run.report_path)
+    before = contents(run.path / "report")
 
     def read(sample: int) -> NDArray[np.uint8]:
         raise RuntimeError("the disk is on fire")
 
     with pytest.raises(RuntimeError, match="on fire"):
         build_report(run, read)
-    assert contents(run.report_path) == before
+    assert contents(run.path / "report") == before
     assert [path.name for path in run.path.iterdir() if path.name.startswith("report")] == ["report"]
 
 
 def test_an_older_report_is_replaced_whole(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
-    (run.report_path / "layers").mkdir(parents=True)
-    (run.report_path / "layers" / "gone.html").write_text("old")
+    (run.path / "report" / "layers").mkdir(parents=True)
+    (run.path / "report" / "layers" / "gone.html").write_text("old")
     (run.path / "report.partial").mkdir()
     build_report(run, read_image)
-    assert "layers/gone.html" not in contents(run.report_path)
+    assert "layers/gone.html" not in contents(run.path / "report")
 
 
 def test_a_run_without_concepts(tmp_path: Path) -> None:
@@ -148,20 +148,20 @@ def test_a_run_without_concepts(tmp_path: Path) -> None:
     run.write_layer_table("a", "iou", run.layer_table("a", "iou")[:0])
     units = run.layer_table("a", "units").assign(concept=None, concept_id=0, category=None, iou=0.0, is_detector=False)
     run.write_layer_table("a", "units", units.astype({"concept": "str", "category": "str"}))
-    text = build_report(run, read_image).read_text(encoding="utf-8")
+    text = Path(build_report(run, read_image)).read_text(encoding="utf-8")
     assert "No unit reaches an IoU above 0.04" in text
     assert "Unreadable samples" not in text
 
 
 def test_an_untrained_network_is_called_so_on_every_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", trained=False, layers={"a": LayerShape(4, 7, 60)})
-    index = build_report(run, read_image)
+    index = Path(build_report(run, read_image))
     for page in (index, index.parent / "layers" / "a.html"):
         assert "Untrained network." in page.read_text(encoding="utf-8")
 
 
 def test_unreadable_samples_stand_in_the_index(run: Run) -> None:
-    text = (run.report_path / "index.html").read_text(encoding="utf-8")
+    text = (run.path / "report" / "index.html").read_text(encoding="utf-8")
     samples: pd.DataFrame = run.table("samples")
     for key in samples["key"][samples["status"] == "error"]:
         assert key in text
@@ -173,7 +173,7 @@ def test_a_report_shows_at_least_one_patch(run: Run) -> None:
 
 
 def test_a_report_in_several_passes_is_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = contents(run.report_path)
+    before = contents(run.path / "report")
     monkeypatch.setattr("microtome.reports.strips._HELD_BYTES", 300_000)
     build_report(run, read_image, workers=3)
-    assert contents(run.report_path) == before
+    assert contents(run.path / "report") == before

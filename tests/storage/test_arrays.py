@@ -14,6 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from microtome.storage.arrays import ACTIVATIONS, LABELS, RunArrays, layer_array
 from microtome.storage.errors import RunDamagedError
+from microtome.storage.files import checksum
+from microtome.storage.places import LocalPlace
 from microtome.storage.shards import ShardPlan
 
 FORMS = st.tuples(
@@ -30,7 +32,7 @@ def plans(draw: st.DrawFn) -> ShardPlan:
 
 
 def activations(root: Path, plan: ShardPlan, shape: tuple[int, ...] = (20, 3, 2)) -> RunArrays:
-    arrays = RunArrays(root, plan)
+    arrays = RunArrays(LocalPlace(root), plan)
     arrays.create("maps", shape, "float16", channels=True)
     return arrays
 
@@ -47,7 +49,7 @@ def test_every_shard_comes_back_as_it_went_the_shorter_last_one_too(
 ) -> None:
     dtype, shape, channels = form
     root = tmp_path_factory.mktemp("arrays")
-    arrays = RunArrays(root, plan)
+    arrays = RunArrays(LocalPlace(root), plan)
     arrays.create("values", shape, dtype, channels=channels)
     rng = np.random.default_rng(seed)
     whole = rng.integers(0, 9, size=(plan.samples, *shape)).astype(dtype)
@@ -56,8 +58,8 @@ def test_every_shard_comes_back_as_it_went_the_shorter_last_one_too(
     for shard in rng.permutation(plan.count).tolist():
         rows = plan.samples_of(shard)
         files = arrays.write_shard("values", shard, whole[rows.start : rows.stop])
-        assert all(file.is_file() for file in files)
-    again = RunArrays(root, plan)
+        assert all((root / file.key).is_file() and checksum(root / file.key) == file[1:] for file in files)
+    again = RunArrays(LocalPlace(root), plan)
     for shard in range(plan.count):
         rows = plan.samples_of(shard)
         back = again.read_shard("values", shard)
@@ -71,7 +73,7 @@ def test_a_shard_is_one_file_of_its_own(tmp_path: Path) -> None:
     plan = ShardPlan(10, 4, 2)
     arrays = activations(tmp_path, plan)
     written = [arrays.write_shard("maps", shard, values_of(plan, shard)) for shard in range(plan.count)]
-    assert [[path.relative_to(tmp_path).as_posix() for path in files] for files in written] == [
+    assert [[file.key for file in files] for files in written] == [
         [f"arrays.zarr/maps/c/{shard}/0/0/0"] for shard in range(3)
     ]
     files = [path for path in (tmp_path / "arrays.zarr").rglob("*") if path.is_file()]
@@ -90,7 +92,7 @@ def test_any_zarr_reader_reads_it(tmp_path: Path) -> None:
 
 
 def test_the_whole_store_opens_as_a_group(tmp_path: Path) -> None:
-    arrays = RunArrays(tmp_path, ShardPlan(10, 4, 2))
+    arrays = RunArrays(LocalPlace(tmp_path), ShardPlan(10, 4, 2))
     arrays.create(LABELS, (2, 3, 3), "uint16")
     arrays.create("layers/one/maps", (4, 3, 2), "float16", channels=True)
     group = zarr.open_group(str(tmp_path / "arrays.zarr"), mode="r")
@@ -146,7 +148,7 @@ def test_an_array_of_another_shape_or_dtype_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunDamagedError, match=r"has shape \(10, 20, 3, 2\) float16, expected \(10, 21, 3, 2\)"):
         activations(tmp_path, plan, (21, 3, 2))
     with pytest.raises(RunDamagedError, match="expected"):
-        RunArrays(tmp_path, plan).create("maps", (20, 3, 2), "float32")
+        RunArrays(LocalPlace(tmp_path), plan).create("maps", (20, 3, 2), "float32")
     with pytest.raises(RunDamagedError, match="expected"):
         activations(tmp_path, ShardPlan(12, 4, 2))
 
@@ -162,7 +164,7 @@ def test_part_of_a_shard_is_refused(tmp_path: Path, rows: int) -> None:
 
 
 def test_an_empty_axis_needs_no_array(tmp_path: Path) -> None:
-    arrays = RunArrays(tmp_path, ShardPlan(10, 4, 2))
+    arrays = RunArrays(LocalPlace(tmp_path), ShardPlan(10, 4, 2))
     arrays.create(LABELS, (0, 8, 8), "uint16")
     assert not arrays.exists(LABELS)
     assert arrays.write_shard(LABELS, 0, np.zeros((4, 0, 8, 8), np.uint16)) == []
@@ -179,7 +181,7 @@ def test_threads_write_different_shards_at_once(tmp_path: Path) -> None:
 
 
 def test_arrays_are_described_by_path(tmp_path: Path) -> None:
-    arrays = RunArrays(tmp_path, ShardPlan(10, 4, 2))
+    arrays = RunArrays(LocalPlace(tmp_path), ShardPlan(10, 4, 2))
     arrays.create(LABELS, (3, 8, 8), "uint16")
     arrays.create(layer_array("a.b%2Fc", ACTIVATIONS), (20, 3, 2), "float16", channels=True)
     assert arrays.describe() == {LABELS: (10, 3, 8, 8), "layers/a.b%2Fc/activations": (10, 20, 3, 2)}
@@ -197,7 +199,7 @@ def test_an_array_that_cannot_be_opened_is_named(tmp_path: Path, damage: str) ->
     else:
         described.write_text("{" if damage == "garbage" else '{"zarr_format": 3, "node_type": "group"}')
     with pytest.raises(RunDamagedError, match="maps cannot be opened as a Zarr array") as caught:
-        RunArrays(tmp_path, plan).read("maps", 0, 1)
+        RunArrays(LocalPlace(tmp_path), plan).read("maps", 0, 1)
     assert "samples" not in str(caught.value)
 
 
@@ -206,7 +208,8 @@ def test_a_truncated_shard_is_named_on_reading_and_can_be_written_again(tmp_path
     plan = ShardPlan(10, 4, 2)
     arrays = activations(tmp_path, plan)
     (file,) = arrays.write_shard("maps", 0, values_of(plan, 0))
-    file.write_bytes(file.read_bytes()[:keep])
+    path = tmp_path / file.key
+    path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(RunDamagedError, match="maps, samples 0 to 3, cannot be read"):
         arrays.read_shard("maps", 0)
     arrays.write_shard("maps", 0, values_of(plan, 0))

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 
 from microtome.storage.commits import StageCommits, pack_state, unpack_state
 from microtome.storage.errors import RunDamagedError
+from microtome.storage.files import Written, checksum
+from microtome.storage.places import LocalPlace
 
 DTYPES = st.sampled_from(["int64", "uint16", "int8", "bool", "float16", "float32", "float64"])
 ARRAYS = DTYPES.flatmap(
@@ -24,7 +26,7 @@ STATE = {"counts": np.arange(5, dtype=np.int64), "0/coarse.nan": np.zeros(3, np.
 
 
 def stage(root: Path, key: str = "key") -> StageCommits:
-    return StageCommits(root, "capture", key)
+    return StageCommits(LocalPlace(root), "capture", key)
 
 
 def record_of(root: Path, shard: int) -> Path:
@@ -35,12 +37,16 @@ def state_of(root: Path, shard: int) -> Path:
     return root / "commits" / "capture" / f"{shard:06d}.safetensors.zst"
 
 
+def written(root: Path, file: Path) -> Written:
+    return Written(file.relative_to(root).as_posix(), *checksum(file))
+
+
 def committed(root: Path, shard: int = 0) -> Path:
     """One committed shard that vouches for one file; returns that file."""
     file = root / "arrays.zarr" / "labels" / "c" / str(shard)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"shard of labels")
-    stage(root).commit(shard, STATE, [file])
+    stage(root).commit(shard, STATE, [written(root, file)])
     return file
 
 
@@ -82,7 +88,7 @@ def test_a_shard_without_files_can_be_committed(tmp_path: Path) -> None:
 def test_a_record_of_another_key_or_stage_does_not_count(tmp_path: Path) -> None:
     committed(tmp_path)
     assert stage(tmp_path, "another").done(1) == set()
-    assert StageCommits(tmp_path, "tally", "key").done(1) == set()
+    assert StageCommits(LocalPlace(tmp_path), "tally", "key").done(1) == set()
 
 
 def test_a_record_under_another_number_does_not_count(tmp_path: Path) -> None:
@@ -158,13 +164,13 @@ def test_a_state_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_clearing_forgets_one_stage_only(tmp_path: Path) -> None:
     file = committed(tmp_path)
-    other = StageCommits(tmp_path, "tally", "key")
+    other = StageCommits(LocalPlace(tmp_path), "tally", "key")
     other.commit(0, STATE)
     stage(tmp_path).clear()
     assert stage(tmp_path).done(1) == set()
     assert other.done(1) == {0}
     assert file.exists()
-    StageCommits(tmp_path, "never", "key").clear()
+    StageCommits(LocalPlace(tmp_path), "never", "key").clear()
 
 
 def test_a_second_commit_replaces_the_first(tmp_path: Path) -> None:
@@ -183,5 +189,5 @@ def test_a_record_is_plain_json_with_paths_from_the_run(tmp_path: Path) -> None:
 
 def test_nothing_is_recorded_where_a_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        stage(tmp_path).commit(0, STATE, [tmp_path / "missing"])
+        stage(tmp_path).commit(0, STATE, [Written("missing", 1, 2)])
     assert not record_of(tmp_path, 0).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import pickle
 import re
 
 import pytest
@@ -21,6 +22,8 @@ CODES = {
     "RunMismatchError": 4,
     "RunDamagedError": 4,
     "RunLockedError": 4,
+    "PlaceUnreachableError": 1,
+    "OutOfSpaceError": 1,
 }
 
 
@@ -111,3 +114,22 @@ def test_near_names_are_known_names_once_each(name: str, known: list[str], limit
 
 def test_names_that_differ_in_case_only_are_both_near() -> None:
     assert near_names("relu", ["ReLU", "relu"]) == ["ReLU", "relu"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnknownNameError("layer", "conv9", ["conv1", "fc"], hint="Look again."),
+        SampleError("train/7.png", "empty file"),
+        errors.UsageError("no such thing"),
+        errors.PlaceUnreachableError("gone"),
+        errors.OutOfSpaceError("full"),
+    ],
+)
+def test_an_error_of_another_process_arrives_as_it_was(error: MicrotomeError) -> None:
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is type(error)
+    assert str(back) == str(error)
+    assert {name: value for name, value in vars(back).items() if name[0] != "_"} == {
+        name: value for name, value in vars(error).items() if name[0] != "_"
+    }

@@ -86,7 +86,7 @@ def test_a_run_is_created_and_opened(tmp_path: Path) -> None:
     assert opened.info == info_of()
     assert opened.plan.count == 3
     assert opened.layer_names == ["conv1", "block.1:heads"]
-    assert opened.report_path == made.path / "report"
+    assert opened.index_page == str(made.path / "report" / "index.html")
     assert "ü" in Run.create(tmp_path / "other", info_of(("ü",))).path.joinpath("run.json").read_text("utf-8")
 
 

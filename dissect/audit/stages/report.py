@@ -21,8 +21,8 @@ def run_report(job: Job) -> None:
     write_report(job.run, job.dataset)
 
 
-def rebuild_report(path: Path) -> Path:
-    """Build the pages of the run in `path` anew; returns index.html. The data must be where it was."""
+def rebuild_report(path: Path | str) -> str:
+    """Build the pages of the run in `path` anew; returns where index.html lies. The data must be where it was."""
     run = Run.open(path)
     unfinished = [stage for stage, info in run.info["stages"].items() if info["state"] != "done" and stage != "report"]
     if unfinished:
@@ -35,7 +35,7 @@ def rebuild_report(path: Path) -> Path:
     return write_report(run, dataset)
 
 
-def write_report(run: Run, dataset: ImageDataset) -> Path:
+def write_report(run: Run, dataset: ImageDataset) -> str:
     """Build the pages of a finished run from its tables and the images of `dataset`."""
 
     def read_image(index: int) -> NDArray[np.uint8]:

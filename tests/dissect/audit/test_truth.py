@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import reference
@@ -33,7 +35,7 @@ def dissection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         )
     )
     assert outcome.unreadable == 5
-    assert outcome.index_page.exists()
+    assert Path(outcome.index_page).exists()
     return open_run(folder / "run")
 
 
