@@ -15,6 +15,7 @@ from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.places import where_of
 
 IOU_CONVENTIONS = ("image", "mask", "all")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://.+")
@@ -35,7 +36,7 @@ class AuditConfig:
     batch: images a forward pass; torch_threads: intra-op threads of one forward pass, None = cores / lanes.
     workers: shards at work at once, None = number of cores; with cluster="processes", the number of processes.
     cluster: who does the work: "threads" of this process, "processes", or the address of a Dask scheduler.
-    precision: arithmetic of the forward pass, "float32" or what `dissect.audit.precision` knows besides.
+    precision: the model's arithmetic: "float32", "tf32" (CUDA), or "bfloat16" and "float16" by autocast.
     channels_last: "yes" or "no": the memory layout of the forward pass, "auto" = yes on the CPU where the model can.
     """
 
@@ -169,6 +170,8 @@ def _check(config: AuditConfig) -> None:
         raise UsageError(f"--tau {list(config.tau)}: each fraction once")
     if config.iou not in IOU_CONVENTIONS:
         raise UnknownNameError("IoU convention", config.iou, IOU_CONVENTIONS)
+    if config.precision not in PRECISIONS:
+        raise UnknownNameError("precision", config.precision, PRECISIONS)
     if config.channels_last not in ("auto", "yes", "no"):
         raise UnknownNameError("value of channels_last", config.channels_last, ("auto", "yes", "no"))
     if config.interpolation is not None and config.interpolation not in INTERPOLATIONS:

@@ -1,22 +1,30 @@
 """Images in, stored activations out: the model's forward pass with a capture at every layer.
 
-Activations leave the hook as float16 on the host, divided by the layer's power-of-two scale: converting is the copy
-that keeps later in-place operations from changing what was captured.
+Activations leave the hook as float16, divided by the layer's power-of-two scale: converting is the copy that keeps
+later in-place operations from changing what was captured. On a CUDA device a batch is only queued (`devices.py`):
+while its results are on their way to the host, the next one is at work.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from microtome.dissect.audit.devices import Arrival, Device, finite_magnitude, open_device
 from microtome.dissect.audit.job import Division
+from microtome.dissect.audit.precision import arithmetic, autocast, check_precision
+from microtome.dissect.audit.turns import TurnPool
 from microtome.dissect.models import ActivationCapture, Model
+
+T = TypeVar("T")
 
 FLOAT16_OVERFLOW = 65520.0  # the smallest magnitude that rounds to infinity
 
@@ -33,70 +41,118 @@ class ScaleOverflow(Exception):  # noqa: N818 - a signal to begin again with a l
         return ScaleOverflow, (self.layer, self.magnitude)  # it may come from another process
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a forward pass leaves on the host: filled once `arrival` has passed.
+
+    largest: the largest finite magnitude of each layer, (L,) float32.
+    """
+
+    stored: dict[str, Tensor]
+    largest: Tensor
+    arrival: Arrival
+
+
+class Captured:
+    """The activations of one batch, computed or about to be."""
+
+    def __init__(self, result: Future[_Result], limits: Mapping[str, float]) -> None:
+        self._result = result
+        self._limits = limits
+
+    def wait(self) -> dict[str, NDArray[np.float16]]:
+        """Activations as they are stored: {layer: (B, C, h, w) float16, true value / scale}.
+
+        Raises ScaleOverflow where a finite value would have become infinite, and whatever the model raised.
+        """
+        result = self._result.result()
+        result.arrival.synchronize()
+        for layer, largest in zip(result.stored, result.largest.tolist(), strict=True):
+            if largest >= self._limits[layer]:
+                raise ScaleOverflow(layer, largest)
+        return {layer: half.numpy() for layer, half in result.stored.items()}
+
+
 class Forward:
     """Runs the model over batches of uint8 images; a context manager, so that hooks always detach.
 
-    Safe to call from several threads; `division.passes` of them compute at a time.
+    Safe to call from several threads; `division.passes` threads of its own compute, the lowest turn first.
     """
 
-    def __init__(self, model: Model, layers: list[str], division: Division, scales: Mapping[str, float] = {}) -> None:
-        self._device = division.device
-        self._threads = division.torch_threads
+    def __init__(
+        self,
+        model: Model,
+        layers: list[str],
+        division: Division,
+        scales: Mapping[str, float] = {},
+        device: Device | None = None,
+    ) -> None:
+        check_precision(division.precision, division.device)
+        self._device = device or open_device(division.device)
+        self._division = division
         self._layout = torch.channels_last if division.channels_last else torch.contiguous_format
-        self._module = model.module.to(self._device).to(memory_format=self._layout)
+        self._module = model.module.to(division.device).to(memory_format=self._layout)
         self._dtype = model.placeholder().dtype
         preprocess = model.preprocess
-        self._mean = torch.tensor(preprocess.mean, device=self._device).view(1, 3, 1, 1)
-        self._std = torch.tensor(preprocess.std, device=self._device).view(1, 3, 1, 1)
-        self._scales = dict(scales)
-        self._stored = ActivationCapture(self._module, layers, transform=self._to_stored, resolved=True)
-        self._turn = threading.BoundedSemaphore(division.passes)
+        self._mean = torch.tensor(preprocess.mean, device=division.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(preprocess.std, device=division.device).view(1, 3, 1, 1)
+        self._scales = {layer: scales.get(layer, 1.0) for layer in layers}
+        self._limits = {layer: FLOAT16_OVERFLOW * scale for layer, scale in self._scales.items()}
         self._layers = layers
+        self._capture = ActivationCapture(self._module, layers, transform=self._to_stored, resolved=True)
 
     def __enter__(self) -> Forward:
         self._threads_before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        self._stored.__enter__()
+        torch.set_num_threads(self._division.torch_threads)
+        self._arithmetic = arithmetic(self._division.precision, self._division.device)
+        self._arithmetic.__enter__()
+        self._passes = TurnPool(self._division.passes, "forward")
+        self._capture.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stored.__exit__(kind, error, trace)
+        self._passes.__exit__(kind, error, trace)
+        self._device.drain()
+        self._capture.__exit__(kind, error, trace)
+        self._arithmetic.__exit__(kind, error, trace)
         torch.set_num_threads(self._threads_before)
 
-    def stored_activations(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float16]]:
-        """Activations of a batch, as they are stored: {layer: (B, C, h, w) float16, true value / scale}.
-
-        images: (B, H, W, 3) uint8 RGB. Raises ScaleOverflow where a finite value would become infinite.
-        """
-        with self._turn:
-            return self._stored(self._prepare(images))
+    def submit(self, images: Sequence[NDArray[np.uint8]], turn: int = 0) -> Captured:
+        """Have a batch computed: images of one size, (H, W, 3) uint8 RGB; where several wait, the lowest turn first."""
+        pixels = self._device.on_host((len(images), *images[0].shape), torch.uint8)
+        np.stack(images, out=pixels.numpy())
+        return Captured(self._passes.submit(turn, lambda: self._compute(pixels)), self._limits)
 
     def largest_magnitudes(self, images: NDArray[np.uint8]) -> dict[str, float]:
         """The largest finite |activation| of each layer over a batch; 0 where there is none."""
-        with ActivationCapture(self._module, self._layers, transform=_finite_magnitude, resolved=True) as capture:
-            return capture(self._prepare(images))
+        pixels = torch.from_numpy(images).to(self._division.device)
+        with ActivationCapture(self._module, self._layers, transform=_magnitude, resolved=True) as capture:
+            return self._cast(capture, pixels)
 
-    def _prepare(self, images: NDArray[np.uint8]) -> Tensor:
-        pixels = torch.from_numpy(images).to(self._device, non_blocking=True)
+    def _compute(self, pixels: Tensor) -> _Result:
+        with self._device.batch():
+            captured = self._cast(self._capture, self._device.upload(pixels))
+            stored = {layer: half for layer, (half, _) in captured.items()}
+            largest = self._device.download(torch.stack([magnitude for _, magnitude in captured.values()]))
+            return _Result(stored, largest, self._device.mark())
+
+    def _cast(self, capture: ActivationCapture[T], pixels: Tensor) -> dict[str, T]:
+        with autocast(self._division.precision, self._division.device):
+            return capture(self._prepare(pixels))
+
+    def _prepare(self, pixels: Tensor) -> Tensor:
         batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=self._layout)
         return batch.div_(255.0).sub_(self._mean).div_(self._std).to(self._dtype)
 
-    def _to_stored(self, layer: str, maps: Tensor) -> NDArray[np.float16]:
-        scale = self._scales.get(layer, 1.0)
-        lowest, highest = (float(value) for value in torch.aminmax(maps))
-        if not max(abs(lowest), abs(highest)) < FLOAT16_OVERFLOW * scale:  # also where NaN or infinity is among them
-            magnitude = _finite_magnitude(layer, maps)
-            if magnitude >= FLOAT16_OVERFLOW * scale:
-                raise ScaleOverflow(layer, magnitude)
+    def _to_stored(self, layer: str, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """In the hook: the maps as they are stored, on their way to the host, and their largest finite magnitude."""
+        scale = self._scales[layer]
         scaled = maps if scale == 1.0 else maps / scale
         half = scaled.to(torch.float16, memory_format=torch.contiguous_format, copy=True)
-        array: NDArray[np.float16] = half.cpu().numpy()
-        return array
+        return self._device.download(half), self._device.largest_magnitude(maps)
 
 
-def _finite_magnitude(_layer: str, maps: Tensor) -> float:
-    magnitudes = maps.detach().abs()
-    finite = magnitudes[torch.isfinite(magnitudes)]
-    return float(finite.max()) if finite.numel() else 0.0
+def _magnitude(_layer: str, maps: Tensor) -> float:
+    return finite_magnitude(maps)

@@ -34,8 +34,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Division:
     """How this machine divides the work: shards at work at once in capture (`lanes`) and elsewhere (`workers`),
-    forward passes at once (`passes`; one lane more decodes and writes meanwhile), torch's threads within one, and
-    whether its tensors are laid out with the channels last."""
+    forward passes at once (`passes`; the other lanes decode and write meanwhile), torch's threads within one, whether
+    its tensors are laid out with the channels last, and its arithmetic."""
 
     device: torch.device
     workers: int

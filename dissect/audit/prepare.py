@@ -53,6 +53,7 @@ from microtome.storage.shards import plan_shards
 PILOT_IMAGES = 4
 LARGEST_PILOT_VALUE = 2.0**11  # leaves a factor 32 below float16's maximum for what the pilot did not see
 SMALLEST_PILOT_VALUE = 2.0**-6  # below, float16 would lose precision to subnormal numbers
+ADDED_LATER = {"precision": "float32"}  # settings that older runs do not name, and what they were then
 VERSIONED = ("torch", "torchvision", "numpy", "zarr", "dask", "pandas", "numba")
 
 
@@ -113,7 +114,8 @@ def join(path: Path | str, executor: Executor, cores: int) -> Job:
 
 
 def divide(config: AuditConfig, cores: int | None = None) -> Division:
-    """Divide a machine's cores. On the CPU two forward passes run side by side, each on half of the cores.
+    """Divide a machine's cores. On the CPU two forward passes run side by side, each on half of the cores; beside an
+    accelerator, the cores decode, compress and write.
 
     A run's threads in one pass stay what they were at its start: on other machines and clusters, too.
     """
@@ -123,11 +125,12 @@ def divide(config: AuditConfig, cores: int | None = None) -> Division:
     cores = cores or available_cores()
     passes = 2 if cores > 1 and device.type == "cpu" else 1
     threads = config.torch_threads or _default_threads(config, cores // passes if device.type == "cpu" else 1)
-    wanted = config.channels_last == "yes" or (config.channels_last == "auto" and device.type == "cpu")
+    gains = device.type == "cpu" or config.precision != "float32"
+    wanted = config.channels_last == "yes" or (config.channels_last == "auto" and gains)
     return Division(
         device=device,
         workers=config.workers or cores,
-        lanes=passes + 1,
+        lanes=passes + 1 if device.type == "cpu" else passes + max(2, cores // 2),
         passes=passes,
         torch_threads=threads,
         channels_last=wanted,
@@ -284,8 +287,9 @@ def _refuse_mismatch(run: Run, config: AuditConfig, model: Model, dataset: Image
     made_with = info["config"]
     for name, asked in config.identity().items():
         same_thing = name in ("model", "dataset", "weights", "limit")  # told apart by fingerprint and count above
-        if not same_thing and made_with.get(name) != asked:
-            differences.append(f"{name} (the run has {made_with.get(name)}, asked for {asked})")
+        had = made_with.get(name, ADDED_LATER.get(name))
+        if not same_thing and had != asked:
+            differences.append(f"{name} (the run has {had}, asked for {asked})")
     if differences:
         raise RunMismatchError(
             f"{run.url} was made with another {'; another '.join(differences)}. "

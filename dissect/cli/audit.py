@@ -34,6 +34,11 @@ UNREADABLE_SAMPLES = 3
 @click.option("--batch", type=int, help="Images a forward pass. [32]")
 @click.option("--torch-threads", type=int, help="Threads of one forward pass. [half the cores: two run side by side]")
 @click.option("--channels-last", type=click.Choice(["auto", "yes", "no"]), help="Memory layout of the model. [auto]")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32", "bfloat16", "float16"]),
+    help="The model's arithmetic; less than float32 changes results a little. [float32]",
+)
 @click.option("--workers", type=int, help="Shards at work at once. [number of cores]")
 @click.option("--cluster", metavar="WHO", help="threads, processes, or a Dask scheduler: tcp://HOST:8786. [threads]")
 @click.option("--shard-samples", type=int, help="Samples a shard.")
@@ -89,7 +94,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
         "label_size": parse_size(options["label_size"], "--label-size"),
     }
     simple = ["out", "iou", "min_iou", "top", "limit", "batch", "shard_samples"]
-    simple += ["device", "torch_threads", "channels_last", "workers", "cluster"]
+    simple += ["device", "torch_threads", "channels_last", "precision", "workers", "cluster"]
     values |= {name: options[name] for name in simple} | preprocess_values(options)
     return {name: value for name, value in values.items() if value not in (None, ())}
 

@@ -1,22 +1,27 @@
 """Stage capture: every image through the model once; activations, labels and first statistics, shard by shard.
 
-While one batch is in the model the next is being decoded; two shards are at work at once, so that writing one
-overlaps with computing the other. Batches never cross a shard.
+Several shards are in memory, a bounded number: decoders and model serve the first of them first, and those that are
+through are summarised, compressed and written meanwhile. Batches never cross a shard.
 """
 
 from __future__ import annotations
 
+import math
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from itertools import islice
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.folder import FolderDataset
-from microtome.dissect.audit.forward import Forward, ScaleOverflow
+from microtome.dissect.audit.forward import Captured, Forward, ScaleOverflow
 from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import say
@@ -25,14 +30,20 @@ from microtome.dissect.audit.stages.merge import ShardedStage, State, pack_texts
 from microtome.dissect.audit.stages.totals import CAPTURE as STAGE
 from microtome.dissect.audit.stages.totals import fold_capture
 from microtome.dissect.audit.summary import LayerSummary
+from microtome.dissect.audit.turns import Slots, TurnPool
 from microtome.dissect.maths.labels import count_labels
 from microtome.dissect.maths.patches import TopPatches
 from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, layer_array
 from microtome.storage.commits import StageCommits
 
 SCALE_STEP = 16.0
+IN_MODEL = 2  # batches of a shard handed to the model at once: the next one is queued before the last is collected
+AHEAD_BYTES = 2**28  # of decoded images and labels that wait for the model, for each shard at work
+MEMORY_SHARE = 0.25  # of the machine's memory, for the shards at work
+COPIES = 2  # of a shard's activations: as they are, and compressed in the worst case
 
 V = TypeVar("V", bound=np.generic)
+Maps: TypeAlias = dict[str, NDArray[np.float16]]
 
 
 def run_capture(job: Job) -> None:
@@ -64,13 +75,28 @@ def capture_worker(job: Job, advance: Callable[[int], object]) -> Iterator[Calla
     ScaleOverflow where float16 is too small for a layer at its scale, Stopped once `job.stop` is set.
     advance: called from any thread with the number of images that are done.
     """
-    division = job.division
     scales = {layer["name"]: layer["scale"] for layer in job.layers}
     with (
-        ThreadPoolExecutor(division.workers, thread_name_prefix="decode") as decoders,
-        Forward(job.model, list(scales), division, scales) as forward,
+        TurnPool(job.division.workers, "decode") as decoders,
+        Forward(job.model, list(scales), job.division, scales) as forward,
     ):
-        yield CaptureShard(job, forward, decoders, job.commits(STAGE), advance)
+        yield CaptureShard(job, forward, decoders, job.commits(STAGE), advance, Slots(shards_at_once(job)))
+
+
+def shards_at_once(job: Job) -> int:
+    """How many shards may be in memory: the lanes of the division, fewer where a share of the memory is too small
+    for them, but two, so that one is written while another is computed."""
+    each = COPIES * job.run.plan.shard * sum(2 * layer["units"] * math.prod(layer["grid"]) for layer in job.layers)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(2, min(job.division.lanes, int(MEMORY_SHARE * memory) // each))
+
+
+def batches_ahead(job: Job) -> int:
+    """How many batches of a shard are decoded before they are due: no decoder ever waits, within `AHEAD_BYTES`."""
+    height, width = job.model.preprocess.size
+    image = 3 * height * width + 2 * math.prod(job.label_size) * len(job.dataset.plane_names)
+    wanted = 1 + math.ceil(job.division.workers / job.config.batch)
+    return max(1, min(wanted, AHEAD_BYTES // (image * job.config.batch)))
 
 
 CAPTURE = ShardedStage(
@@ -94,52 +120,70 @@ def _record_unknown_ids(job: Job) -> None:
 
 @dataclass(frozen=True)
 class CaptureShard:
-    """The task of one shard."""
+    """The task of one shard: decode, run the model, summarise, write and commit.
+
+    The shard's number is its turn with the decoders and with the model, so that the lanes do not march in step: while
+    one writes its shard, those behind it have decoders and model to themselves. `slots` bounds the shards in memory,
+    however slow the writing.
+    """
 
     job: Job
     forward: Forward
-    decoders: ThreadPoolExecutor
+    decoders: TurnPool
     commits: StageCommits
     advance: Callable[[int], object]
+    slots: Slots
 
     def __call__(self, shard: int) -> None:
-        """Decode, run the model, summarise, write and commit."""
+        """Capture `shard`; returns when it is committed."""
+        with self.slots.one(self.job.stop):
+            self._commit(shard, *self.compute(shard))
+
+    def compute(self, shard: int) -> tuple[Records, Maps]:
+        """What the shard holds: records of its samples, and {layer: (n, C, h, w) float16}, NaN where unreadable."""
         samples = self.job.run.plan.samples_of(shard)
         records = Records.empty(self.job, len(samples))
-        maps = self._empty_maps(len(samples))
-        for rows, items in self._batches(samples):
-            images = [item.image for item in items if item.ok]
-            records.fill(rows, items)
-            if images:
-                readable = rows[[item.ok for item in items]]
-                for name, values in self.forward.stored_activations(np.stack(images)).items():
-                    maps[name][readable] = values
-            self.advance(len(items))
-        self._commit(shard, records, maps)
-
-    def _empty_maps(self, count: int) -> dict[str, NDArray[np.float16]]:
-        return {
-            layer["name"]: np.full((count, layer["units"], *layer["grid"]), np.nan, np.float16)
+        maps = {
+            layer["name"]: np.full((len(samples), layer["units"], *layer["grid"]), np.nan, np.float16)
             for layer in self.job.layers
         }
+        in_model: deque[tuple[NDArray[np.int64], Captured]] = deque()
+        for rows, items in self._batches(shard, samples):
+            records.fill(rows, items)
+            images = [item.image for item in items if item.ok]
+            self.advance(len(items) - len(images))
+            if images:
+                in_model.append((rows[[item.ok for item in items]], self.forward.submit(images, shard)))
+            if len(in_model) == IN_MODEL:
+                self._collect(*in_model.popleft(), maps)
+        while in_model:
+            self._collect(*in_model.popleft(), maps)
+        return records, maps
 
-    def _batches(self, samples: range) -> Iterator[tuple[NDArray[np.int64], list[Item]]]:
-        """Batches of decoded samples with their rows in the shard; one batch is decoded ahead."""
-        starts = range(0, len(samples), self.job.config.batch)
-        ahead = self._submit(samples, 0)
-        for start in starts:
-            current = ahead
-            ahead = self._submit(samples, start + self.job.config.batch)
+    def _collect(self, rows: NDArray[np.int64], captured: Captured, maps: Maps) -> None:
+        for name, values in captured.wait().items():
+            maps[name][rows] = values
+        self.advance(len(rows))
+
+    def _batches(self, shard: int, samples: range) -> Iterator[tuple[NDArray[np.int64], list[Item]]]:
+        """Batches of decoded samples with their rows in the shard; some batches are decoded ahead."""
+        starts = iter(range(0, len(samples), self.job.config.batch))
+        ahead = deque(self._decode(shard, samples, start) for start in islice(starts, batches_ahead(self.job)))
+        while ahead:
+            rows, current = ahead.popleft()
+            ahead.extend(self._decode(shard, samples, start) for start in islice(starts, 1))
             if self.job.stop.is_set():
                 raise Stopped
-            yield np.arange(start, start + len(current)), [future.result() for future in current]
+            yield rows, [future.result() for future in current]
 
-    def _submit(self, samples: range, start: int) -> list[Future[Item]]:
-        preprocess, label_size = self.job.model.preprocess, self.job.label_size
+    def _decode(self, shard: int, samples: range, start: int) -> tuple[NDArray[np.int64], list[Future[Item]]]:
+        dataset, preprocess, size = self.job.dataset, self.job.model.preprocess, self.job.label_size
         batch = samples[start : start + self.job.config.batch]
-        return [self.decoders.submit(read_item, self.job.dataset, index, preprocess, label_size) for index in batch]
+        rows = np.arange(start, start + len(batch))
+        reading = [partial(read_item, dataset, index, preprocess, size) for index in batch]
+        return rows, [self.decoders.submit(shard, read) for read in reading]
 
-    def _commit(self, shard: int, records: Records, maps: dict[str, NDArray[np.float16]]) -> None:
+    def _commit(self, shard: int, records: Records, maps: Maps) -> None:
         arrays = self.job.run.arrays
         state = records.state(self.job, self.job.run.plan.samples_of(shard))
         files = arrays.write_shard(LABELS, shard, records.labels)
