@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from microtome.dissect.audit.schedule import Stopped
-
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -80,11 +78,10 @@ class Slots:
         self._free = threading.BoundedSemaphore(count)
 
     @contextmanager
-    def one(self, stop: threading.Event) -> Iterator[None]:
-        """Hold a slot while the context is open. Waiting ends, without a slot, once `stop` is set."""
+    def one(self, look: Callable[[], object]) -> Iterator[None]:
+        """Hold a slot while the context is open. `look()` is called now and then while waiting; raising, it ends it."""
         while not self._free.acquire(timeout=SECONDS_BETWEEN_LOOKS):
-            if stop.is_set():
-                raise Stopped
+            look()
         try:
             yield
         finally:

@@ -136,7 +136,7 @@ class CaptureShard:
 
     def __call__(self, shard: int) -> None:
         """Capture `shard`; returns when it is committed."""
-        with self.slots.one(self.job.stop):
+        with self.slots.one(self._unless_stopped):
             self._commit(shard, *self.compute(shard))
 
     def compute(self, shard: int) -> tuple[Records, Maps]:
@@ -172,9 +172,12 @@ class CaptureShard:
         while ahead:
             rows, current = ahead.popleft()
             ahead.extend(self._decode(shard, samples, start) for start in islice(starts, 1))
-            if self.job.stop.is_set():
-                raise Stopped
+            self._unless_stopped()
             yield rows, [future.result() for future in current]
+
+    def _unless_stopped(self) -> None:
+        if self.job.stop.is_set():
+            raise Stopped
 
     def _decode(self, shard: int, samples: range, start: int) -> tuple[NDArray[np.int64], list[Future[Item]]]:
         dataset, preprocess, size = self.job.dataset, self.job.model.preprocess, self.job.label_size
