@@ -61,6 +61,7 @@ class RunArrays:
         shape = (self._plan.samples, *item_shape)
         if 0 in shape:
             return
+        store = self._group_store()
         if self.exists(name):
             existing = self._array(name)
             if existing.shape == shape and existing.dtype == np.dtype(dtype):
@@ -74,7 +75,7 @@ class RunArrays:
             chunk_item = (chunk_channels(item_shape[0], map_bytes, self._plan.chunk), *item_shape[1:])
         shard_item = tuple(-(-n // c) * c for n, c in zip(item_shape, chunk_item, strict=True))
         zarr.create_array(
-            store=self._group_store(),
+            store=store,
             name=name,
             shape=shape,
             chunks=(self._plan.chunk, *chunk_item),

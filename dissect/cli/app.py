@@ -13,6 +13,8 @@ from microtome.dissect.cli.audit import audit_command
 from microtome.dissect.cli.inspect import inspect_command
 from microtome.dissect.cli.query import query_command
 from microtome.dissect.cli.report import report_command
+from microtome.dissect.cli.status import status_command
+from microtome.dissect.cli.verify import verify_command
 from microtome.storage.errors import MicrotomeError
 
 INTERRUPTED = 130
@@ -35,7 +37,7 @@ def app() -> None:
     """
 
 
-for _command in (inspect_command, audit_command, query_command, report_command):
+for _command in (inspect_command, audit_command, status_command, verify_command, query_command, report_command):
     app.add_command(_command)
 
 

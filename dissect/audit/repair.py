@@ -1,0 +1,109 @@
+"""Mend a damaged run: forget the records of what is damaged, and resume the audit, which makes just that again.
+
+A shard of capture or thresholds that comes out with the same bytes leaves all that was computed from it as it is. If it
+does not (another processor or library), the later stages are done again from what lies there now.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from microtome.dissect.audit.progress import say
+from microtome.dissect.audit.stages.merge import level_name, level_sizes
+from microtome.dissect.audit.verify import SHARDED, Damage, Node, Record, Verdict, check, open_trusted, read_record
+from microtome.storage.lock import RunLock
+from microtome.storage.places import Place, open_place
+from microtome.storage.run import Run
+from microtome.storage.schema import STAGES
+from microtome.storage.vouching import TABLED, tables_key
+
+_ARRAY_FILE = re.compile(r"arrays\.zarr/.+/c/(?P<shard>\d+)(?:/0)*")
+
+
+def repair_run(where: str | Path | Place, *, workers: int | None = None, cluster: str = "threads") -> Verdict:
+    """Verify the run in `where` and do again what is damaged; returns what a second look finds.
+
+    Needs the model and the data of the audit. Raises RunLockedError while somebody is at work on the run, and
+    RunDamagedError where run.json itself cannot be trusted.
+    """
+    place = open_place(where)
+    open_trusted(place)
+    with RunLock(place, "verify --repair"):
+        run = open_trusted(place)
+        run.clean()
+        first = check(run)
+        before = {node: _expected(run, node) for node in _shards(first.damages)}
+        _forget(run, first.damages)
+    if first.fine:
+        return first
+    _resume(place, workers, cluster)
+    run = Run.open(place)
+    differing = [node for node, record in before.items() if not _same(run, node, record)]
+    if differing:
+        stage = min((node.stage for node in differing), key=STAGES.index)
+        later = STAGES[STAGES.index(stage) + 1 :]
+        say(f"{stage}: a shard came out differently than before; doing {', '.join(later)} again")
+        with RunLock(place, "verify --repair"):
+            _begin_again(Run.open(place), later)
+        _resume(place, workers, cluster)
+    return replace(check(Run.open(place)), repaired=first.damages)
+
+
+def _resume(place: Place, workers: int | None, cluster: str) -> None:
+    from microtome.dissect.audit.pipeline import resume_audit
+
+    resume_audit(place.url if place.path is None else place.path, workers=workers, cluster=cluster)
+
+
+def _shards(damages: Iterable[Damage]) -> set[Node]:
+    """The shards that will be done again (not the nodes of merges: they follow from the shards)."""
+    return {damage.node for damage in damages if damage.node is not None and damage.node.is_shard}
+
+
+def _expected(run: Run, node: Node) -> Record | None:
+    """What the shard should come out as: what its record says or, where that is lost, what lies there."""
+    record = read_record(run.place, node)
+    if record is not None:
+        return record
+    keys = [node.state_key]
+    if node.stage == "capture":
+        found = ((key, _ARRAY_FILE.fullmatch(key)) for key, _ in run.place.list("arrays.zarr/"))
+        keys += [key for key, match in found if match and int(match["shard"]) == node.number]
+    there = {key: run.place.checksum(key) for key in keys if run.place.size(key) is not None}
+    state = there.pop(node.state_key, None)
+    return None if state is None else Record("", state, there)
+
+
+def _same(run: Run, node: Node, expected: Record | None) -> bool:
+    """Whether the shard came out as it was."""
+    record = read_record(run.place, node)
+    return (
+        record is not None
+        and expected is not None
+        and (record.state, dict(record.files)) == (expected.state, dict(expected.files))
+    )
+
+
+def _forget(run: Run, damages: Iterable[Damage]) -> None:
+    """Delete what is damaged and what vouches for it (records first), and call its stages pending."""
+    found = list(damages)
+    nodes = sorted({damage.node for damage in found if damage.node is not None})
+    stages = {stage for damage in found for stage in damage.stages}
+    for stage in STAGES:
+        if stage in stages:
+            run.set_stage(stage, "pending", 0.0)
+    run.place.delete(node.record_key for node in nodes)
+    run.place.delete(tables_key(stage) for stage in stages if stage in TABLED)
+    run.place.delete([*(node.state_key for node in nodes), *(damage.key for damage in found)])
+
+
+def _begin_again(run: Run, stages: Iterable[str]) -> None:
+    """Forget everything that `stages` have done."""
+    for stage in stages:
+        run.set_stage(stage, "pending", 0.0)
+        if stage in SHARDED:
+            for level in range(len(level_sizes(run.plan.count))):
+                run.commits(level_name(stage, level), "").clear()

@@ -1,0 +1,281 @@
+"""Damage of every kind to every kind of file: it is found, named and mended to the byte, or refused with advice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.planted import write_planted
+from numpy.typing import NDArray
+
+from microtome.dissect.audit import repair_run, run_audit, verify_run
+from microtome.dissect.audit.config import config_from_mapping
+from microtome.dissect.audit.stages import capture
+from microtome.storage.arrays import RunArrays
+from microtome.storage.errors import RunDamagedError, RunLockedError, UsageError
+from microtome.storage.lock import RunLock
+from microtome.storage.places import open_place
+from microtome.storage.run import Run
+
+SHARD = "arrays.zarr/layers/units/activations/c/3/0/0/0"
+
+Harm = Callable[[Path], None]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_planted(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path) -> Path:
+    out = source.parent / "undisturbed"
+    values = {"model": f"{source}:model", "dataset": f"{source}:half_broken", "layers": ("units", "head"), "out": out}
+    settings = {"tau": (0.05,), "batch": 2, "shard_samples": 4, "top": 3}
+    run_audit(config_from_mapping({**values, **settings}, source="test"))
+    return out
+
+
+@pytest.fixture
+def run(undisturbed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(undisturbed, tmp_path / "run")
+
+
+def everything(run: Path) -> dict[str, bytes]:
+    """All files whose bytes must be the same after a repair."""
+    left_out = ("run.json", "lock.json", ".swap.lock")
+    files = [path for path in run.rglob("*") if path.is_file()]
+    found = {path.relative_to(run).as_posix(): path.read_bytes() for path in files if path.name not in left_out}
+    return {name: content for name, content in found.items() if not name.startswith(("log/", "report/"))}
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    left, right = everything(one), everything(other)
+    assert len(left) > 100
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+
+
+def test_an_undisturbed_run_is_fine(undisturbed: Path) -> None:
+    before = everything(undisturbed)
+    verdict = verify_run(undisturbed)
+    assert verdict.fine
+    assert verdict.unfinished == ()
+    assert verdict.leftovers == ()
+    vouched = {name for name in before if not name.endswith(".json") or name.endswith("zarr.json")}
+    records = {name for name in before if name.startswith("commits/") and name.split("/")[-1][0].isdigit()}
+    assert verdict.files == len(vouched) + len([name for name in records if name.endswith(".json")])
+    assert everything(undisturbed) == before
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, delete])
+@pytest.mark.parametrize(
+    "file",
+    [
+        SHARD,
+        "arrays.zarr/labels/c/11/0/0/0",
+        "arrays.zarr/layers/units/peaks/c/0/0",
+        "commits/capture/000003.json",
+        "commits/capture/000003.safetensors.zst",
+        "commits/thresholds/000005.safetensors.zst",
+        "commits/tally/000000.json",
+        "commits/capture.merge1/000000.safetensors.zst",
+        "samples.parquet",
+        "concepts.parquet",
+        "layers/units/units.parquet",
+        "arrays.zarr/layers/units/activations/zarr.json",
+    ],
+)
+def test_damage_is_found_and_mended_to_the_byte(undisturbed: Path, run: Path, file: str, harm: Harm) -> None:
+    harm(run / file)
+    verdict = verify_run(run)
+    assert not verdict.fine
+    named = {damage.node.record_key if damage.node else damage.key for damage in verdict.damages}
+    assert file in named | {damage.key for damage in verdict.damages}  # an altered record accuses what it vouches for
+    assert len(named) == 1
+    again = repair_run(run)
+    assert again.fine, again.damages
+    assert again.repaired == verdict.damages
+    assert differences(undisturbed, run) == []
+    assert verify_run(run).fine
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "arrays.zarr/zarr.json",
+        "arrays.zarr/image_labels/c/2/0",
+        "arrays.zarr/layers/head/peak_at/c/7/0",
+        "arrays.zarr/layers/head/means/c/7/0",
+        "arrays.zarr/layers/head/means/zarr.json",
+        "commits/thresholds/000011.json",
+        "commits/tally.merge1/000000.json",
+        "commits/index/tables.json",
+        "commits/thresholds/tables.json",
+        "commits/tally/tables.json",
+        "commits/patches/tables.json",
+        "layers/head/iou.parquet",
+        "layers/head/thresholds.parquet",
+        "layers/head/histogram.parquet",
+        "layers/head/patches.parquet",
+        "report/index.html",
+    ],
+)
+def test_whatever_is_missing_is_made_again(undisturbed: Path, run: Path, file: str) -> None:
+    delete(run / file)
+    assert [damage.key for damage in verify_run(run).damages] == [file]
+    assert repair_run(run).fine
+    assert (run / file).exists()
+    assert differences(undisturbed, run) == []
+
+
+def test_much_damage_at_once(undisturbed: Path, run: Path) -> None:
+    files = [*sorted(run.glob("commits/*/0*.json"))[::3], *sorted(run.glob("arrays.zarr/**/c/**/0"))[::5]]
+    files += [*run.glob("**/*.parquet"), *run.glob("**/zarr.json"), *run.glob("commits/*/tables.json")]
+    for number, file in enumerate(file for file in files if file.is_file()):
+        (flip, truncate, delete)[number % 3](file)
+    assert len(verify_run(run).damages) > 40
+    assert repair_run(run).fine
+    assert differences(undisturbed, run) == []
+
+
+def test_only_the_damaged_shard_is_captured_again(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (run / "commits").glob("*/0*.json")}
+    flip(run / SHARD)
+    assert repair_run(run).fine
+    changed = {
+        path.relative_to(run / "commits").as_posix() for path, at in before.items() if path.stat().st_mtime_ns != at
+    }
+    assert changed == {"capture/000003.json", "capture.merge1/000000.json"}
+
+
+def test_a_shard_that_comes_out_otherwise_has_the_later_stages_done_again(
+    undisturbed: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another processor: the results then are those of what lies there now, all of one piece."""
+    delete(run / SHARD)
+    original = RunArrays.write_shard
+
+    def otherwise(self: RunArrays, array: str, shard: int, values: NDArray[np.generic]) -> object:
+        if array.endswith("units/activations") and shard == 3:
+            values = values.astype(np.float16) * np.float16(0.5)
+        return original(self, array, shard, values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunArrays, "write_shard", otherwise)
+        assert repair_run(run).fine
+    changed = differences(undisturbed, run)
+    assert SHARD in changed
+    assert "commits/thresholds/000003.safetensors.zst" in changed
+    assert "layers/units/iou.parquet" in changed
+    stages = Run.open(run).info["stages"]
+    assert {stage["state"] for stage in stages.values()} == {"done"}
+    before = everything(run)
+    delete(run / "layers/units/iou.parquet")  # what a fresh merge makes of it is what lies there
+    assert repair_run(run).fine
+    assert everything(run) == before
+
+
+def test_temporary_files_are_told_and_removed(run: Path) -> None:
+    left = run / "arrays.zarr/layers/units/means/c/.0.abc.partial"
+    left.write_bytes(b"half")
+    verdict = verify_run(run)
+    assert verdict.fine
+    assert verdict.leftovers == ("arrays.zarr/layers/units/means/c/.0.abc.partial",)
+    assert repair_run(run).leftovers == ()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("harm", [truncate, delete])
+def test_a_run_json_that_cannot_be_read_is_refused_with_advice(run: Path, harm: Harm) -> None:
+    harm(run / "run.json")
+    before = everything(run)
+    expected = UsageError if harm is delete else RunDamagedError
+    for look in (verify_run, repair_run):
+        with pytest.raises(expected, match=r"run\.json") as caught:
+            look(run)
+        if harm is truncate:
+            assert "bring it back from a copy, or audit again" in str(caught.value)
+    assert everything(run) == before
+
+
+def test_a_run_json_that_was_altered_is_refused_with_advice(run: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    info["layers"][0]["scale"] *= 2
+    (run / "run.json").write_text(json.dumps(info))
+    before = everything(run)
+    for look in (verify_run, repair_run):
+        with pytest.raises(RunDamagedError, match=r"does not belong.*bring it back from a copy") as caught:
+            look(run)
+        assert caught.value.exit_code == 4
+    assert everything(run) == before
+
+
+class Crash(BaseException):
+    """Stands for a kill that python still gets to see."""
+
+
+def test_an_unfinished_run_is_judged_by_what_it_has(
+    source: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    info = json.loads((run / "run.json").read_text())
+    for stage in ("capture", "thresholds", "tally", "patches", "report"):
+        info["stages"][stage]["state"] = "pending"
+    (run / "run.json").write_text(json.dumps(info))
+    for file in ("commits/capture/000007.json", "commits/thresholds/tables.json", "concepts.parquet"):
+        delete(run / file)
+    verdict = verify_run(run)
+    assert verdict.fine
+    assert verdict.unfinished == ("capture", "thresholds", "tally", "patches", "report")
+    flip(run / SHARD)
+    assert [damage.key for damage in verify_run(run).damages] == [SHARD]
+    assert repair_run(run).fine
+    assert differences(undisturbed, run) == []
+
+
+def test_a_run_at_work_is_left_alone(run: Path) -> None:
+    flip(run / SHARD)
+    with RunLock(open_place(run)):
+        for look in (verify_run, repair_run):
+            with pytest.raises(RunLockedError, match="in use"):
+                look(run)
+    assert [damage.key for damage in verify_run(run).damages] == [SHARD]
+
+
+def test_a_repair_that_breaks_off_is_finished_by_the_next(
+    undisturbed: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(run / SHARD)
+
+    def crash(*_: object, **__: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(capture.CaptureShard, "__call__", crash)
+        with pytest.raises(Crash):
+            repair_run(run)
+    verdict = verify_run(run)
+    assert "capture" in verdict.unfinished
+    from microtome.dissect import resume_audit
+
+    resume_audit(run)
+    assert verify_run(run).fine
+    assert differences(undisturbed, run) == []
