@@ -87,3 +87,12 @@ class ImageDataset(Protocol):
     def fingerprint(self) -> str:
         """A short hash that changes when an image, a mask, a class or an option changes."""
         ...
+
+
+@runtime_checkable
+class FingerprintsSamples(Protocol):
+    """What a dataset may give besides, so that a run that grows can tell whether its old samples are what they were."""
+
+    def sample_fingerprint(self, index: int) -> int:
+        """64 bits that change when the image, a mask or the meaning of the labels of sample `index` changes."""
+        ...

@@ -58,6 +58,7 @@ class FolderDataset:
         self._unknown: dict[tuple[int, int], int] = {}
         self._surveyed = np.zeros(len(self._images), np.bool_)
         self._fingerprint = ""
+        self._table_digest = _table_digest(self._root)
         self._lock = threading.Lock()
 
     @property
@@ -128,6 +129,16 @@ class FolderDataset:
             if not self._fingerprint:
                 self._fingerprint = _fingerprint(self._root)
             return self._fingerprint
+
+    def sample_fingerprint(self, index: int) -> int:
+        """A hash of size and modification time of the image and its masks, and of classes.csv."""
+        path = self._images[operator.index(index)]
+        digest = hashlib.blake2b(self._table_digest, digest_size=8)
+        digest.update(_size_and_time(self._root / "images" / path).encode())
+        for plane in np.flatnonzero(self._masks[:, index]).tolist():
+            mask = self._mask_path(path, plane, _SUFFIXES[self._masks[plane, index]])
+            digest.update(f"\n{self._planes[plane]} {_size_and_time(mask)}".encode("utf-8", "surrogateescape"))
+        return int.from_bytes(digest.digest())
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -312,17 +323,25 @@ def _check_found(root: Path, images: PathList, planes: Sequence[str], masks: NDA
 
 def _fingerprint(root: Path) -> str:
     digest = hashlib.blake2b(b"folder 1\n", digest_size=16)
-    table = root / "classes.csv"
-    digest.update(hashlib.blake2b(table.read_bytes() if table.exists() else b"").digest())
+    digest.update(_table_digest(root))
     for part in ("images", "masks"):
         for folder, files in walk(root / part) if (root / part).is_dir() else ():
             digest.update(os.fsencode(f"{part}/{folder}\n" + "".join(_state(entry) for entry in files)))
     return digest.hexdigest()
 
 
+def _table_digest(root: Path) -> bytes:
+    table = root / "classes.csv"
+    return hashlib.blake2b(table.read_bytes() if table.exists() else b"").digest()
+
+
 def _state(entry: os.DirEntry[str]) -> str:
+    return f"{entry.name}\0{_size_and_time(entry)}\n"
+
+
+def _size_and_time(file: os.DirEntry[str] | Path) -> str:
     try:
-        status = entry.stat()
+        status = file.stat()
     except OSError:
-        return f"{entry.name}\0missing\n"
-    return f"{entry.name}\0{status.st_size} {status.st_mtime_ns}\n"
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -98,6 +98,12 @@ class ScenesDataset:
         words = f"{GENERATOR} count={self._count} size={self._size} seed={self._seed}"
         return hashlib.sha256(words.encode()).hexdigest()[:16]
 
+    def sample_fingerprint(self, index: int) -> int:
+        """64 bits over the generator's version, seed, size and index: the number of scenes changes no scene."""
+        self._check(index)
+        words = f"{GENERATOR} size={self._size} seed={self._seed} index={index}"
+        return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8])
+
     def _colour_plane(self, lit: NDArray[np.uint8]) -> NDArray[np.uint16]:
         width = max(self._size // 128, 1) * 2 + 1
         smooth = np.asarray(cv2.blur(lit, (width, width)), np.uint8)
