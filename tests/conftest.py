@@ -7,7 +7,10 @@ import random
 
 import numpy as np
 import pytest
+from helpers.s3 import faulty_s3, s3, s3_server
 from hypothesis import settings
+
+__all__ = ["faulty_s3", "s3", "s3_server"]  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("microtome", deadline=None, derandomize=True, print_blob=True)

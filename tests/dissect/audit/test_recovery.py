@@ -143,7 +143,7 @@ def test_a_flipped_bit_is_noticed_and_mended_as_the_error_says(source: Path, und
     damaged = bytearray(shard.read_bytes())
     damaged[len(damaged) // 3] ^= 16
     shard.write_bytes(damaged)
-    with pytest.raises(RunDamagedError, match="delete the damaged shard's file and its record"):
+    with pytest.raises(RunDamagedError, match="find and mend the damage with: microtome verify"):
         Run.open(run).activation_range("units", 12, 16)
     shard.unlink()
     (run / "commits/capture/000003.json").unlink()
@@ -155,7 +155,7 @@ def test_an_overflow_begins_again_with_a_larger_scale(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pilot saw nothing large: the capture notices, multiplies the scale, and no value becomes infinite."""
-    monkeypatch.setattr("microtome.dissect.audit.prepare.scale_for", lambda magnitude: 1.0)
+    monkeypatch.setattr("microtome.dissect.audit.pilot.scale_for", lambda magnitude: 1.0)
     outcome = run_audit(config_of(source, tmp_path / "run", layers=("units",)))
     assert outcome.run.layer("units")["scale"] == 16.0
     assert not np.isinf(outcome.run.activation_range("units", 0, 48)).any()
