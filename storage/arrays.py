@@ -53,10 +53,13 @@ class RunArrays:
     def __reduce__(self) -> tuple[type[RunArrays], tuple[Place, ShardPlan]]:
         return RunArrays, (self._place, self._plan)
 
-    def create(self, name: str, item_shape: tuple[int, ...], dtype: str, *, channels: bool = False) -> None:
+    def create(
+        self, name: str, item_shape: tuple[int, ...], dtype: str, *, channels: bool = False, grow: bool = False
+    ) -> None:
         """Create array `name` of shape (N, *item_shape) unless it is there already with that shape and dtype.
 
         channels: the first item axis is split into chunks, so that one unit reads without all others.
+        grow: an array of fewer samples is made longer; what it holds stays.
         """
         shape = (self._plan.samples, *item_shape)
         if 0 in shape:
@@ -66,6 +69,10 @@ class RunArrays:
             existing = self._array(name)
             if existing.shape == shape and existing.dtype == np.dtype(dtype):
                 return
+            if grow and (existing.shape[1:], existing.dtype) == (shape[1:], np.dtype(dtype)):
+                if existing.shape[0] < shape[0]:
+                    existing.resize(shape)
+                    return
             raise RunDamagedError(
                 f"{self._named(name)} has shape {existing.shape} {existing.dtype}, expected {shape} {dtype}"
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numcodecs.zstd import Zstd
@@ -24,6 +25,7 @@ from microtome.storage.places import Place, name_of
 State = Mapping[str, NDArray[np.generic]]
 
 _CODEC = Zstd(level=1)
+WRITERS = 16
 
 
 class StageCommits:
@@ -69,6 +71,11 @@ class StageCommits:
             shard for shard, files in expected.items() if all(sizes.get(key) == size for key, size in files.items())
         }
 
+    def bytes_of(self, shard: int) -> int:
+        """Bytes on disk that `shard`, which is committed, accounts for."""
+        record = json.loads(self._place.read(self._record_key(shard)))
+        return int(record["state"][0]) + sum(int(size) for size, _ in record["files"].values())
+
     def state(self, shard: int) -> dict[str, NDArray[np.generic]]:
         """The state that `shard` committed. Raises RunDamagedError where it is not what the record says."""
         try:
@@ -82,6 +89,33 @@ class StageCommits:
                 f"delete {name_of(self._place, self._record_key(shard))} and resume the audit"
             )
         return unpack_state(packed)
+
+    def adopt(self, former: Mapping[str, int]) -> int:
+        """Take over, files unread, the records of shards below `former[key]` that were written under `key`.
+
+        Other records of other keys are deleted. May be interrupted and repeated. Returns how many are valid now.
+        """
+        keys = [key for key, _ in self._place.list(self._folder)]
+        found = self._place.read_many(key for key in keys if key.endswith(".json"))
+        mine, adopted, others = 0, {}, set()
+        for name, content in found.items():
+            try:
+                record = json.loads(content)
+                key, shard = record["key"], int(record["shard"])
+            except (ValueError, LookupError, TypeError):
+                others.add(name)
+                continue
+            if key == self._key:
+                mine += 1
+            elif shard < former.get(key, 0):
+                adopted[name] = json_bytes({**record, "key": self._key})
+            else:
+                others.add(name)
+        with ThreadPoolExecutor(WRITERS, thread_name_prefix="adopt") as writers:
+            list(writers.map(self._place.write, adopted, adopted.values()))
+        self._place.delete(others)
+        self._place.delete(name.removesuffix(".json") + ".safetensors.zst" for name in others)
+        return mine + len(adopted)
 
     def clear(self) -> None:
         """Forget every record of this stage (records first, then states)."""

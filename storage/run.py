@@ -18,6 +18,7 @@ from microtome.storage.arrays import ACTIVATIONS, RunArrays, layer_array
 from microtome.storage.commits import StageCommits
 from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNameError, UsageError
 from microtome.storage.files import LEFTOVER_SUFFIX, json_bytes
+from microtome.storage.patch_maps import read_patch_maps
 from microtome.storage.places import SWAP_LOCK, Place, name_of, open_place, room_in
 from microtome.storage.schema import SCHEMA_VERSION, LayerEntry, RunInfo, StageInfo
 from microtome.storage.shards import ShardPlan
@@ -73,12 +74,27 @@ class Run:
                 raise UsageError(f"{path} is a file; --out needs a folder that is new or empty")
             for leftover in path.glob(f".run.json.*{LEFTOVER_SUFFIX}"):
                 leftover.unlink()
-        if _is_taken(place):
-            raise UsageError(f"{path or place.url} is not empty and holds no run; choose another --out")
+        cls.refuse_taken(place)
         run = cls(place, info)
         if not place.create(RUN_JSON, json_bytes(info)):
             raise UsageError(f"{path or place.url} holds a run already; choose another --out, or resume it")
         return run
+
+    @staticmethod
+    def refuse_taken(place: Place) -> None:
+        """Raise UsageError where `place`, which holds no run, holds something else."""
+        if _is_taken(place):
+            raise UsageError(f"{place.path or place.url} is not empty and holds no run; choose another --out")
+
+    @staticmethod
+    def sweep_up(place: Place) -> None:
+        """Remove what an attempt left that never came to a run: an empty folder and who had held it."""
+        path = place.path
+        if path is None or not path.is_dir() or _is_taken(place):
+            return
+        for entry in path.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+        path.rmdir()
 
     @classmethod
     def open(cls, where: str | Path | Place) -> Run:
@@ -164,14 +180,30 @@ class Run:
                 return layer
         raise UnknownNameError("layer of this run", name, self.layer_names)
 
+    @property
+    def keeps_activations(self) -> bool:
+        """Whether the activation maps of all samples are stored, not those of top patches alone."""
+        return bool(self.info["config"].get("keep_activations", True))
+
     def activations(self, layer: str, sample: int) -> NDArray[np.float32]:
-        """Every unit's activation map of one sample: (C, h, w) float32, true values."""
+        """Every unit's activation map of one sample: (C, h, w) float32, true values.
+
+        Raises UsageError where the run keeps no activations.
+        """
         maps: NDArray[np.float32] = self.activation_range(layer, sample, sample + 1)[0]
         return maps
 
     def activation_range(self, layer: str, start: int, stop: int) -> NDArray[np.float32]:
-        """Activation maps of samples start ... stop - 1: (n, C, h, w) float32, true values."""
+        """Activation maps of samples start ... stop - 1: (n, C, h, w) float32, true values.
+
+        Raises UsageError where the run keeps no activations.
+        """
         entry = self.layer(layer)
+        if not self.keeps_activations:
+            raise UsageError(
+                f"{self.url} was made with --keep-activations no and has no activation maps of layer {layer} but those "
+                "of top patches; audit with --keep-activations yes into another --out for all of them"
+            )
         stored = self.arrays.read(layer_array(entry["folder"], ACTIVATIONS), start, stop)
         maps: NDArray[np.float32] = np.multiply(stored, np.float32(entry["scale"]), dtype=np.float32)
         return maps
@@ -179,16 +211,20 @@ class Run:
     def activation_maps(self, layer: str, samples: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float32]:
         """Activation map of unit `units[i]` for sample `samples[i]`, for all i: (n, h, w) float32, true values.
 
-        Reads the samples between the least and the greatest: ask for neighbours.
+        Reads the samples between the least and the greatest: ask for neighbours. A run that keeps no activations has
+        those of top patches alone and raises UsageError for others.
         """
         entry = self.layer(layer)
-        if not len(samples):
-            return np.zeros((0, *entry["grid"]), np.float32)
-        first = int(samples.min())
-        stored = self.arrays.read(layer_array(entry["folder"], ACTIVATIONS), first, int(samples.max()) + 1)
-        maps: NDArray[np.float32] = np.multiply(
-            stored[samples - first, units], np.float32(entry["scale"]), dtype=np.float32
-        )
+        stored = np.zeros((len(samples), *entry["grid"]), np.float16)
+        if not self.keeps_activations:
+            for shard in np.unique(samples // self.plan.shard).tolist():
+                here = samples // self.plan.shard == shard
+                stored[here] = read_patch_maps(self.place, entry["folder"], shard, samples[here], units[here])
+        elif len(samples):
+            first = int(samples.min())
+            read = self.arrays.read(layer_array(entry["folder"], ACTIVATIONS), first, int(samples.max()) + 1)
+            stored = read[samples - first, units]
+        maps: NDArray[np.float32] = np.multiply(stored, np.float32(entry["scale"]), dtype=np.float32)
         return maps
 
     # Tables

@@ -6,7 +6,7 @@ of another version is refused by name.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 SCHEMA_VERSION = 1
 STAGES = ("index", "capture", "thresholds", "tally", "patches", "report")
@@ -35,7 +35,11 @@ class ModelInfo(TypedDict):
 
 
 class DataInfo(TypedDict):
-    """The dataset; `samples` counts those of this run (after --limit), `unreadable` those that were skipped."""
+    """The dataset; `samples` counts those of this run (after --limit), `unreadable` those that were skipped.
+
+    order: where the samples are not in the dataset's own order, under which digest theirs is stored (storage/order.py).
+    growth: while a run grows: by former key, how many shards of the capture stay.
+    """
 
     spec: str
     fingerprint: str
@@ -47,6 +51,8 @@ class DataInfo(TypedDict):
     class_names: list[str]
     unreadable: int
     unknown_ids: dict[str, dict[str, int]]
+    order: NotRequired[str]
+    growth: NotRequired[dict[str, int]]
 
 
 class LayerEntry(TypedDict):
@@ -69,6 +75,14 @@ class ShardInfo(TypedDict):
     count: int
 
 
+class EstimateInfo(TypedDict):
+    """What the pilot expects of one sample: bytes on disk, with activations kept and without, and seconds."""
+
+    bytes_per_sample: float
+    bytes_per_sample_streamed: float
+    seconds_per_sample: float
+
+
 class StageInfo(TypedDict):
     """`state` is pending, running or done; `seconds` is the time spent so far."""
 
@@ -87,5 +101,6 @@ class RunInfo(TypedDict):
     layers: list[LayerEntry]
     label_size: list[int]
     shards: ShardInfo
+    estimate: EstimateInfo
     stages: dict[str, StageInfo]
     versions: dict[str, str]

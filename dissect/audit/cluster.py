@@ -1,61 +1,73 @@
 """The work of an audit on the workers of a Dask cluster: processes of this machine, or of any number of machines.
 
-A worker opens the run by its address, and the data and the model by what run.json says of them; it writes its shards
-and their states there itself. What passes through the scheduler is the numbers of shards. A task takes several of
-them, since a task costs milliseconds; a task that is done again, because its worker died, skips what is committed.
+What passes through the scheduler is the numbers of shards; the workers write what comes of them (`audit/workers.py`).
+A task takes several shards, since a task costs milliseconds. Only a few tasks for each worker are handed out ahead:
+workers may come and go, the last blocks are small, so that all finish together, and a worker's death is blamed on
+nothing but what it had in its hands.
 """
 
 from __future__ import annotations
 
-import threading
+import logging
+import queue
+import time
 import uuid
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-import cv2
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker, wait
+from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.comm.core import CommClosedError
 
 from microtome.dissect.audit.config import available_cores
-from microtome.dissect.audit.forward import ScaleOverflow
 from microtome.dissect.audit.job import Job, run_key
-from microtome.dissect.audit.prepare import join
-from microtome.dissect.audit.schedule import Advance, ShardedWork, ShardTask, Stopped, ThreadExecutor, run_shards
-from microtome.dissect.audit.stages.registry import work_named
-from microtome.storage.errors import MicrotomeError, UsageError
-from microtome.storage.run import Run
+from microtome.dissect.audit.progress import say
+from microtome.dissect.audit.schedule import Advance, Done, ShardedWork
+from microtome.dissect.audit.stopping import Stopped
+from microtome.dissect.audit.workers import (
+    ACCELERATOR,
+    TASKS_AN_ACCELERATOR,
+    Order,
+    Outcome,
+    abandon,
+    call_quietly,
+    forget,
+    run_block,
+    tasks_at_once,
+)
+from microtome.storage.errors import MicrotomeError
 
 T = TypeVar("T")
 
-ACCELERATOR = "GPU"
-"""The Dask resource of workers that capture shall be kept to, where any worker declares it."""
 SHARDS_A_TASK = 8
-TASKS_A_WORKER = 4
-"""So many tasks at least for every worker, as far as the shards suffice, so that all finish together."""
+SHARE_A_TASK = 4
+"""A block is at most this part of what is left for one lane."""
+TASKS_AHEAD = 2
+"""Tasks handed out for each lane: one at work, one to begin without asking."""
+BLOCKS_LOST = 2
+"""A shard is given up when Dask has given up its task so often (each time after several workers died with it)."""
 SECONDS_TO_CONNECT = 30
-SECONDS_TO_STOP = 120
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_UNTIL_SAID, SECONDS_WITHOUT_WORKERS = 10, 600
+
+_LOST = (CancelledError, CommClosedError)
 
 
 class ClusterError(MicrotomeError):
     """The cluster cannot be reached, was lost, or cannot do the work."""
 
 
-class WorkerFailedError(MicrotomeError):
-    """An error of a worker, with its words and its exit code."""
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 @contextmanager
 def dask_executor(cluster: str, workers: int | None, client: Client | None = None) -> Iterator[DaskExecutor]:
     """An executor over `client`, over new processes of this machine, or over the scheduler at address `cluster`."""
     with ExitStack() as stack:
-        if client is None and cluster == "processes":
+        name = cluster
+        if client is not None:
+            name = _address(client)
+        elif cluster == "processes":
             processes = LocalCluster(
                 n_workers=workers or available_cores(),
                 threads_per_worker=1,
@@ -64,20 +76,28 @@ def dask_executor(cluster: str, workers: int | None, client: Client | None = Non
                 memory_limit=0,
             )
             stack.enter_context(processes)
-            client = stack.enter_context(Client(processes))
-        elif client is None:
+            client = stack.enter_context(Client(processes, set_as_default=False))
+        else:
             client = stack.enter_context(_connect(cluster))
-        yield DaskExecutor(client, "processes" if cluster == "processes" else str(client.scheduler_info()["address"]))
+        executor = DaskExecutor(client, name)
+        stack.callback(executor.close)
+        yield executor
 
 
 def _connect(address: str) -> Client:
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it has to say is said in one line here
     try:
         return Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         raise ClusterError(
-            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, workers with "
-            f"`dask worker {address}`, or leave --cluster out"
+            f"no Dask scheduler answers at {address} ({error or 'no answer'}); start one with `dask scheduler`, and "
+            f"workers with `dask worker {address}`, or leave --cluster out"
         ) from error
+
+
+def _address(client: Client) -> str:
+    address: str = client.scheduler_info(n_workers=0)["address"]
+    return address
 
 
 class DaskExecutor:
@@ -86,73 +106,193 @@ class DaskExecutor:
     def __init__(self, client: Client, name: str) -> None:
         self.name = name
         self._client = client
-        self._check_workers()
+        self._audit = uuid.uuid4().hex[:12]
+        self._crew = _Crew(client, name)
+        self._crew.check()
 
-    def run(self, job: Job, work: ShardedWork, shards: Sequence[int], advance: Advance) -> None:
-        """Do `work` for all of `shards`. On any exception, Ctrl-C included, running tasks finish their shard first."""
-        token = f"{work.name}-{uuid.uuid4().hex[:12]}"
-        blocks = divide_shards(shards, self._lanes(work))
-        resources = {ACCELERATOR: 1} if work.needs_model and self._has_accelerators() else None
-        futures = {
-            self._client.submit(
-                run_block,
-                job.run.url,
-                run_key(job.run),
-                work.name,
-                block,
-                token,
-                pure=False,
-                key=f"{token}-{block[0]:06d}",
-                priority=-block[0],
-                resources=resources,
-            ): block
-            for block in blocks
-        }
+    def run(self, job: Job, work: ShardedWork, shards: Sequence[int], advance: Advance, done: Done) -> None:
+        """Do `work` for all of `shards`. On any exception, Ctrl-C included, what is at work is waited for."""
+        attempt = f"{work.name}-{uuid.uuid4().hex[:12]}"
+        order = Order(job.run.url, run_key(job.run), work.name, self._audit, attempt, version("microtome"))
+        hand_out = _HandOut(shards)
+        at_work: dict[Future[Any], list[int]] = {}
+        finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         try:
-            for future in as_completed(futures):
-                _raise(_outcome(future))
-                advance(sum(work.amount(job, shard) for shard in futures[future]))
+            while hand_out or at_work:
+                if job.stop.is_set():
+                    raise Stopped
+                lanes = self._crew.lanes(work)
+                while hand_out and len(at_work) < TASKS_AHEAD * lanes:
+                    block = hand_out.take(lanes)
+                    future = self._submit(work, run_block, order, block, key=f"{attempt}-{block[0]}-{hand_out.taken}")
+                    at_work[future] = block
+                    future.add_done_callback(finished.put)
+                with suppress(queue.Empty):
+                    future = finished.get(timeout=SECONDS_BETWEEN_LOOKS)
+                    block = at_work.pop(future)
+                    if self._is_through(future, block, hand_out):
+                        advance(sum(work.amount(job, shard) for shard in block))
+                        done(block)
         except BaseException:
-            self._abandon(token, list(futures))
+            self._abandon(attempt, list(at_work))
             raise
 
     def where_the_model_runs(self, function: Callable[..., T], *arguments: Any) -> T | None:
         """Call `function(*arguments)` on a worker that will run the model."""
-        resources = {ACCELERATOR: 1} if self._has_accelerators() else None
+        resources = {ACCELERATOR: 1} if self._crew.has_accelerators() else None
         future = self._client.submit(call_quietly, function, *arguments, pure=False, resources=resources)
-        _raise(_outcome(future))
+        try:
+            _raise(future.result())
+        except KilledWorker as error:
+            raise ClusterError(f"workers of {self.name} die when the model is tried out: see their logs") from error
+        except _LOST as error:
+            raise self._crew.lost() from error
         return None
 
-    def _lanes(self, work: ShardedWork) -> int:
-        """Threads of all workers that may take tasks of `work`."""
-        infos = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        able = [info for info in infos if not work.needs_model or not self._has_accelerators() or _accelerators(info)]
-        return max(1, sum(info["nthreads"] for info in able))
+    def close(self) -> None:
+        """Have the workers let go of what they keep open for this audit."""
+        if self._client.status == "running":
+            with suppress(*_LOST, OSError):
+                self._client.run(forget, self._audit, on_error="ignore")
 
-    def _has_accelerators(self) -> bool:
-        return any(_accelerators(info) for info in self._client.scheduler_info(n_workers=-1)["workers"].values())
+    def _submit(self, work: ShardedWork, function: Callable[..., Outcome], *arguments: Any, key: str) -> Future[Any]:
+        pinned = work.needs_model and self._crew.has_accelerators()
+        resources = {ACCELERATOR: 1 / TASKS_AN_ACCELERATOR} if pinned else None
+        try:
+            return self._client.submit(function, *arguments, pure=False, key=key, resources=resources)
+        except _LOST as error:
+            raise self._crew.lost() from error
 
-    def _check_workers(self) -> None:
+    def _is_through(self, future: Future[Any], block: list[int], hand_out: _HandOut) -> bool:
+        """Whether a block was done; where its workers died, it is handed out again. Raises what the worker raised."""
+        try:
+            _raise(future.result())
+        except KilledWorker as error:
+            if hand_out.again(block) < BLOCKS_LOST:
+                return False
+            raise ClusterError(
+                f"workers keep dying at shard {block[0]} ({error}); they may lack memory: see their logs, and try "
+                "fewer threads a worker, or --shard-samples in a new run. What is committed is kept: resume the audit"
+            ) from error
+        except _LOST as error:
+            raise self._crew.lost() from error
+        return True
+
+    def _abandon(self, attempt: str, futures: list[Future[Any]]) -> None:
+        """Take back what was not begun, and wait until what was begun is through, or its worker is dead."""
+        if self._client.status == "running":
+            with suppress(*_LOST, OSError):
+                self._client.cancel(futures)
+                self._client.run(abandon, attempt, on_error="ignore")
+
+
+class _HandOut:
+    """Shards that wait to be handed out, in ascending order, in blocks that become smaller towards the end."""
+
+    def __init__(self, shards: Sequence[int]) -> None:
+        self._todo = deque(shards)
+        self._lost: Counter[int] = Counter()
+        self.taken = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._todo)
+
+    def take(self, lanes: int) -> list[int]:
+        """The next block; shards that workers died with go one by one."""
+        self.taken += 1
+        block = [self._todo.popleft()]
+        if not self._lost[block[0]]:
+            size = block_size(len(self._todo) + 1, lanes)
+            while self._todo and len(block) < size and not self._lost[self._todo[0]]:
+                block.append(self._todo.popleft())
+        return block
+
+    def again(self, block: list[int]) -> int:
+        """Put back a block that workers died with; returns how often that happened to it."""
+        self._lost.update(block)
+        self._todo.extendleft(reversed(block))
+        return max(self._lost[shard] for shard in block)
+
+
+def block_size(left: int, lanes: int) -> int:
+    """How many of the shards that are left the next task takes."""
+    return max(1, min(SHARDS_A_TASK, left // (lanes * SHARE_A_TASK)))
+
+
+class _Crew:
+    """The workers that a scheduler has at the moment; they may come and go."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._pinned = False
+        self._infos: dict[str, dict[str, Any]] = {}
+        self._looked: float | None = None
+        self._seen = time.monotonic()
+        self._said = False
+
+    def check(self) -> None:
         """Raise ClusterError where there are no workers, or one has no or another Microtome."""
         try:
             self._client.wait_for_workers(1, timeout=SECONDS_TO_CONNECT)
         except TimeoutError as error:
-            raise ClusterError(f"the scheduler at {self.name} has no workers; start some and run this again") from error
+            raise ClusterError(
+                f"the scheduler at {self._name} has no workers; start some (`dask worker {self._name}`), then run this "
+                "again"
+            ) from error
         ours = version("microtome")
-        for address, theirs in self._client.run(microtome_version, on_error="return").items():
+        for address, theirs in self._client.run(version, "microtome", on_error="return").items():
             if theirs != ours:
-                raise ClusterError(
-                    f"worker {address} has Microtome {theirs}, this process has {ours}; install the same in both"
-                )
+                has = "no Microtome" if isinstance(theirs, PackageNotFoundError) else f"Microtome {theirs}"
+                raise ClusterError(f"worker {address} has {has}, this process has {ours}; install the same in both")
 
-    def _abandon(self, token: str, futures: list[Future[Any]]) -> None:
-        """Keep tasks from beginning further shards, and wait until those at work are through."""
-        try:
-            self._client.run(abandon, token, on_error="ignore")
-            wait(futures, timeout=SECONDS_TO_STOP)  # type: ignore[no-untyped-call]
-        except (OSError, CommClosedError, TimeoutError, CancelledError):
-            pass  # the cluster is gone, and with it whoever could still write
-        self._client.cancel(futures)
+    def lanes(self, work: ShardedWork) -> int:
+        """Tasks of `work` that can run at once now, at least 1. Raises ClusterError where nobody came back for long."""
+        pinned = work.needs_model and self.has_accelerators()
+        infos = [info for info in self._look() if _accelerators(info) or not pinned]
+        accelerators = _accelerators if pinned else lambda info: 0
+        lanes = sum(tasks_at_once(info["nthreads"], accelerators(info)) for info in infos)
+        self._mind(lanes > 0)
+        return max(1, lanes)
+
+    def has_accelerators(self) -> bool:
+        """Whether any worker declares the resource, or did so earlier: capture then stays with those that do."""
+        self._pinned = self._pinned or any(_accelerators(info) for info in self._look())
+        return self._pinned
+
+    def lost(self) -> ClusterError:
+        """The error for a scheduler that is gone."""
+        return ClusterError(
+            f"the Dask scheduler at {self._name} was lost; what is committed is kept: start the cluster again and "
+            "resume the audit"
+        )
+
+    def _look(self) -> list[dict[str, Any]]:
+        """What the scheduler knows of its workers, at most a second old."""
+        if self._client.status != "running":
+            raise self.lost()
+        now = time.monotonic()
+        if self._looked is None or now - self._looked > SECONDS_BETWEEN_LOOKS:
+            try:
+                self._infos = self._client.scheduler_info(n_workers=-1)["workers"]
+            except (*_LOST, OSError) as error:
+                raise self.lost() from error
+            self._looked = now
+        return list(self._infos.values())
+
+    def _mind(self, some: bool) -> None:
+        """Say once that there is nobody to do the work, and give up after long."""
+        now = time.monotonic()
+        if some:
+            self._seen, self._said = now, False
+        elif now - self._seen > SECONDS_WITHOUT_WORKERS:
+            raise ClusterError(
+                f"the scheduler at {self._name} has had no workers for this work for {SECONDS_WITHOUT_WORKERS} s; what "
+                "is committed is kept: start workers and resume the audit"
+            )
+        elif now - self._seen > SECONDS_UNTIL_SAID and not self._said:
+            self._said = True
+            say(f"the scheduler at {self._name} has no workers for this work any more; waiting for some")
 
 
 def _accelerators(info: dict[str, Any]) -> float:
@@ -160,137 +300,6 @@ def _accelerators(info: dict[str, Any]) -> float:
     return resources.get(ACCELERATOR, 0)
 
 
-def microtome_version() -> str:
-    """The version that this process has."""
-    return version("microtome")
-
-
-def divide_shards(shards: Sequence[int], lanes: int) -> list[list[int]]:
-    """Neighbouring shards together, at most `SHARDS_A_TASK`, and enough blocks that all lanes finish together."""
-    size = max(1, min(SHARDS_A_TASK, len(shards) // (lanes * TASKS_A_WORKER)))
-    return [list(shards[start : start + size]) for start in range(0, len(shards), size)]
-
-
-Outcome = tuple[str, int] | ScaleOverflow | None
-"""What came of a task: None where all is well; words and exit code of an error that a repetition would not mend."""
-
-
-def _outcome(future: Future[Any]) -> Outcome:
-    try:
-        outcome: Outcome = future.result()
-    except KilledWorker as error:
-        raise ClusterError(
-            f"workers keep dying at {future.key} ({error}); they may lack memory: see their logs, and try "
-            "--shard-samples in a new run, or fewer threads a worker. What is committed is kept: resume the audit"
-        ) from error
-    except (CancelledError, CommClosedError) as error:
-        raise ClusterError(
-            "the Dask scheduler was lost; what is committed is kept: start the cluster again and resume the audit"
-        ) from error
-    return outcome
-
-
 def _raise(outcome: Outcome) -> None:
-    if isinstance(outcome, ScaleOverflow):
-        raise outcome
     if outcome is not None:
-        raise WorkerFailedError(*outcome)
-
-
-# In the workers
-
-
-def call_quietly(function: Callable[..., object], *arguments: Any) -> Outcome:
-    """Call `function(*arguments)` and keep its result here."""
-    try:
-        function(*arguments)
-    except MicrotomeError as error:
-        return str(error), error.exit_code
-    return None
-
-
-_ABANDONED: set[str] = set()
-
-
-def abandon(token: str) -> None:
-    """Begin no further shard of the tasks that carry `token`."""
-    _ABANDONED.add(token)
-
-
-def run_block(where: str, key: str, name: str, shards: list[int], token: str) -> Outcome:
-    """Do the work `name` for `shards` of the run at `where`, in this worker, as far as they are not committed."""
-    try:
-        session = _SESSIONS.of(where, key, name)
-        done = session.job.commits(name)
-
-        def task(shard: int) -> None:
-            if token in _ABANDONED:
-                raise Stopped
-            if not done.is_done(shard):
-                session.task(shard)
-
-        lanes = min(len(shards), session.lanes)
-        run_shards(name, task, shards, workers=lanes, stop=threading.Event())
-    except Stopped:
-        return None
-    except ScaleOverflow as overflow:
-        return overflow
-    except MicrotomeError as error:
-        return str(error), error.exit_code
-    return None
-
-
-class _Session:
-    """What this process keeps open for one stage of one run."""
-
-    def __init__(self, where: str, key: str, name: str, threads: int) -> None:
-        work = work_named(name)
-        self.job = join(where, ThreadExecutor(), threads)
-        if run_key(self.job.run) != key:
-            raise UsageError(f"{where} as this worker sees it is another run; give a place that all workers share")
-        if work.needs_model:
-            self.job.check_here()
-        self.lanes = _lanes_a_task(work, self.job, threads)
-        self._stack = ExitStack()
-        self.task: ShardTask = self._stack.enter_context(work.ready(self.job, lambda amount: None))
-
-    def close(self) -> None:
-        """Let go of everything."""
-        self._stack.close()
-
-
-def _lanes_a_task(work: ShardedWork, job: Job, threads: int) -> int:
-    """Shards that one task does at once: where the model runs, one is decoded or written while another computes.
-
-    A worker runs as many tasks as it has threads, but only one for each accelerator that it declares.
-    """
-    if not work.needs_model:
-        return 1
-    tasks = int(get_worker().state.total_resources.get(ACCELERATOR, threads)) or 1
-    return max(1, work.lanes(job.division) // tasks)
-
-
-class _Sessions:
-    """The one session that is open in this process; another stage or run closes it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._name: tuple[str, str, str] | None = None
-        self._session: _Session | None = None
-
-    def of(self, where: str, key: str, name: str) -> _Session:
-        """The session for a stage, opened if it is not the one that is open."""
-        with self._lock:
-            if self._session is None or self._name != (where, key, name):
-                if self._session is not None:
-                    self._session.close()
-                    self._session = None
-                if not Run.exists(where):
-                    raise UsageError(f"this worker sees no run at {where}; give --out a place that all workers share")
-                cv2.setNumThreads(1)  # parallelism is across shards
-                self._session = _Session(where, key, name, get_worker().state.nthreads)
-                self._name = (where, key, name)
-            return self._session
-
-
-_SESSIONS = _Sessions()
+        raise outcome

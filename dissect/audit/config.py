@@ -37,6 +37,7 @@ class AuditConfig:
     workers: shards at work at once, None = number of cores; with cluster="processes", the number of processes.
     cluster: who does the work: "threads" of this process, "processes", or the address of a Dask scheduler.
     precision: the model's arithmetic: "float32", "tf32" (CUDA), or "bfloat16" and "float16" by autocast.
+    keep_activations: False = use each shard's activations and drop them, at the price of a second forward pass.
     channels_last: "yes" or "no": the memory layout of the forward pass, "auto" = yes on the CPU where the model can.
     """
 
@@ -64,6 +65,7 @@ class AuditConfig:
     workers: int | None = None
     cluster: str = "threads"
     precision: str = "float32"
+    keep_activations: bool = True
 
     def __post_init__(self) -> None:
         _check(self)
@@ -99,6 +101,8 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfi
     if "label_size" in given:
         size = given["label_size"]
         given["label_size"] = (size, size) if isinstance(size, int) else tuple(size)
+    if given.get("keep_activations") in ("yes", "no"):
+        given["keep_activations"] = given["keep_activations"] == "yes"
     return AuditConfig(**given)
 
 
@@ -174,6 +178,8 @@ def _check(config: AuditConfig) -> None:
         raise UnknownNameError("precision", config.precision, PRECISIONS)
     if config.channels_last not in ("auto", "yes", "no"):
         raise UnknownNameError("value of channels_last", config.channels_last, ("auto", "yes", "no"))
+    if not isinstance(config.keep_activations, bool):
+        raise UnknownNameError("value of keep_activations", str(config.keep_activations), ("yes", "no"))
     if config.interpolation is not None and config.interpolation not in INTERPOLATIONS:
         raise UnknownNameError("interpolation", config.interpolation, INTERPOLATIONS)
     if not isinstance(config.min_iou, numbers) or not 0 <= config.min_iou < 1:

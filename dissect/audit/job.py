@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.dissect.audit.config import AuditConfig, preprocess_overrides
+from microtome.dissect.audit.stopping import StopSignal
 from microtome.dissect.models import Model, load_model
 from microtome.storage.commits import StageCommits
 from microtome.storage.errors import RunMismatchError, UsageError
@@ -70,7 +70,8 @@ class Job:
     dataset: ImageDataset
     division: Division
     executor: Executor
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: StopSignal = field(default_factory=StopSignal)
+    on_shards: Callable[[str, Sequence[int]], None] = lambda stage, shards: None
     _kept: dict[str, object] = field(default_factory=dict)
 
     @cached_property

@@ -57,10 +57,10 @@ class Summary:
     @property
     def rate(self) -> float | None:
         """Shards a second of the stage at work, in its last session."""
-        if self.current_since is None or self.current_last is None or not self.current_shards:
+        if self.current is None or self.current_since is None or self.current_last is None:
             return None
         elapsed = self.current_last - self.current_since
-        return self.current_shards / elapsed if elapsed > 0 else None
+        return self.current_shards / elapsed if elapsed > 0 and self.current_shards else None
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON values."""

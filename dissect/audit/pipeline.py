@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 
-from microtome.dissect.audit.config import AuditConfig
+from microtome.dissect.audit.budget import NO_LIMITS, Budget, Watch, disk_needed, free_disk, size_text
+from microtome.dissect.audit.config import AuditConfig, available_cores
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.prepare import prepare, reopen
 from microtome.dissect.audit.progress import duration, say
@@ -22,7 +25,12 @@ from microtome.dissect.audit.stages.patches import run_patches
 from microtome.dissect.audit.stages.report import run_report
 from microtome.dissect.audit.stages.tally import run_tally
 from microtome.dissect.audit.stages.thresholds import run_thresholds
+from microtome.dissect.audit.stages.totals import capture_totals
+from microtome.dissect.audit.stopping import AuditStoppedError, Stopped, StopSignal
+from microtome.storage.lock import RunLock
+from microtome.storage.places import open_place
 from microtome.storage.run import Run
+from microtome.storage.runlog import RunLog
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -38,6 +46,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
 
 
 SHARDED = ("capture", "thresholds", "tally")
+MOST_SKIPPED_LINES = 1000
 
 
 @dataclass(frozen=True)
@@ -50,22 +59,51 @@ class Outcome:
     seconds: float
 
 
-def run_audit(config: AuditConfig, *, client: Client | None = None) -> Outcome:
+def run_audit(config: AuditConfig, *, client: Client | None = None, budget: Budget = NO_LIMITS) -> Outcome:
     """Audit a model, or finish the audit that `config.out` holds.
 
     client: of a Dask cluster that shall do the work, in place of `config.cluster`.
-    Raises MicrotomeError for anything the user can mend; a run on disk is never lost by it.
+    Raises AuditStoppedError where `budget` is used up, and MicrotomeError for anything the user can mend; what a run
+    holds is never lost by it.
     """
-    with executor_of(config.cluster, config.workers, client) as executor:
-        return finish(prepare(config, executor))
+    with executor_of(config.cluster, config.workers, client) as executor, holding(config.out) as stop:
+        return finish(prepare(config, executor, budget=budget, stop=stop), budget)
 
 
 def resume_audit(
-    path: Path | str, *, workers: int | None = None, cluster: str = "threads", client: Client | None = None
+    path: Path | str,
+    *,
+    workers: int | None = None,
+    cluster: str = "threads",
+    client: Client | None = None,
+    budget: Budget = NO_LIMITS,
 ) -> Outcome:
     """Finish the audit in `path` with the settings it was started with."""
-    with executor_of(cluster, workers, client) as executor:
-        return finish(reopen(path, executor, workers=workers))
+    Run.open(path)  # where there is none, say so before anything is written there
+    with executor_of(cluster, workers, client) as executor, holding(path) as stop:
+        return finish(reopen(path, executor, workers=workers, stop=stop), budget)
+
+
+@contextmanager
+def holding(where: Path | str, what: str = "audit") -> Iterator[StopSignal]:
+    """Hold the run at `where`, there or to be made, against everybody else.
+
+    The signal is set when somebody else has taken the run over all the same.
+    """
+    place = open_place(where)
+    stop = StopSignal()
+    if not Run.exists(place):
+        Run.refuse_taken(place)
+
+    def lost() -> None:
+        stop.set("another process has taken the run over")
+
+    try:
+        with RunLock(place, what, on_lost=lost):
+            yield stop
+    finally:
+        if not Run.exists(place):
+            Run.sweep_up(place)
 
 
 @contextmanager
@@ -89,22 +127,104 @@ def _is_done(job: Job, stage: str) -> bool:
     return stage not in SHARDED or len(job.commits(stage).done(shards)) == shards
 
 
-def finish(job: Job) -> Outcome:
-    """Run every stage of `job` that is not done yet."""
+def finish(job: Job, budget: Budget = NO_LIMITS) -> Outcome:
+    """Run every stage of `job` that is not done yet, and log what happens."""
+    with RunLog(job.run.place) as log:
+        return _finish(job, budget, log)
+
+
+def _finish(job: Job, budget: Budget, log: RunLog) -> Outcome:
     started = time.monotonic()
     cv2.setNumThreads(1)  # parallelism is across shards
-    for stage, run_stage in STAGES.items():
-        if _is_done(job, stage):
-            continue
-        job.run.set_stage(stage, "running", 0.0)
-        begun = time.monotonic()
-        try:
-            run_stage(job)
-        except BaseException:
-            job.run.set_stage(stage, "pending", time.monotonic() - begun)
-            raise
-        job.run.set_stage(stage, "done", time.monotonic() - begun)
+    log.event(
+        "start",
+        run=job.run.url,
+        cluster=job.executor.name,
+        host=platform.node(),
+        cores=available_cores(),
+        samples=job.samples,
+        shards=job.run.plan.count,
+        config=job.run.info["config"],
+        versions=job.run.info["versions"],
+    )
+    _say_what_it_takes(job)
+    with Watch(budget, job.stop, job.run.place) as watch:
+        job = replace(job, on_shards=_Committed(job, log, watch))
+        for stage, run_stage in STAGES.items():
+            if not _is_done(job, stage):
+                watch.begin_stage()
+                _run_one(job, stage, run_stage, log)
     seconds = time.monotonic() - started
     unreadable = job.run.info["data"]["unreadable"]
+    log.event("end", seconds=round(seconds, 1), samples=job.samples, unreadable=unreadable)
     say(f"audit of {job.samples:,} images took {duration(seconds)} ({job.run.url})")
     return Outcome(job.run, job.run.index_page, unreadable, seconds)
+
+
+def _run_one(job: Job, stage: str, run_stage: Callable[[Job], None], log: RunLog) -> None:
+    """Run one stage; however it ends, run.json and the log tell."""
+    shards = job.run.plan.count if stage in SHARDED else None
+    job.run.set_stage(stage, "running", 0.0)
+    log.event("stage", name=stage, state="running", shards=shards)
+    begun = time.monotonic()
+    try:
+        if job.stop.is_set():
+            raise Stopped
+        run_stage(job)
+    except BaseException as error:
+        spent = time.monotonic() - begun
+        job.run.set_stage(stage, "pending", spent)
+        log.event("stage", name=stage, state="pending", seconds=round(spent, 3))
+        if isinstance(error, Stopped) and job.stop.reason:
+            raise AuditStoppedError(_stopped_text(job, stage)) from error
+        raise
+    spent = time.monotonic() - begun
+    job.run.set_stage(stage, "done", spent)
+    rate = round(shards / spent, 3) if shards and spent > 0 else None
+    log.event("stage", name=stage, state="done", seconds=round(spent, 3), shards=shards, rate=rate)
+    if stage == "capture":
+        _log_skipped(job, log)
+
+
+def _stopped_text(job: Job, stage: str) -> str:
+    text = f"stopped: {job.stop.reason}; {stage} is "
+    if stage in SHARDED:
+        count = job.run.plan.count
+        text += f"at {len(job.commits(stage).done(count)):,} of {count:,} shards"
+    else:
+        text += "still to be done"
+    return f"{text}. Go on with: microtome audit --resume {job.run.url}"
+
+
+def _say_what_it_takes(job: Job) -> None:
+    """Disk and time that the run as a whole is expected to take."""
+    estimate = job.run.info["estimate"]
+    needed = disk_needed(estimate, job.samples, job.config.keep_activations)
+    free = free_disk(job.run.place)
+    text = f"{job.samples:,} images: about {size_text(needed)} of disk"
+    text += f" ({size_text(free)} free)" if free is not None else ""
+    say(f"{text}, about {duration(estimate['seconds_per_sample'] * job.samples)} on this machine alone")
+    if free is not None and needed > free and _is_done(job, "capture") is False:
+        say("there may be too little disk: the audit will stop when it is full, and can be resumed when there is more")
+
+
+def _log_skipped(job: Job, log: RunLog) -> None:
+    errors = capture_totals(job).error
+    for index in np.flatnonzero(errors != "")[:MOST_SKIPPED_LINES].tolist():
+        log.event("skipped", sample=index, key=job.dataset.entry(index).key, reason=errors[index])
+
+
+@dataclass(frozen=True)
+class _Committed:
+    """Told of shards as they are committed: logs them and counts their bytes."""
+
+    job: Job
+    log: RunLog
+    watch: Watch
+
+    def __call__(self, stage: str, shards: Sequence[int]) -> None:
+        commits = self.job.commits(stage)
+        for shard in shards:
+            written = commits.bytes_of(shard)
+            self.watch.add(written)
+            self.log.event("shard", stage=stage, shard=shard, bytes=written)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.specs import open_dataset
+from microtome.dissect.audit.budget import NO_LIMITS, Budget, resident_bytes
 from microtome.dissect.audit.config import (
     AuditConfig,
     available_cores,
@@ -21,19 +20,16 @@ from microtome.dissect.audit.config import (
     preprocess_overrides,
     with_changes,
 )
-from microtome.dissect.audit.forward import Forward
-from microtome.dissect.audit.images import read_item
+from microtome.dissect.audit.data import open_data
 from microtome.dissect.audit.job import Division, Job, choose_device
+from microtome.dissect.audit.pilot import Pilot, run_pilot
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.schedule import Executor
+from microtome.dissect.audit.stopping import StopSignal
 from microtome.dissect.models import (
     LayerInfo,
     Model,
-    ReceptiveField,
-    describe_layers,
     load_model,
-    measure_receptive_fields,
-    resolve_layers,
 )
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run, folder_name
@@ -48,51 +44,60 @@ from microtome.storage.schema import (
     ShardInfo,
     StageInfo,
 )
-from microtome.storage.shards import plan_shards
+from microtome.storage.shards import CHUNK_SAMPLES, plan_shards
 
-PILOT_IMAGES = 4
-LARGEST_PILOT_VALUE = 2.0**11  # leaves a factor 32 below float16's maximum for what the pilot did not see
-SMALLEST_PILOT_VALUE = 2.0**-6  # below, float16 would lose precision to subnormal numbers
-ADDED_LATER = {"precision": "float32"}  # settings that older runs do not name, and what they were then
+ADDED_LATER = {"precision": "float32", "keep_activations": True}
+"""Settings that older runs do not name, and what they were then."""
 VERSIONED = ("torch", "torchvision", "numpy", "zarr", "dask", "pandas", "numba")
 
 
-def prepare(config: AuditConfig, executor: Executor, *, existing: bool = True) -> Job:
+def prepare(
+    config: AuditConfig,
+    executor: Executor,
+    *,
+    budget: Budget = NO_LIMITS,
+    stop: StopSignal | None = None,
+    existing: bool = True,
+) -> Job:
     """Open everything that `config` names and the run it belongs to, new or (where `existing`) resumed.
 
     A new run is made where the model runs: what its first images need is found out there.
     Raises UsageError for what cannot be opened, RunMismatchError naming what differs from the run on disk.
     """
-    dataset = open_dataset(config.dataset)
+    is_new = not (existing and Run.exists(config.out))
+    dataset = open_data(config.dataset, None if is_new else Run.open(config.out))
     samples = min(len(dataset), config.limit or len(dataset))
     if samples < 1:
         raise UsageError(f"{config.dataset} holds no images")
-    is_new = not (existing and Run.exists(config.out))
-    model = executor.where_the_model_runs(create, config) if is_new else None
+    model = executor.where_the_model_runs(create, config, budget) if is_new else None
     run = Run.open(config.out)
     config = _left_open(config, run)
     if not is_new:
         model = _load(config)
         _refuse_mismatch(run, config, model, dataset, samples)
     run.clean()
-    job = Job(config=config, run=run, dataset=dataset, division=divide(config), executor=executor)
+    job = Job(
+        config=config, run=run, dataset=dataset, division=divide(config), executor=executor, stop=stop or StopSignal()
+    )
     if model is not None:
         job.keep_model(model)
     return job
 
 
-def create(config: AuditConfig) -> Model:
+def create(config: AuditConfig, budget: Budget) -> Model:
     """Make a new run in `config.out`, with everything decided that its numbers depend on; gives its model."""
     dataset = open_dataset(config.dataset)
     samples = min(len(dataset), config.limit or len(dataset))
     config = with_changes(config, device=str(choose_device(config.device)))
     division = divide(config)
     model = _load(config)
-    pilot = _pilot(config, model, dataset, samples, division)
+    pilot = run_pilot(config, model, dataset, samples, division)
     config = with_changes(
         config, torch_threads=division.torch_threads, channels_last="yes" if pilot.channels_last else "no"
     )
-    Run.create(config.out, _plan(config, model, dataset, samples, pilot))
+    budget.refuse_disk(pilot.estimate, samples, kept=config.keep_activations)
+    fits = budget.samples_a_shard(pilot.bytes_in_memory, division.lanes, resident_bytes())
+    Run.create(config.out, _plan(config, model, dataset, samples, pilot, fits))
     return model
 
 
@@ -100,17 +105,17 @@ def _load(config: AuditConfig) -> Model:
     return load_model(config.model, weights=config.weights, preprocess=preprocess_overrides(asdict(config)))
 
 
-def reopen(path: Path | str, executor: Executor, *, workers: int | None = None) -> Job:
+def reopen(path: Path | str, executor: Executor, *, workers: int | None = None, stop: StopSignal | None = None) -> Job:
     """The job of the run in `path`, as it was started: what `--resume` continues."""
     run = Run.open(path)
-    return prepare(config_of_run(run.info["config"], out=path, workers=workers), executor)
+    return prepare(config_of_run(run.info["config"], out=path, workers=workers), executor, stop=stop)
 
 
 def join(path: Path | str, executor: Executor, cores: int) -> Job:
     """The job of the run in `path` for a process that helps with it, on `cores` of its machine's cores."""
     run = Run.open(path)
     config = config_of_run(run.info["config"], out=path, workers=cores)
-    return Job(config, run, open_dataset(config.dataset), divide(config, cores), executor)
+    return Job(config, run, open_data(config.dataset, run), divide(config, cores), executor)
 
 
 def divide(config: AuditConfig, cores: int | None = None) -> Division:
@@ -157,10 +162,14 @@ def _left_open(config: AuditConfig, run: Run) -> AuditConfig:
 # A new run
 
 
-def _plan(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, pilot: Pilot) -> RunInfo:
+def _plan(
+    config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, pilot: Pilot, most: int | None
+) -> RunInfo:
     infos, scales, fields = pilot.infos, pilot.scales, pilot.fields
     height, width = model.preprocess.size
     shards = plan_shards(samples, max(info.bytes_per_image for info in infos), config.shard_samples)
+    if most is not None and most < shards.shard:
+        shards = plan_shards(samples, 1, most // CHUNK_SAMPLES * CHUNK_SAMPLES or most)
     splits = list(dict.fromkeys(dataset.entry(index).split for index in range(samples)))
     return RunInfo(
         schema_version=SCHEMA_VERSION,
@@ -182,6 +191,7 @@ def _plan(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int
         layers=[_layer_entry(info, scales[info.name], fields[info.name].to_dict()) for info in infos],
         label_size=list(config.label_size or (math.ceil(height / 2), math.ceil(width / 2))),
         shards=ShardInfo(samples=shards.shard, chunk=shards.chunk, count=shards.count),
+        estimate=pilot.estimate,
         stages={stage: StageInfo(state="pending", seconds=0.0) for stage in STAGES},
         versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
     )
@@ -219,58 +229,6 @@ def _layer_entry(info: LayerInfo, scale: float, receptive_field: dict[str, objec
     )
 
 
-@dataclass(frozen=True)
-class Pilot:
-    """What is found out before a run begins: the layers, their receptive fields, and from a few real images their
-    scales and whether channels-last works."""
-
-    infos: list[LayerInfo]
-    fields: dict[str, ReceptiveField]
-    scales: dict[str, float]
-    channels_last: bool
-
-
-def _pilot(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, division: Division) -> Pilot:
-    """Resolve the layers, and run the first few readable images through the model."""
-    infos = describe_layers(model, resolve_layers(model, config.layers))
-    for info in infos:
-        if not info.usable:
-            raise UsageError(f"layer {info.name} cannot be dissected: {info.note}")
-    images: list[NDArray[np.uint8]] = []
-    for index in range(min(samples, 8 * PILOT_IMAGES)):
-        item = read_item(dataset, index, model.preprocess, (1, 1))
-        images += [item.image] if item.ok else []
-        if len(images) == PILOT_IMAGES:
-            break
-    names = [info.name for info in infos]
-    fields = measure_receptive_fields(model, names)  # while the model is still on the CPU, in its own layout
-    if not images:
-        return Pilot(infos, fields, dict.fromkeys(names, 1.0), False)
-    try:
-        magnitudes = _magnitudes(model, names, division, np.stack(images))
-    except RuntimeError:
-        if not division.channels_last or config.channels_last == "yes":
-            raise
-        division = replace(division, channels_last=False)  # a model that asks for `view` of contiguous tensors
-        magnitudes = _magnitudes(model, names, division, np.stack(images))
-    scales = {name: scale_for(magnitude) for name, magnitude in magnitudes.items()}
-    return Pilot(infos, fields, scales, division.channels_last)
-
-
-def _magnitudes(model: Model, names: list[str], division: Division, images: NDArray[np.uint8]) -> dict[str, float]:
-    with Forward(model, names, division) as forward:
-        return forward.largest_magnitudes(images)
-
-
-def scale_for(magnitude: float) -> float:
-    """The power of two by which to divide activations of up to `magnitude` before they become float16."""
-    if magnitude > LARGEST_PILOT_VALUE:
-        return 2.0 ** math.ceil(math.log2(magnitude / LARGEST_PILOT_VALUE))
-    if 0 < magnitude < SMALLEST_PILOT_VALUE:
-        return 2.0 ** math.floor(math.log2(magnitude))
-    return 1.0
-
-
 # An existing run
 
 
@@ -281,7 +239,10 @@ def _refuse_mismatch(run: Run, config: AuditConfig, model: Model, dataset: Image
     if info["model"]["fingerprint"] != model.fingerprint:
         differences.append(f"model or weights (the run has {info['model']['spec']}, {info['model']['weights']})")
     if info["data"]["fingerprint"] != dataset.fingerprint():
-        differences.append(f"data (the run has {info['data']['spec']}; its images, masks or options differ now)")
+        differences.append(
+            f"data (the run has {info['data']['spec']}; its images, masks or options differ now; "
+            "if images were only added: microtome extend)"
+        )
     if info["data"]["samples"] != samples:
         differences.append(f"number of samples (the run has {info['data']['samples']}, asked for {samples})")
     made_with = info["config"]

@@ -98,6 +98,9 @@ def _forget(run: Run, damages: Iterable[Damage]) -> None:
     run.place.delete(node.record_key for node in nodes)
     run.place.delete(tables_key(stage) for stage in stages if stage in TABLED)
     run.place.delete([*(node.state_key for node in nodes), *(damage.key for damage in found)])
+    if any(damage.key == tables_key("index") for damage in found):  # then nothing tells which metadata can be trusted
+        keys = [key for key, _ in run.place.list("arrays.zarr/") if key.endswith("zarr.json")]
+        run.place.delete(keys)
 
 
 def _begin_again(run: Run, stages: Iterable[str]) -> None:

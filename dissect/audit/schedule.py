@@ -7,7 +7,6 @@ word comes back, so nothing large ever passes through a scheduler. Threads serve
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -18,14 +17,12 @@ from dask.base import compute
 from dask.delayed import delayed
 
 from microtome.dissect.audit.job import Division, Job, choose_device
+from microtome.dissect.audit.stopping import Stopped, StopSignal
 
 T = TypeVar("T")
 Advance = Callable[[int], None]
+Done = Callable[[Sequence[int]], None]
 ShardTask = Callable[[int], None]
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: another task failed, or the user pressed Ctrl-C
-    """Raised inside a task that notices that the stage is being abandoned."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,11 @@ class Executor(Protocol):
 
     name: str
 
-    def run(self, job: Job, work: ShardedWork, shards: Sequence[int], advance: Advance) -> None:
-        """Do `work` for all of `shards`. On any exception, Ctrl-C included, what is at work is waited for."""
+    def run(self, job: Job, work: ShardedWork, shards: Sequence[int], advance: Advance, done: Done) -> None:
+        """Do `work` for all of `shards`, and tell `done` of those that are committed, some at a time.
+
+        On any exception, Ctrl-C included, and once `job.stop` is set (then with Stopped), waits for what is at work.
+        """
 
     def where_the_model_runs(self, function: Callable[..., T], *arguments: Any) -> T | None:
         """Call `function(*arguments)` on a machine that will run the model; its result, if that is this process."""
@@ -61,19 +61,24 @@ class ThreadExecutor:
 
     name = "threads"
 
-    def run(self, job: Job, work: ShardedWork, shards: Sequence[int], advance: Advance) -> None:
+    def run(self, job: Job, work: ShardedWork, shards: Sequence[int], advance: Advance, done: Done) -> None:
         """Do `work` for all of `shards`, in ascending order of start."""
         if work.needs_model:
             choose_device(job.config.device)  # a run that began on another machine may ask for what is not here
         with work.ready(job, advance) as task:
-            run_shards(work.name, task, shards, workers=work.lanes(job.division), stop=job.stop)
+
+            def do(shard: int) -> None:
+                task(shard)
+                done([shard])
+
+            run_shards(work.name, do, shards, workers=work.lanes(job.division), stop=job.stop)
 
     def where_the_model_runs(self, function: Callable[..., T], *arguments: Any) -> T:
         """`function(*arguments)`, here."""
         return function(*arguments)
 
 
-def run_shards(stage: str, task: ShardTask, shards: Iterable[int], *, workers: int, stop: threading.Event) -> None:
+def run_shards(stage: str, task: ShardTask, shards: Iterable[int], *, workers: int, stop: StopSignal) -> None:
     """Call `task(shard)` for every shard, `workers` at a time, in ascending order of start.
 
     On any exception, Ctrl-C included, `stop` is set, the tasks at work are waited for, and the exception goes on.

@@ -41,6 +41,9 @@ UNREADABLE_SAMPLES = 3
 )
 @click.option("--workers", type=int, help="Shards at work at once. [number of cores]")
 @click.option("--cluster", metavar="WHO", help="threads, processes, or a Dask scheduler: tcp://HOST:8786. [threads]")
+@click.option(
+    "--keep-activations", type=click.Choice(["yes", "no"]), help="no: less disk, a second pass of the model. [yes]"
+)
 @click.option("--shard-samples", type=int, help="Samples a shard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @model_options
@@ -94,7 +97,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
         "label_size": parse_size(options["label_size"], "--label-size"),
     }
     simple = ["out", "iou", "min_iou", "top", "limit", "batch", "shard_samples"]
-    simple += ["device", "torch_threads", "channels_last", "precision", "workers", "cluster"]
+    simple += ["device", "torch_threads", "channels_last", "precision", "keep_activations"]
+    simple += ["workers", "cluster"]
     values |= {name: options[name] for name in simple} | preprocess_values(options)
     return {name: value for name, value in values.items() if value not in (None, ())}
 

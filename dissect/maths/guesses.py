@@ -39,7 +39,8 @@ def guess_fine(sample: CoarseHistogram, taus: Sequence[float]) -> NDArray[np.int
         score[:, bins < float16.LOWEST >> 8] = -1
         score[:, bins > float16.HIGHEST >> 8] = -1
         best = np.argsort(-score, axis=1, kind="stable")[:, :BINS]
-        chosen = np.where(np.take_along_axis(score, best, axis=1) >= 0, best, NO_PREFIX)
+        known = (guessed[:, None, : BINS * column] == best[:, :, None]).any(axis=2)  # for an earlier tau
+        chosen = np.where((np.take_along_axis(score, best, axis=1) >= 0) & ~known, best, NO_PREFIX)
         guessed[:, BINS * column : BINS * (column + 1)] = chosen
     return guessed
 
@@ -48,7 +49,24 @@ def _answers(sample: CoarseHistogram, taus: NDArray[np.float64]) -> NDArray[np.i
     """(C, T) int64: the coarse bin of each answer, also where a unit has one value only (0 where it has none)."""
     only = np.where(sample.positions == 0, float16.ZERO, sample.highest).astype(np.int64) >> 8
     planned = plan_fine(sample, taus.tolist()).astype(np.int64)
-    return np.where(planned == NO_PREFIX, only[:, None], planned)
+    answers: NDArray[np.int64] = np.where(planned == NO_PREFIX, only[:, None], planned)
+    return answers
+
+
+def merge_common(one: FineHistogram, other: FineHistogram) -> FineHistogram:
+    """Both together, for other samples each: the bins that both have counted; -1 in place of the others.
+
+    Shards of one capture have the same guess; those that a run grows by may have another.
+    """
+    if np.array_equal(one.prefixes, other.prefixes):
+        return FineHistogram(one.prefixes, one.counts + other.counts)
+    both = FineHistogram.empty(np.full_like(one.prefixes, NO_PREFIX))
+    for column in range(one.prefixes.shape[1]):
+        found = (other.prefixes == one.prefixes[:, column, None]) & (one.prefixes[:, column, None] != NO_PREFIX)
+        unit = np.flatnonzero(found.any(axis=1))
+        both.prefixes[unit, column] = one.prefixes[unit, column]
+        both.counts[unit, column] = one.counts[unit, column] + other.counts[unit, np.argmax(found[unit], axis=1)]
+    return both
 
 
 def take_guessed(guessed: FineHistogram, planned: NDArray[np.int16]) -> tuple[FineHistogram, NDArray[np.int16]]:

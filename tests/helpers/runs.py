@@ -216,6 +216,7 @@ def _info(
         layers=entries,
         label_size=[112, 112],
         shards={"samples": 32, "chunk": 32, "count": -(-samples // 32)},
+        estimate={"bytes_per_sample": 1000.0, "bytes_per_sample_streamed": 100.0, "seconds_per_sample": 0.1},
         stages={
             name: StageInfo(state="done", seconds=1.5)
             for name in ("index", "capture", "thresholds", "tally", "patches")

@@ -27,7 +27,13 @@ KINDS = ("500", "503", "429", "hang", "cut request", "cut answer", "lost answer"
 """What a proxy can do to a request: answer with a status; say nothing; cut the connection in the middle of the
 request's body, in the middle of the answer's body, or after the request took effect and before any answer."""
 
-_CODES = {"500": "InternalError", "503": "SlowDown", "429": "TooManyRequests"}
+_CODES = {
+    "500": "InternalError",
+    "503": "SlowDown",
+    "429": "TooManyRequests",
+    "403": "AccessDenied",
+    "507": "InsufficientStorage",
+}
 _BUCKETS = itertools.count()
 
 
@@ -69,7 +75,7 @@ class Faults:
 
     def inject(self, kind: str, *, times: int = 1, method: str = "", match: str = "") -> None:
         """Have the next `times` requests of `method` whose path contains `match` meet `kind`."""
-        assert kind in KINDS
+        assert kind in (*KINDS, *_CODES)
         with self._lock:
             self._planned.append(_Fault(kind, times, method, match))
 

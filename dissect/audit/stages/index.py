@@ -1,11 +1,20 @@
-"""Stage index: list the samples, and create every array at its full length."""
+"""Stage index: list the samples, and create every array at its full length.
+
+For a run that grows it does the same over what is there: arrays become longer, shards of the capture that stay are
+vouched for under the run's new key, and what was counted over the former samples is forgotten.
+"""
 
 from __future__ import annotations
 
 import pandas as pd
 
+from microtome.datasets.ordered import sample_fingerprints
 from microtome.dissect.audit.job import Job
+from microtome.dissect.audit.stages.merge import State, pack_texts
 from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, layer_array
+from microtome.storage.order import forget_orders
+
+STAGE = "index"
 
 
 def run_index(job: Job) -> None:
@@ -22,12 +31,47 @@ def run_index(job: Job) -> None:
             }
         ),
     )
-    arrays = job.run.arrays
-    arrays.create(LABELS, (len(job.dataset.plane_names), *job.label_size), "uint16")
-    arrays.create(IMAGE_LABELS, (job.dataset.image_label_slots,), "uint16")
+    _create_arrays(job)
+    _keep_what_stays(job)
+    job.commits(STAGE).commit(0, inputs(job))
+    job.run.info["data"].pop("growth", None)  # saved with the word that this stage is done
+
+
+def _create_arrays(job: Job) -> None:
+    arrays, grow = job.run.arrays, "growth" in job.run.info["data"]
+    arrays.create(LABELS, (len(job.dataset.plane_names), *job.label_size), "uint16", grow=grow)
+    arrays.create(IMAGE_LABELS, (job.dataset.image_label_slots,), "uint16", grow=grow)
     for layer in job.layers:
         units, grid = layer["units"], layer["grid"]
-        arrays.create(layer_array(layer["folder"], ACTIVATIONS), (units, *grid), "float16", channels=True)
-        arrays.create(layer_array(layer["folder"], PEAKS), (units,), "float16")
-        arrays.create(layer_array(layer["folder"], PEAK_AT), (units,), "int32")
-        arrays.create(layer_array(layer["folder"], MEANS), (units,), "float32")
+        if job.config.keep_activations:
+            arrays.create(layer_array(layer["folder"], ACTIVATIONS), (units, *grid), "float16", channels=True, grow=grow)
+        arrays.create(layer_array(layer["folder"], PEAKS), (units,), "float16", grow=grow)
+        arrays.create(layer_array(layer["folder"], PEAK_AT), (units,), "int32", grow=grow)
+        arrays.create(layer_array(layer["folder"], MEANS), (units,), "float32", grow=grow)
+
+
+def _keep_what_stays(job: Job) -> None:
+    """Take over the former capture's shards that are whole, and forget all other results of the smaller run."""
+    data = job.run.info["data"]
+    growth = data.get("growth")
+    if growth is None:
+        return
+    folders = {key.split("/")[1] for key, _ in job.run.place.list("commits/")}
+    for folder in sorted(folders - {STAGE, "capture"}):
+        job.commits(folder).clear()
+    job.commits("capture").adopt(growth)
+    forget_orders(job.run.place, data.get("order"))
+
+
+def inputs(job: Job) -> State:
+    """What the run was made of, so that it can be told whether it has changed: see `extend`."""
+    state: State = {"concepts": pack_texts(concept_lines(job))}
+    fingerprints = sample_fingerprints(job.dataset, job.samples)
+    if fingerprints is not None:
+        state["samples"] = fingerprints
+    return state
+
+
+def concept_lines(job: Job) -> list[str]:
+    """A line for each concept of the dataset."""
+    return [f"{concept.id} {concept.name} {concept.category}" for concept in job.dataset.concepts]

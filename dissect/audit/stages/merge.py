@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -90,15 +91,14 @@ def run_stage(job: Job, stage: ShardedStage) -> None:
             job.commits(level_name(stage.name, number)).clear()
     work = stage.work
     amounts = [work.amount(job, shard) for shard in range(plan.count)]
-    job.stop.clear()
     with progress(stage.name, sum(amounts), stage.unit, done=sum(amounts[shard] for shard in done)) as shown:
         if todo:
-            job.executor.run(job, work, todo, shown.advance)
+            job.executor.run(job, work, todo, shown.advance, partial(job.on_shards, stage.name))
     for number, size in enumerate(sizes[1:], start=1):
         folded = job.commits(level_name(stage.name, number)).done(size)
         nodes = [node for node in range(size) if node not in folded]
         if nodes:
-            job.executor.run(job, stage.level(number), nodes, lambda amount: None)
+            job.executor.run(job, stage.level(number), nodes, lambda amount: None, lambda done: None)
 
 
 def whole_state(job: Job, stage: str) -> State:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
-from microtome.datasets.specs import open_dataset
+from microtome.dissect.audit.data import open_data
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import progress
 from microtome.reports import build_report
@@ -27,7 +27,7 @@ def rebuild_report(path: Path | str) -> str:
     unfinished = [stage for stage, info in run.info["stages"].items() if info["state"] != "done" and stage != "report"]
     if unfinished:
         raise UsageError(f"{path} is not finished ({', '.join(unfinished)}); run microtome audit --resume {path}")
-    dataset = open_dataset(run.info["config"]["dataset"])
+    dataset = open_data(run.info["config"]["dataset"], run)
     if dataset.fingerprint() != run.info["data"]["fingerprint"]:
         raise RunMismatchError(
             f"{run.info['data']['spec']} has changed since the run was made; patches would show other images"

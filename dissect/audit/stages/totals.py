@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.stages.merge import State, pack_texts, part, under, unpack_texts, whole_state
 from microtome.dissect.audit.summary import LayerSummary
+from microtome.dissect.maths.guesses import merge_common
 from microtome.dissect.maths.patches import TopPatches
+from microtome.dissect.maths.thresholds import FineHistogram
 
 CAPTURE = "capture"
 
@@ -22,7 +24,9 @@ COUNTS = ("concept_pixels", "concept_images")
 @dataclass(frozen=True)
 class CaptureTotals:
     """Over n samples: sizes (n,), errors ("" = readable), annotated categories (n, G), label counts
-    (splits, K + 1) int64, and for each layer its units' statistics and top patches, in stored units."""
+    (splits, K + 1) int64, and for each layer its units' statistics and top patches, in stored units; guessed: in a
+    run that keeps no activations, for each layer the fine counts of the bins that the thresholds were guessed to be in.
+    """
 
     height: NDArray[np.int64]
     width: NDArray[np.int64]
@@ -32,6 +36,7 @@ class CaptureTotals:
     concept_images: NDArray[np.int64]
     summaries: list[LayerSummary]
     patches: list[TopPatches]
+    guessed: list[FineHistogram]
 
 
 def capture_totals(job: Job) -> CaptureTotals:
@@ -46,19 +51,25 @@ def fold_capture(job: Job, states: Iterator[State]) -> State:
     counts = {name: np.zeros((len(job.splits), len(job.dataset.concepts) + 1), np.int64) for name in COUNTS}
     summaries = [LayerSummary.empty(layer["units"]) for layer in job.layers]
     patches = [TopPatches.empty(layer["units"], job.config.top) for layer in job.layers]
+    guessed: dict[int, FineHistogram] = {}
     for state in states:
         for name, parts in rows.items():
             parts.append(state[name])
         errors += unpack_texts(state["error"])
         for name, count in counts.items():
-            count += state[name].astype(np.int64)
+            count[: len(state[name])] += state[name].astype(np.int64)  # splits may have come in after a shard was made
         for number in range(len(job.layers)):
             summaries[number].merge(LayerSummary.from_arrays(part(state, f"{number}/summary")))
             patches[number].merge(TopPatches.from_arrays(part(state, f"{number}/patches")))
+            if not job.config.keep_activations:
+                fine = unpack_fine(part(state, f"{number}/fine"))
+                guessed[number] = merge_common(guessed[number], fine) if number in guessed else fine
     whole: State = {name: np.concatenate(parts) for name, parts in rows.items()}
     whole |= {"error": pack_texts(errors), **counts}
     for number, (summary, top) in enumerate(zip(summaries, patches, strict=True)):
         whole |= under(f"{number}/summary", summary.to_arrays()) | under(f"{number}/patches", top.to_arrays())
+    for number, fine in guessed.items():
+        whole |= under(f"{number}/fine", pack_fine(fine))
     return whole
 
 
@@ -73,4 +84,19 @@ def _unpack(job: Job, state: State) -> CaptureTotals:
         concept_images=state["concept_images"].astype(np.int64),
         summaries=[LayerSummary.from_arrays(part(state, f"{number}/summary")) for number in layers],
         patches=[TopPatches.from_arrays(part(state, f"{number}/patches")) for number in layers],
+        guessed=[] if job.config.keep_activations else [unpack_fine(part(state, f"{number}/fine")) for number in layers],
     )
+
+
+def pack_fine(fine: FineHistogram) -> State:
+    """A fine histogram with its counts kept sparse: most bins of a shard are empty."""
+    flat = fine.counts.ravel()
+    where = np.flatnonzero(flat)
+    return {"prefixes": fine.prefixes, "where": where, "count": flat[where]}
+
+
+def unpack_fine(state: State) -> FineHistogram:
+    """The inverse of `pack_fine`."""
+    fine = FineHistogram.empty(state["prefixes"].astype(np.int16))
+    fine.counts.reshape(-1)[state["where"]] = state["count"]
+    return fine

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from microtome.dissect.maths.guesses import BINS, add_missed, guess_fine, take_guessed
+from microtome.dissect.maths.guesses import BINS, add_missed, guess_fine, merge_common, take_guessed
 from microtome.dissect.maths.thresholds import CoarseHistogram, FineHistogram, exact_thresholds, plan_fine
 
 TAUS = (0.005, 0.02, 0.3, 0.9)
@@ -77,6 +77,25 @@ def test_the_whole_as_its_own_sample_misses_nothing(taus: tuple[float, ...]) -> 
     guessed = guess_fine(coarse, taus)
     assert guessed.shape == (8, BINS * len(taus))
     assert (take_guessed(fine_of(acts, guessed), plan_fine(coarse, taus))[1] == -1).all()
+
+
+@pytest.mark.parametrize("second", [slice(0, 3), slice(40, 43)])
+def test_parts_with_different_guesses_have_what_both_have_counted(second: slice) -> None:
+    acts = activations(4)
+    guesses = guess_fine(coarse_of(acts[:3]), TAUS), guess_fine(coarse_of(acts[second]), TAUS)
+    merged = merge_common(fine_of(acts[:20], guesses[0]), fine_of(acts[20:], guesses[1]))
+    for unit in range(8):
+        common = (set(guesses[0][unit].tolist()) & set(guesses[1][unit].tolist())) - {-1}
+        assert set(merged.prefixes[unit].tolist()) - {-1} == common
+    assert_same(merged, fine_of(acts, merged.prefixes))
+
+
+def test_no_bin_is_guessed_twice() -> None:
+    for unit in guess_fine(coarse_of(activations(6)), TAUS).tolist():
+        bins = [bin_ for bin_ in unit if bin_ != -1]
+        assert len(bins) == len(set(bins)) > 2
+        assert min(bins) >= 3, "below lies nothing but NaN"
+        assert max(bins) <= 252, "above lies nothing but NaN"
 
 
 def test_a_unit_that_is_silent_in_the_sample_is_looked_for_at_zero() -> None:

@@ -1,0 +1,144 @@
+"""What is found out from a few images before a run begins: layers, receptive fields, scales, and what it will cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numcodecs.zstd import Zstd
+from numpy.typing import NDArray
+
+from microtome.datasets.base import ImageDataset
+from microtome.dissect.audit.config import AuditConfig
+from microtome.dissect.audit.forward import Forward, ScaleOverflow
+from microtome.dissect.audit.images import Item, read_item
+from microtome.dissect.audit.job import Division
+from microtome.dissect.models import (
+    LayerInfo,
+    Model,
+    ReceptiveField,
+    describe_layers,
+    measure_receptive_fields,
+    resolve_layers,
+)
+from microtome.storage.errors import UsageError
+from microtome.storage.schema import EstimateInfo
+
+PILOT_IMAGES = 4
+LARGEST_PILOT_VALUE = 2.0**11  # leaves a factor 32 below float16's maximum for what the pilot did not see
+SMALLEST_PILOT_VALUE = 2.0**-6  # below, float16 would lose precision to subnormal numbers
+STATE_BYTES = 100
+"""Committed states of a unit and stage, about, in a shard of 32 samples: bytes a sample and unit, 32 times as much."""
+OTHER_STAGES = 1.25
+"""Time of all stages in that of capture, about: measured on a ResNet-18 and the built-in classifier."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """The layers, their receptive fields, and from a few real images their scales, whether channels-last works, and
+    what a sample costs; bytes_in_memory: of one sample of all layers and labels, uncompressed."""
+
+    infos: list[LayerInfo]
+    fields: dict[str, ReceptiveField]
+    scales: dict[str, float]
+    channels_last: bool
+    estimate: EstimateInfo
+    bytes_in_memory: int
+
+
+def run_pilot(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, division: Division) -> Pilot:
+    """Resolve the layers, and run the first few readable images through the model."""
+    infos = describe_layers(model, resolve_layers(model, config.layers))
+    for info in infos:
+        if not info.usable:
+            raise UsageError(f"layer {info.name} cannot be dissected: {info.note}")
+    items, seconds_to_decode = _first_items(config, model, dataset, samples)
+    names = [info.name for info in infos]
+    fields = measure_receptive_fields(model, names)  # while the model is still on the CPU, in its own layout
+    raw = sum(info.bytes_per_image for info in infos)
+    if not items:
+        nothing = EstimateInfo(bytes_per_sample=raw, bytes_per_sample_streamed=0.0, seconds_per_sample=0.0)
+        return Pilot(infos, fields, dict.fromkeys(names, 1.0), False, nothing, raw)
+    images = np.stack([item.image for item in items])
+    try:
+        magnitudes = _magnitudes(model, names, division, images)
+    except RuntimeError:
+        if not division.channels_last or config.channels_last == "yes":
+            raise
+        division = replace(division, channels_last=False)  # a model that asks for `view` of contiguous tensors
+        magnitudes = _magnitudes(model, names, division, images)
+    scales = {name: scale_for(magnitude) for name, magnitude in magnitudes.items()}
+    maps, seconds_to_run = _forward(model, names, division, scales, images)
+    compressed = sum(_compressed(values) for values in maps.values()) / len(items) if maps else raw / 2
+    labels = _compressed(np.stack([item.planes for item in items])) / len(items)
+    states = STATE_BYTES * sum(info.units for info in infos)
+    estimate = EstimateInfo(
+        bytes_per_sample=round(compressed + labels + states, 1),
+        bytes_per_sample_streamed=round(labels + states, 1),
+        seconds_per_sample=_seconds(seconds_to_decode, seconds_to_run / len(items), division),
+    )
+    return Pilot(infos, fields, scales, division.channels_last, estimate, raw + items[0].planes.nbytes)
+
+
+def _first_items(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int) -> tuple[list[Item], float]:
+    """The first readable samples, and the seconds that one took to decode."""
+    height, width = model.preprocess.size
+    label_size = config.label_size or (math.ceil(height / 2), math.ceil(width / 2))
+    items: list[Item] = []
+    seconds = []  # the least counts: the first one loads and compiles what the others find ready
+    for index in range(min(samples, 8 * PILOT_IMAGES)):
+        started = time.perf_counter()
+        item = read_item(dataset, index, model.preprocess, label_size)
+        if item.ok:
+            items.append(item)
+            seconds.append(time.perf_counter() - started)
+        if len(items) == PILOT_IMAGES:
+            break
+    return items, min(seconds, default=0.0)
+
+
+def _magnitudes(model: Model, names: list[str], division: Division, images: NDArray[np.uint8]) -> dict[str, float]:
+    with Forward(model, names, division) as forward:
+        return forward.largest_magnitudes(images)
+
+
+def _forward(
+    model: Model, names: list[str], division: Division, scales: Mapping[str, float], images: NDArray[np.uint8]
+) -> tuple[dict[str, NDArray[np.float16]], float]:
+    """What would be stored of `images`, and the seconds that it took; nothing where a scale is too small after all."""
+    with Forward(model, names, division, scales) as forward:
+        seconds = []
+        maps: dict[str, NDArray[np.float16]] = {}
+        for _ in range(2):
+            started = time.perf_counter()
+            try:
+                maps = forward.submit(list(images)).wait()
+            except ScaleOverflow:
+                pass
+            seconds.append(time.perf_counter() - started)
+        return maps, min(seconds)
+
+
+def _compressed(values: NDArray[np.generic]) -> int:
+    """Bytes of `values` as the run stores them."""
+    return len(Zstd(level=1).encode(np.ascontiguousarray(values).tobytes()))
+
+
+def _seconds(decode: float, forward: float, division: Division) -> float:
+    """Seconds of a whole audit for one sample, given those of one core decoding and of one forward pass."""
+    decode /= division.workers
+    if division.device.type == "cpu":  # both want the same cores
+        return round((decode + forward / division.passes) * OTHER_STAGES, 6)
+    return round(max(decode, forward) * OTHER_STAGES, 6)
+
+
+def scale_for(magnitude: float) -> float:
+    """The power of two by which to divide activations of up to `magnitude` before they become float16."""
+    if magnitude > LARGEST_PILOT_VALUE:
+        return 2.0 ** math.ceil(math.log2(magnitude / LARGEST_PILOT_VALUE))
+    if 0 < magnitude < SMALLEST_PILOT_VALUE:
+        return 2.0 ** math.floor(math.log2(magnitude))
+    return 1.0
