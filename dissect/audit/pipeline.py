@@ -16,6 +16,7 @@ import numpy as np
 from microtome.dissect.audit.budget import NO_LIMITS, Budget, Watch, disk_needed, free_disk, size_text
 from microtome.dissect.audit.config import AuditConfig, available_cores
 from microtome.dissect.audit.job import Job
+from microtome.dissect.audit.logsummary import format_summary, summarise
 from microtome.dissect.audit.prepare import prepare, reopen
 from microtome.dissect.audit.progress import duration, say
 from microtome.dissect.audit.schedule import Executor, ThreadExecutor
@@ -129,8 +130,11 @@ def _is_done(job: Job, stage: str) -> bool:
 
 def finish(job: Job, budget: Budget = NO_LIMITS) -> Outcome:
     """Run every stage of `job` that is not done yet, and log what happens."""
-    with RunLog(job.run.place) as log:
-        return _finish(job, budget, log)
+    try:
+        with RunLog(job.run.place) as log:
+            return _finish(job, budget, log)
+    finally:
+        say(format_summary(summarise(job.run.place)))
 
 
 def _finish(job: Job, budget: Budget, log: RunLog) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from microtome.storage.errors import UsageError
 
 if TYPE_CHECKING:
     from microtome.dissect.audit import AuditConfig, Outcome
+    from microtome.dissect.audit.budget import Budget
 
 UNREADABLE_SAMPLES = 3
+LIMITS = ("max_disk", "max_memory", "time_limit")
 
 
 @click.command("audit")
@@ -45,6 +48,11 @@ UNREADABLE_SAMPLES = 3
     "--keep-activations", type=click.Choice(["yes", "no"]), help="no: less disk, a second pass of the model. [yes]"
 )
 @click.option("--shard-samples", type=int, help="Samples a shard.")
+@click.option("--max-disk", metavar="SIZE", help="Refuse, or stop at a shard, rather than use more: 200GB.")
+@click.option(
+    "--max-memory", metavar="SIZE", help="Size shards to fit, and stop rather than use more: 16GB."
+)
+@click.option("--time-limit", metavar="TIME", help="Stop at a shard after 8h or 90min, or by 07:00; resume goes on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @model_options
 def audit_command(
@@ -60,33 +68,50 @@ def audit_command(
       microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?' --tau 0.02 --out runs/first
       microtome audit nets.py:my_model folder:photos --layers layer3,layer4 --out runs/mine
       microtome audit torchvision:resnet18 folder:photos --layers 'layer[34]' --device cuda:0
-      microtome audit night.toml
+      microtome audit night.toml --time-limit 07:00
       microtome audit --resume runs/mine
     """
     from microtome.dissect.audit import resume_audit, run_audit
+    from microtome.dissect.audit.config import config_from_mapping, toml_values
 
     if resumed is not None:
         if model is not None or dataset is not None:
             raise UsageError("--resume RUN takes everything from the run; give no MODEL and DATASET with it")
-        outcome = resume_audit(resumed, workers=options["workers"], cluster=options["cluster"] or "threads")
+        workers, cluster = options["workers"], options["cluster"] or "threads"
+        outcome = resume_audit(resumed, workers=workers, cluster=cluster, budget=_budget(options))
     else:
-        outcome = run_audit(_config(model, dataset, options))
+        if model is not None and dataset is None and model.endswith(".toml"):
+            toml = toml_values(Path(model))
+            options |= {name: options[name] or toml.pop(name, None) for name in LIMITS}
+            config = config_from_mapping({**toml, **_given(options)}, source=model)
+        else:
+            config = _config(model, dataset, options)
+        outcome = run_audit(config, budget=_budget(options))
     _show(outcome, as_json)
     return UNREADABLE_SAMPLES if outcome.unreadable else 0
 
 
 def _config(model: str | None, dataset: str | None, options: dict[str, Any]) -> AuditConfig:
-    from microtome.dissect.audit.config import config_from_mapping, toml_values
+    from microtome.dissect.audit.config import config_from_mapping
 
     given = _given(options)
-    if model is not None and dataset is None and model.endswith(".toml"):
-        return config_from_mapping({**toml_values(Path(model)), **given}, source=model)
     if model is None or dataset is None:
         raise UsageError("give MODEL and DATASET, FILE.toml, or --resume RUN (microtome audit --help has examples)")
     if not given.get("layers"):
         raise UsageError(f"name the layers to dissect with --layers; microtome inspect {model} lists them")
     given.setdefault("out", Path("runs") / f"{_slug(model)}-{_slug(dataset)}")
     return config_from_mapping({"model": model, "dataset": dataset, **given}, source="the command line")
+
+
+def _budget(options: dict[str, Any]) -> Budget:
+    from microtome.dissect.audit.budget import Budget, parse_bytes, parse_deadline
+
+    disk, memory, time = (options[name] for name in LIMITS)
+    return Budget(
+        disk=parse_bytes(str(disk), "--max-disk") if disk else None,
+        memory=parse_bytes(str(memory), "--max-memory") if memory else None,
+        until=parse_deadline(str(time), datetime.now().astimezone()) if time else None,
+    )
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
