@@ -11,16 +11,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from microtome.dissect.audit import AuditConfig, Outcome, rebuild_report, resume_audit, run_audit
+    from microtome.dissect.audit import (
+        AuditConfig,
+        Extension,
+        Outcome,
+        extend_run,
+        rebuild_report,
+        resume_audit,
+        run_audit,
+    )
     from microtome.dissect.query import Dissection, open_run
 
-__all__ = ["AuditConfig", "Dissection", "Outcome", "open_run", "rebuild_report", "resume_audit", "run_audit"]
+__all__ = [
+    "AuditConfig",
+    "Dissection",
+    "Extension",
+    "Outcome",
+    "extend_run",
+    "open_run",
+    "rebuild_report",
+    "resume_audit",
+    "run_audit",
+]
 
 _HOMES = {
     "AuditConfig": "microtome.dissect.audit.config",
     "Outcome": "microtome.dissect.audit.pipeline",
     "run_audit": "microtome.dissect.audit.pipeline",
     "resume_audit": "microtome.dissect.audit.pipeline",
+    "Extension": "microtome.dissect.audit.extend",
+    "extend_run": "microtome.dissect.audit.extend",
     "rebuild_report": "microtome.dissect.audit.stages.report",
     "Dissection": "microtome.dissect.query.dissection",
     "open_run": "microtome.dissect.query.dissection",

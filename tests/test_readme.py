@@ -21,7 +21,11 @@ def blocks(language: str) -> list[str]:
 
 
 def made_small(text: str) -> str:
-    return text.replace("scenes:2000", "scenes:40").replace('"scenes:2000"', '"scenes:40"')
+    return (
+        text.replace("scenes:2000", "scenes:40")
+        .replace('"scenes:2000"', '"scenes:40"')
+        .replace("scenes:3000", "scenes:60")
+    )
 
 
 def test_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

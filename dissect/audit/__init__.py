@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from microtome.dissect.audit.config import AuditConfig
+    from microtome.dissect.audit.extend import Extension, extend_run
     from microtome.dissect.audit.pipeline import Outcome, finish, resume_audit, run_audit
     from microtome.dissect.audit.repair import repair_run
     from microtome.dissect.audit.stages.report import rebuild_report
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuditConfig",
+    "Extension",
     "Outcome",
     "RunStatus",
     "Verdict",
+    "extend_run",
     "finish",
     "read_status",
     "rebuild_report",
@@ -36,9 +39,11 @@ __all__ = [
 
 _HOMES = {
     "AuditConfig": "config",
+    "Extension": "extend",
     "Outcome": "pipeline",
     "RunStatus": "status",
     "Verdict": "verify",
+    "extend_run": "extend",
     "finish": "pipeline",
     "read_status": "status",
     "rebuild_report": "stages.report",

@@ -28,6 +28,7 @@ from microtome.storage.errors import UsageError
 from microtome.storage.schema import EstimateInfo
 
 PILOT_IMAGES = 4
+PILOT_TRIES = 32
 LARGEST_PILOT_VALUE = 2.0**11  # leaves a factor 32 below float16's maximum for what the pilot did not see
 SMALLEST_PILOT_VALUE = 2.0**-6  # below, float16 would lose precision to subnormal numbers
 STATE_BYTES = 100
@@ -89,7 +90,7 @@ def _first_items(config: AuditConfig, model: Model, dataset: ImageDataset, sampl
     label_size = config.label_size or (math.ceil(height / 2), math.ceil(width / 2))
     items: list[Item] = []
     seconds = []  # the least counts: the first one loads and compiles what the others find ready
-    for index in range(min(samples, 8 * PILOT_IMAGES)):
+    for index in range(min(samples, PILOT_TRIES)):
         started = time.perf_counter()
         item = read_item(dataset, index, model.preprocess, label_size)
         if item.ok:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from microtome.dissect.cli.audit import audit_command
+from microtome.dissect.cli.extend import extend_command
 from microtome.dissect.cli.inspect import inspect_command
 from microtome.dissect.cli.query import query_command
 from microtome.dissect.cli.report import report_command
@@ -37,7 +38,15 @@ def app() -> None:
     """
 
 
-for _command in (inspect_command, audit_command, status_command, verify_command, query_command, report_command):
+for _command in (
+    inspect_command,
+    audit_command,
+    extend_command,
+    status_command,
+    verify_command,
+    query_command,
+    report_command,
+):
     app.add_command(_command)
 
 

@@ -6,8 +6,12 @@ vouched for under the run's new key, and what was counted over the former sample
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pandas as pd
 
+from microtome.datasets.base import ImageDataset
 from microtome.datasets.ordered import sample_fingerprints
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.stages.merge import State, pack_texts
@@ -38,16 +42,16 @@ def run_index(job: Job) -> None:
 
 
 def _create_arrays(job: Job) -> None:
-    arrays, grow = job.run.arrays, "growth" in job.run.info["data"]
-    arrays.create(LABELS, (len(job.dataset.plane_names), *job.label_size), "uint16", grow=grow)
-    arrays.create(IMAGE_LABELS, (job.dataset.image_label_slots,), "uint16", grow=grow)
+    create = partial(job.run.arrays.create, grow="growth" in job.run.info["data"])
+    create(LABELS, (len(job.dataset.plane_names), *job.label_size), "uint16")
+    create(IMAGE_LABELS, (job.dataset.image_label_slots,), "uint16")
     for layer in job.layers:
         units, grid = layer["units"], layer["grid"]
         if job.config.keep_activations:
-            arrays.create(layer_array(layer["folder"], ACTIVATIONS), (units, *grid), "float16", channels=True, grow=grow)
-        arrays.create(layer_array(layer["folder"], PEAKS), (units,), "float16", grow=grow)
-        arrays.create(layer_array(layer["folder"], PEAK_AT), (units,), "int32", grow=grow)
-        arrays.create(layer_array(layer["folder"], MEANS), (units,), "float32", grow=grow)
+            create(layer_array(layer["folder"], ACTIVATIONS), (units, *grid), "float16", channels=True)
+        create(layer_array(layer["folder"], PEAKS), (units,), "float16")
+        create(layer_array(layer["folder"], PEAK_AT), (units,), "int32")
+        create(layer_array(layer["folder"], MEANS), (units,), "float32")
 
 
 def _keep_what_stays(job: Job) -> None:
@@ -65,13 +69,16 @@ def _keep_what_stays(job: Job) -> None:
 
 def inputs(job: Job) -> State:
     """What the run was made of, so that it can be told whether it has changed: see `extend`."""
-    state: State = {"concepts": pack_texts(concept_lines(job))}
+    state: State = {
+        "count": np.array([job.samples], np.int64),
+        "concepts": pack_texts(concept_lines(job.dataset)),
+    }
     fingerprints = sample_fingerprints(job.dataset, job.samples)
     if fingerprints is not None:
         state["samples"] = fingerprints
     return state
 
 
-def concept_lines(job: Job) -> list[str]:
+def concept_lines(dataset: ImageDataset) -> list[str]:
     """A line for each concept of the dataset."""
-    return [f"{concept.id} {concept.name} {concept.category}" for concept in job.dataset.concepts]
+    return [f"{concept.id} {concept.name} {concept.category}" for concept in dataset.concepts]
