@@ -20,7 +20,7 @@ from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNam
 from microtome.storage.files import LEFTOVER_SUFFIX, json_bytes
 from microtome.storage.patch_maps import read_patch_maps
 from microtome.storage.places import SWAP_LOCK, Place, name_of, open_place, room_in
-from microtome.storage.schema import SCHEMA_VERSION, LayerEntry, RunInfo, StageInfo
+from microtome.storage.schema import LATER_PARTS, SCHEMA_VERSION, LayerEntry, RunInfo, StageInfo
 from microtome.storage.shards import ShardPlan
 from microtome.storage.tables import read_table, write_table
 from microtome.storage.vouching import vouch_for_tables
@@ -119,6 +119,8 @@ class Run:
                 f"{file} has schema version {version}; this Microtome reads version {SCHEMA_VERSION}: "
                 "use the version that wrote it, or audit again"
             )
+        for name, absent in LATER_PARTS.items():
+            info.setdefault(name, {**absent})
         if garbled := _garbled_parts(info):
             raise RunDamagedError(f"{file} lacks or garbles {', '.join(garbled)}")
         try:
@@ -223,7 +225,7 @@ class Run:
         elif len(samples):
             first = int(samples.min())
             read = self.arrays.read(layer_array(entry["folder"], ACTIVATIONS), first, int(samples.max()) + 1)
-            stored = read[samples - first, units]
+            stored[...] = read[samples - first, units]
         maps: NDArray[np.float32] = np.multiply(stored, np.float32(entry["scale"]), dtype=np.float32)
         return maps
 

@@ -104,3 +104,7 @@ class RunInfo(TypedDict):
     estimate: EstimateInfo
     stages: dict[str, StageInfo]
     versions: dict[str, str]
+
+
+LATER_PARTS = {"estimate": EstimateInfo(bytes_per_sample=0.0, bytes_per_sample_streamed=0.0, seconds_per_sample=0.0)}
+"""Parts that runs of earlier versions lack, with what is taken in their place."""

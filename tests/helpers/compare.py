@@ -1,18 +1,19 @@
-"""Whether two runs hold the same results, to the last byte."""
+"""Whether two runs hold the same results, to the last byte, wherever they lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-
-def results(run: Path) -> dict[str, bytes]:
-    """Every table and every array of a run, by relative path. Times, pages and commit records are left out."""
-    tables = list(run.glob("*.parquet")) + list(run.glob("layers/**/*.parquet"))
-    arrays = [path for path in run.glob("arrays.zarr/**/*") if path.is_file()]
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in tables + arrays}
+from microtome.storage.places import open_place
 
 
-def differences(one: Path, other: Path) -> list[str]:
+def results(run: Path | str) -> dict[str, bytes]:
+    """Every table and every array of a run, by key. Times, pages and commit records are left out."""
+    place = open_place(run)
+    return place.read_many(key for key, _ in place.list() if key.endswith(".parquet") or key.startswith("arrays.zarr/"))
+
+
+def differences(one: Path | str, other: Path | str) -> list[str]:
     """Names of results that are missing from, or not the same in, one of two runs."""
     left, right = results(one), results(other)
     return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))

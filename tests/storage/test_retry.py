@@ -57,10 +57,13 @@ OPERATIONS: dict[str, Callable[[Place], object]] = {
 def test_every_operation_survives_every_fault(
     place: Place, faulty_s3: FaultyS3, told: Told, operation: str, kind: str
 ) -> None:
-    faulty_s3.inject(kind, times=1 if kind == "hang" else 2)
+    times = 1 if kind == "hang" else 2
+    faulty_s3.inject(kind, times=times)
     assert OPERATIONS[operation](place)
-    assert [met[0] for met in faulty_s3.faults.met] == [kind] * (1 if kind == "hang" else 2)
-    assert told  # a cut in an answer without a body is the one thing that may go unnoticed, once
+    if (operation, kind) == ("size", "cut answer"):
+        return  # this answer has no body that could be cut
+    assert [met[0] for met in faulty_s3.faults.met] == [kind] * times
+    assert len(told) == times
     assert {attempt for _, _, attempt, _ in told} <= {1, 2}
     assert all(faulty_s3.url in what and error and pause > 0 for what, error, _, pause in told)
 
@@ -133,7 +136,7 @@ def test_half_of_the_credentials_is_said_at_once(
     s3: S3, told: Told, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.delenv(variable)
-    with pytest.raises(UsageError, match="no credentials .*set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(UsageError, match=r"no credentials .*set AWS_ACCESS_KEY_ID"):
         open_place(f"{s3.url}/run").size("run.json")
     assert told == []
 

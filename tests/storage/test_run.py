@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from microtome.storage.arrays import ACTIVATIONS, layer_array
 from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNameError, UsageError
 from microtome.storage.run import Run, folder_name
-from microtome.storage.schema import SCHEMA_VERSION, STAGES, RunInfo
+from microtome.storage.schema import LATER_PARTS, SCHEMA_VERSION, STAGES, RunInfo
 
 HOSTILE = [
     "",
@@ -50,6 +51,7 @@ def info_of(layers: tuple[str, ...] = ("conv1", "block.1:heads")) -> RunInfo:
         ],
         "label_size": [4, 4],
         "shards": {"samples": 4, "chunk": 2, "count": 3},
+        "estimate": {"bytes_per_sample": 1.0, "bytes_per_sample_streamed": 0.5, "seconds_per_sample": 0.1},
         "stages": {stage: {"state": "pending", "seconds": 0.0} for stage in STAGES},
         "versions": {},
     }
@@ -136,7 +138,13 @@ def test_garbage_is_damage(tmp_path: Path, text: str) -> None:
         Run.open(tmp_path)
 
 
-@pytest.mark.parametrize("key", sorted(RunInfo.__required_keys__ - {"schema_version"}))
+def test_a_run_of_before_a_part_was_added_opens(tmp_path: Path) -> None:
+    earlier = {name: part for name, part in info_of().items() if name not in LATER_PARTS}
+    (tmp_path / "run.json").write_text(json.dumps(earlier))
+    assert Run.open(tmp_path).info == {**earlier, **LATER_PARTS}
+
+
+@pytest.mark.parametrize("key", sorted(RunInfo.__required_keys__ - {"schema_version", *LATER_PARTS}))
 @pytest.mark.parametrize("how", ["absent", "null"])
 def test_a_missing_part_is_damage_and_named(tmp_path: Path, key: str, how: str) -> None:
     info = dict(info_of())
@@ -236,3 +244,47 @@ def test_commits_are_of_this_run(tmp_path: Path) -> None:
 def test_every_refusal_is_one_of_ours(tmp_path: Path) -> None:
     with pytest.raises(MicrotomeError):
         Run.open(tmp_path / "x")
+
+
+def test_a_run_needs_no_disk(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}"
+    made = Run.create(url, info_of())
+    assert (made.url, made.index_page) == (url, f"{url}/report/index.html")
+    with pytest.raises(UsageError, match=f"{url} is no local folder"):
+        _ = made.path
+    with pytest.raises(UsageError, match="not empty"):
+        Run.create(url, info_of())
+    made.write_table("samples", pd.DataFrame({"index": [0, 1]}))
+    name = layer_array("conv1", ACTIVATIONS)
+    made.arrays.create(name, (3, 2, 2), "float16", channels=True)
+    stored = np.arange(48, dtype=np.float16).reshape(4, 3, 2, 2)
+    made.commits("capture", "k").commit(0, {}, made.arrays.write_shard(name, 0, stored))
+    for again in (Run.open(url), pickle.loads(pickle.dumps(made))):
+        np.testing.assert_array_equal(again.activations("conv1", 2), stored[2].astype(np.float32) * 4)
+        assert len(again.table("samples")) == 2
+        assert again.commits("capture", "k").done(3) == {0}
+        assert again.arrays.describe() == {name: (made.plan.samples, 3, 2, 2)}
+    with made.report_folder() as folder:
+        (folder / "index.html").write_text("page")
+        made.publish_report(folder)
+    assert not folder.exists()
+    assert made.place.read("report/index.html") == b"page"
+
+
+def test_a_run_on_disk_arrives_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    packed = pickle.dumps(Run.create(Path("run"), info_of()))
+    monkeypatch.chdir("/")
+    assert pickle.loads(packed).path == tmp_path / "run"
+    assert pickle.loads(packed).url == str(tmp_path / "run")
+
+
+def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, info_of())
+    with run.report_folder() as folder:
+        (folder / "index.html").write_text("old")
+        run.publish_report(folder)
+    with pytest.raises(ZeroDivisionError), run.report_folder() as folder:
+        (folder / "index.html").write_text(f"{1 // 0}")
+    assert (tmp_path / "report" / "index.html").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "run.json"]
