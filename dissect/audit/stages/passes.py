@@ -82,7 +82,7 @@ class Passage:
         """
         records = Records.empty(self.job, len(samples))
         maps = {
-            layer["name"]: np.full((len(samples), layer["units"], *layer["grid"]), np.nan, np.float16)
+            layer["name"]: np.empty((len(samples), layer["units"], *layer["grid"]), np.float16)
             for layer in self.layers
         }
         in_model: deque[tuple[NDArray[np.int64], Captured]] = deque()
@@ -96,6 +96,9 @@ class Passage:
                 self._collect(*in_model.popleft(), maps)
         while in_model:
             self._collect(*in_model.popleft(), maps)
+        if not records.ok.all():
+            for values in maps.values():
+                values[~records.ok] = np.nan
         return records, maps
 
     def _collect(self, rows: NDArray[np.int64], captured: Captured, maps: Maps) -> None:
