@@ -14,6 +14,7 @@ from pathlib import Path
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.dissect.audit.verify import SHARDED, Damage, Node, Record, Verdict, check, open_trusted, read_record
+from microtome.storage.errors import RunDamagedError
 from microtome.storage.lock import RunLock
 from microtome.storage.places import Place, open_place
 from microtome.storage.run import Run
@@ -35,6 +36,7 @@ def repair_run(where: str | Path | Place, *, workers: int | None = None, cluster
         run = open_trusted(place)
         run.clean()
         first = check(run)
+        _refuse_lost(first)
         before = {node: _expected(run, node) for node in _shards(first.damages)}
         _forget(run, first.damages)
     if first.fine:
@@ -52,6 +54,15 @@ def repair_run(where: str | Path | Place, *, workers: int | None = None, cluster
     return replace(check(Run.open(place)), repaired=first.damages)
 
 
+def _refuse_lost(verdict: Verdict) -> None:
+    for damage in verdict.damages:
+        if not damage.stages:
+            raise RunDamagedError(
+                f"{verdict.url}/{damage.key} {damage.why}, and nothing makes it again: bring it back from a copy, or "
+                "audit again into another --out"
+            )
+
+
 def _resume(place: Place, workers: int | None, cluster: str) -> None:
     from microtome.dissect.audit.pipeline import resume_audit
 
@@ -59,7 +70,7 @@ def _resume(place: Place, workers: int | None, cluster: str) -> None:
 
 
 def _shards(damages: Iterable[Damage]) -> set[Node]:
-    """The shards that will be done again (not the nodes of merges: they follow from the shards)."""
+    """The shards that will be done again (not nodes of merges: they follow from the shards)."""
     return {damage.node for damage in damages if damage.node is not None and damage.node.is_shard}
 
 

@@ -21,6 +21,7 @@ from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.storage.errors import RunDamagedError
 from microtome.storage.files import LEFTOVER_SUFFIX
 from microtome.storage.lock import refuse_if_held
+from microtome.storage.order import FOLDER, SUFFIX, read_order
 from microtome.storage.places import Place
 from microtome.storage.run import Run
 from microtome.storage.vouching import TABLED, tables_key
@@ -28,13 +29,15 @@ from microtome.storage.vouching import TABLED, tables_key
 SHARDED = ("capture", "thresholds", "tally")
 REPORT_PAGE = "report/index.html"
 READERS = 8
+INDEX, GUESS = "index", "guess"
 
 _REWRITTEN = {"samples.parquet": "thresholds"}  # written by an earlier stage as well, and then completed by this one
 
 
 @dataclass(frozen=True, order=True)
 class Node:
-    """One commit record: of a shard (`folder` is the stage), or of a node of its merge (`STAGE.mergeN`)."""
+    """One commit record: of a shard (`folder` is the stage), of a node of its merge (`STAGE.mergeN`), or of what index
+    and guess find out once for the whole run."""
 
     folder: str
     number: int
@@ -42,12 +45,12 @@ class Node:
     @property
     def stage(self) -> str:
         """The stage that it belongs to."""
-        return self.folder.partition(".merge")[0]
+        return "capture" if self.folder == GUESS else self.folder.partition(".merge")[0]
 
     @property
     def is_shard(self) -> bool:
-        """Whether it is a shard's, not one of a merge."""
-        return self.folder == self.stage
+        """Whether it is a shard's."""
+        return self.folder in SHARDED
 
     @property
     def record_key(self) -> str:
@@ -62,7 +65,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Damage:
-    """One damaged file: why, the stages that have to be done again for it, and the record that vouches for it."""
+    """One damaged file: why, the stages that have to be done again for it, and the record that vouches for it.
+
+    No stages: nothing makes it again.
+    """
 
     key: str
     why: str
@@ -72,7 +78,7 @@ class Damage:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         shard = self.node.number if self.node is not None and self.node.is_shard else None
-        return {"file": self.key, "why": self.why, "stage": self.stages[-1], "shard": shard}
+        return {"file": self.key, "why": self.why, "stage": self.stages[0] if self.stages else None, "shard": shard}
 
 
 @dataclass(frozen=True)
@@ -138,26 +144,26 @@ def check(run: Run) -> Verdict:
     records = dict(_read_records(run.place, nodes, sizes))
     parsed = {node: _parse(node, content) for node, content in records.items()}
     keys = {record.key for record in parsed.values() if record is not None}
-    growth = run.info["data"].get("growth", {})  # a run that grows has records of the smaller run until it resumes
-    if keys and key not in keys and keys.isdisjoint(growth):
+    former = run.info["data"].get("growth", {})  # keys that a growing run had, with the shards that stay
+    if keys and keys.isdisjoint({key, *former}):
         raise RunDamagedError(
             f"{run.place.url}: run.json does not belong to what was committed under it: it was altered. {_NO_REPAIR}"
         )
-    damages: list[Damage] = []
+    damages: list[Damage] = list(_order(run))
     wanted: list[tuple[str, tuple[int, int], Damage]] = []
     for node in nodes:
         record = parsed.get(node)
+        stages = _stages_for(node.stage)
         if node not in records:
             if _is_done(run, node.stage):
-                damages.append(Damage(node.record_key, "is missing", (node.stage,), node))
-        elif record is not None and record.key in growth:
-            continue
-        elif record is None or record.key != key:
-            why = "is no record of this run" if record is not None else "is not readable as a record"
-            damages.append(Damage(node.record_key, why, (node.stage,), node))
-        else:
+                damages.append(Damage(node.record_key, "is missing", stages, node))
+        elif record is None:
+            damages.append(Damage(node.record_key, "is not readable as a record", stages, node))
+        elif record.key == key or (node.folder == "capture" and node.number < former.get(record.key, 0)):
             files = {**record.files, node.state_key: record.state}
-            wanted += [(file, there, Damage(file, "", (node.stage,), node)) for file, there in files.items()]
+            wanted += [(file, there, Damage(file, "", stages, node)) for file, there in files.items()]
+        elif record.key not in former:
+            damages.append(Damage(node.record_key, "is no record of this run", stages, node))
     for stage, tables in _tables(run).items():
         if tables is None:
             damages.append(Damage(tables_key(stage), "is missing or not readable", _stages_for(stage)))
@@ -165,9 +171,7 @@ def check(run: Run) -> Verdict:
         for file, there in tables.items():
             last = _REWRITTEN.get(file, stage)
             if stage == last:  # else the later stage vouches for it, or is about to write it
-                wanted.append(
-                    (file, there, Damage(file, "", _stages_for(stage if file not in _REWRITTEN else "index")))
-                )
+                wanted.append((file, there, Damage(file, "", _stages_for(stage if file not in _REWRITTEN else INDEX))))
     if _is_done(run, "report") and REPORT_PAGE not in sizes:
         damages.append(Damage(REPORT_PAGE, "is missing", ("report",)))
     damages += _compare(run.place, wanted, sizes)
@@ -216,6 +220,9 @@ def _pair(values: Any) -> tuple[int, int]:
 
 def _nodes(run: Run) -> Iterator[Node]:
     """Every record that a finished run has."""
+    yield Node(INDEX, 0)
+    if not run.keeps_activations:
+        yield Node(GUESS, 0)
     for stage in SHARDED:
         for level, count in enumerate(level_sizes(run.plan.count)):
             yield from (Node(level_name(stage, level), number) for number in range(count))
@@ -245,9 +252,19 @@ def _tables(run: Run) -> dict[str, dict[str, tuple[int, int]] | None]:
     return found
 
 
+def _order(run: Run) -> Iterator[Damage]:
+    """Whether the order of a grown run's samples is what run.json says."""
+    digest = run.info["data"].get("order")
+    if digest is not None:
+        try:
+            read_order(run.place, digest)
+        except RunDamagedError:
+            yield Damage(f"{FOLDER}{digest}{SUFFIX}", "is missing or altered", ())
+
+
 def _stages_for(stage: str) -> tuple[str, ...]:
-    """The stages that make the tables of `stage`: what the first one begins, another completes."""
-    return (stage, *_REWRITTEN.values()) if stage == "index" else (stage,)
+    """The stages that make again what is `stage`'s: the table that index begins, another completes."""
+    return (stage, *_REWRITTEN.values()) if stage == INDEX else (stage,)
 
 
 def _compare(
