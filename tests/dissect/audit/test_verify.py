@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from helpers.planted import write_planted
 
-from microtome.dissect.audit import repair_run, run_audit, verify_run
-from microtome.dissect.audit.config import config_from_mapping
+from microtome.dissect.audit import repair_run, resume_audit, run_audit, verify_run
+from microtome.dissect.audit.config import AuditConfig, config_from_mapping
+from microtome.dissect.audit.extend import extend_run
 from microtome.dissect.audit.stages import capture
 from microtome.storage.errors import RunDamagedError, RunLockedError, UsageError
 from microtome.storage.lock import RunLock
@@ -61,12 +62,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def config_of(source: Path, out: Path, **changes: object) -> AuditConfig:
+    values = {"model": f"{source}:model", "dataset": f"{source}:drifting", "layers": ("units", "head"), "out": out}
+    settings = {"tau": (0.05,), "batch": 2, "shard_samples": 4, "top": 3}
+    return config_from_mapping({**values, **settings, **changes}, source="test")
+
+
 @pytest.fixture(scope="module")
 def undisturbed(source: Path) -> Path:
     out = source.parent / "undisturbed"
-    values = {"model": f"{source}:model", "dataset": f"{source}:drifting", "layers": ("units", "head"), "out": out}
-    settings = {"tau": (0.05,), "batch": 2, "shard_samples": 4, "top": 3}
-    run_audit(config_from_mapping({**values, **settings}, source="test"))
+    run_audit(config_of(source, out))
     return out
 
 
@@ -143,6 +148,8 @@ def test_damage_is_found_and_mended_to_the_byte(undisturbed: Path, run: Path, fi
         "arrays.zarr/layers/head/means/zarr.json",
         "commits/thresholds/000011.json",
         "commits/tally.merge1/000000.json",
+        "commits/index/000000.json",
+        "commits/index/000000.safetensors.zst",
         "commits/index/tables.json",
         "commits/thresholds/tables.json",
         "commits/tally/tables.json",
@@ -238,8 +245,64 @@ def test_a_run_json_that_was_altered_is_refused_with_advice(run: Path) -> None:
     assert everything(run) == before
 
 
+def test_a_run_that_keeps_no_activations(source: Path, tmp_path: Path) -> None:
+    """Its shards are computed again where a later stage needs them; the maps of its top patches are vouched for."""
+    whole = tmp_path / "whole"
+    run_audit(config_of(source, whole, keep_activations=False))
+    assert verify_run(whole).fine
+    maps = min((whole / "layers" / "units" / "patch_maps").iterdir())
+    for number, path in enumerate(["commits/guess/000000.json", "commits/capture/000002.safetensors.zst", maps]):
+        run = shutil.copytree(whole, tmp_path / f"run{number}")
+        name = Path(path).relative_to(whole) if isinstance(path, Path) else Path(path)
+        (flip, truncate, delete)[number](run / name)
+        damages = verify_run(run).damages
+        assert len({damage.node for damage in damages}) == 1
+        assert repair_run(run).fine
+        assert differences(whole, run) == []
+
+
+def test_a_run_that_has_grown_and_one_that_is_about_to(source: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_audit(config_of(source, run, limit=18))
+    small = (run / "run.json").read_text()
+    extend_run(run, limit=30)
+    assert verify_run(run).fine
+    flip(run / SHARD)
+    assert [damage.key for damage in verify_run(run).damages] == [SHARD]
+    assert repair_run(run).fine
+    again = tmp_path / "again"
+    run_audit(config_of(source, again, limit=18))
+    assert json.loads((again / "run.json").read_text())["layers"] == json.loads(small)["layers"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("microtome.dissect.audit.extend.finish", crash)
+        with pytest.raises(Crash):
+            extend_run(again, limit=30)
+    verdict = verify_run(again)  # its records are still those of the small run
+    assert verdict.fine
+    assert "index" in verdict.unfinished
+    flip(again / SHARD)
+    assert [damage.key for damage in verify_run(again).damages] == [SHARD]
+    assert repair_run(again).fine
+    assert differences(run, again) == []
+
+
+def test_an_order_that_is_lost_is_told_and_not_mended(run: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    info["data"]["order"] = "0123456789abcdef"
+    (run / "run.json").write_text(json.dumps(info))
+    (damage,) = verify_run(run).damages
+    assert damage.key == "order/0123456789abcdef.safetensors.zst"
+    assert damage.to_dict()["stage"] is None
+    with pytest.raises(RunDamagedError, match="nothing makes it again: bring it back from a copy"):
+        repair_run(run)
+
+
 class Crash(BaseException):
     """Stands for a kill that python still gets to see."""
+
+
+def crash(*_: object, **__: object) -> None:
+    raise Crash
 
 
 def test_an_unfinished_run_is_judged_by_what_it_has(
@@ -275,17 +338,12 @@ def test_a_repair_that_breaks_off_is_finished_by_the_next(
 ) -> None:
     flip(run / SHARD)
 
-    def crash(*_: object, **__: object) -> None:
-        raise Crash
-
     with monkeypatch.context() as patched:
         patched.setattr(capture.CaptureShard, "__call__", crash)
         with pytest.raises(Crash):
             repair_run(run)
     verdict = verify_run(run)
     assert "capture" in verdict.unfinished
-    from microtome.dissect import resume_audit
-
     resume_audit(run)
     assert verify_run(run).fine
     assert differences(undisturbed, run) == []
