@@ -1,7 +1,7 @@
 """The activation maps of the top patches alone: what a run that keeps no activations has for its pages.
 
-`layers/LAYER/patch_maps/SHARD.safetensors.zst` holds the maps of those units' top patches that are samples of the shard,
-as float16 times the layer's scale; where there are none, there is no file. The tally's commit vouches for it.
+`layers/LAYER/patch_maps/SHARD.safetensors.zst` holds the maps of the top patches that are samples of the shard, float16
+as activations are stored; where there are none, there is no file. The tally's commit vouches for it.
 """
 
 from __future__ import annotations

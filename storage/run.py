@@ -264,7 +264,7 @@ class Run:
     def report_folder(self) -> Iterator[Path]:
         """A new, empty local folder to build a report in; what is not published from there is gone afterwards."""
         if self.place.path is None:
-            with tempfile.TemporaryDirectory(prefix="microtome-report-") as name:
+            with tempfile.TemporaryDirectory(prefix="microtome-report-") as name, room_in(tempfile.gettempdir()):
                 yield Path(name)
             return
         folder = self.place.path / f"{REPORT}{LEFTOVER_SUFFIX}"

@@ -24,7 +24,7 @@ from microtome.dissect.audit.forward import ScaleOverflow
 from microtome.dissect.audit.job import Division, Job, choose_device, run_key
 from microtome.dissect.audit.prepare import join
 from microtome.dissect.audit.schedule import ShardTask, ThreadExecutor, run_shards
-from microtome.dissect.audit.stages.registry import work_named
+from microtome.dissect.audit.stages.registry import committed_as, work_named
 from microtome.dissect.audit.stopping import Stopped, StopSignal
 from microtome.storage.errors import MicrotomeError, RunMismatchError, UsageError
 from microtome.storage.run import Run
@@ -104,7 +104,7 @@ def tasks_at_once(threads: int, accelerators: float) -> int:
 
 def _do(order: Order, shards: list[int]) -> None:
     with _SESSIONS.of(order) as session:
-        commits = session.job.commits(order.work)
+        commits = session.job.commits(committed_as(order.work))
 
         def task(shard: int) -> None:
             if _SESSIONS.is_stopped(order.attempt):

@@ -20,13 +20,12 @@ from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.guess import guess_bins, guessed_bins
 from microtome.dissect.audit.stages.merge import ShardedStage, run_stage, under
-from microtome.dissect.audit.stages.passes import Maps, Passage, Records, open_passage
+from microtome.dissect.audit.stages.passes import Maps, Passage, Records, open_passage, summarise
 from microtome.dissect.audit.stages.totals import CAPTURE as STAGE
 from microtome.dissect.audit.stages.totals import fold_capture, pack_fine
-from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.patches import TopPatches
 from microtome.dissect.maths.thresholds import FineHistogram
-from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, layer_array
+from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, PEAK_AT, PEAKS, layer_array
 from microtome.storage.commits import StageCommits
 
 SCALE_STEP = 16.0
@@ -113,23 +112,17 @@ class CaptureShard:
         files += arrays.write_shard(IMAGE_LABELS, shard, records.image_labels)
         for number, layer in enumerate(self.job.layers):
             values = maps.pop(layer["name"])
-            summary = LayerSummary.empty(layer["units"])
-            readable = values if records.ok.all() else values[records.ok]
-            peaks = summary.update(readable)
-            peak, peak_at = records.spread(peaks.peak, np.nan), records.spread(peaks.peak_at, -1)
+            found = summarise(layer, records, values)
             top = TopPatches.empty(layer["units"], self.job.config.top)
+            peak, peak_at = found.arrays[PEAKS].astype(np.float16), found.arrays[PEAK_AT].astype(np.int32)
             top.update(peak, peak_at, self.job.run.plan.samples_of(shard).start)
-            state |= under(f"{number}/summary", summary.to_arrays()) | under(f"{number}/patches", top.to_arrays())
-            written: dict[str, NDArray[np.generic]] = {
-                PEAKS: peak,
-                PEAK_AT: peak_at,
-                MEANS: records.spread(peaks.mean * np.float32(layer["scale"]), np.nan),
-            }
+            state |= under(f"{number}/summary", found.summary.to_arrays()) | under(f"{number}/patches", top.to_arrays())
+            written = found.arrays
             if self.guessed is None:
-                written[ACTIVATIONS] = values
+                written = {ACTIVATIONS: values, **written}
             else:
                 fine = FineHistogram.empty(self.guessed[number])
-                fine.update(readable)
+                fine.update(found.readable)
                 state |= under(f"{number}/fine", pack_fine(fine))
             for name, array in written.items():
                 files += arrays.write_shard(layer_array(layer["folder"], name), shard, array)

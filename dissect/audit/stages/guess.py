@@ -67,9 +67,7 @@ def _ready(job: Job, advance: Advance) -> Iterator[ShardTask]:
                 records, maps = passage.compute(chosen[start : start + step], turn)
                 for histogram, layer in zip(coarse, job.layers, strict=True):
                     histogram.update(maps[layer["name"]][records.ok])
-            state: State = {
-                str(number): guess_fine(histogram, job.taus) for number, histogram in enumerate(coarse)
-            }
+            state: State = {str(number): guess_fine(histogram, job.taus) for number, histogram in enumerate(coarse)}
             job.commits(STAGE).commit(shard, state)
 
         yield task

@@ -19,26 +19,31 @@ from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, P
 from microtome.storage.order import forget_orders
 
 STAGE = "index"
+ROWS_AT_ONCE = 1 << 16
+"""Rows of the table of samples that are Python objects at a time; a million of them would be 200 MB."""
 
 
 def run_index(job: Job) -> None:
     """Write samples.parquet with what is known before any image is opened, and create the arrays."""
-    entries = [job.dataset.entry(index) for index in range(job.samples)]
-    job.run.write_table(
-        "samples",
-        pd.DataFrame(
-            {
-                "index": pd.Series(range(job.samples), dtype="int64"),
-                "key": pd.Series([entry.key for entry in entries], dtype="str"),
-                "split": pd.Series([entry.split for entry in entries], dtype="str"),
-                "label": pd.Series([entry.label for entry in entries], dtype="Int64"),
-            }
-        ),
-    )
+    starts = range(0, job.samples, ROWS_AT_ONCE)
+    parts = [_sample_rows(job, range(start, min(start + ROWS_AT_ONCE, job.samples))) for start in starts]
+    job.run.write_table("samples", pd.concat(parts, ignore_index=True))
     _create_arrays(job)
     _keep_what_stays(job)
     job.commits(STAGE).commit(0, inputs(job))
     job.run.info["data"].pop("growth", None)  # saved with the word that this stage is done
+
+
+def _sample_rows(job: Job, samples: range) -> pd.DataFrame:
+    entries = [job.dataset.entry(index) for index in samples]
+    return pd.DataFrame(
+        {
+            "index": pd.Series(samples, dtype="int64"),
+            "key": pd.Series([entry.key for entry in entries], dtype="str"),
+            "split": pd.Series([entry.split for entry in entries], dtype="str"),
+            "label": pd.Series([entry.label for entry in entries], dtype="Int64"),
+        }
+    )
 
 
 def _create_arrays(job: Job) -> None:

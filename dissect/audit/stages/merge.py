@@ -30,6 +30,7 @@ FAN_IN = 32
 class ShardedStage:
     """A stage whose work is independent shards with mergeable states.
 
+    variant: tells apart, for workers, ways of doing the same stage: what they commit is the stage's in any of them.
     ready: as in `ShardedWork`; fold: one state from several neighbouring ones, in order, of the same form as theirs.
     """
 
@@ -39,11 +40,12 @@ class ShardedStage:
     lanes: Callable[[Division], int] = lambda division: division.workers
     unit: str = "shards"
     needs_model: bool = False
+    variant: str = ""
 
     @property
     def work(self) -> ShardedWork:
         """The shards as work for an executor."""
-        return ShardedWork(self.name, self.ready, self.lanes, self._amount, self.needs_model)
+        return ShardedWork(self.name + self.variant, self.ready, self.lanes, self._amount, self.needs_model)
 
     def _amount(self, job: Job, shard: int) -> int:
         return len(job.run.plan.samples_of(shard)) if self.unit == "images" else 1

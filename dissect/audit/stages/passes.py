@@ -25,8 +25,10 @@ from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.stages.merge import State, pack_texts
 from microtome.dissect.audit.stopping import Stopped
+from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.audit.turns import Slots, TurnPool
 from microtome.dissect.maths.labels import count_labels
+from microtome.storage.arrays import MEANS, PEAK_AT, PEAKS
 from microtome.storage.schema import LayerEntry
 
 IN_MODEL = 2  # batches of a shard handed to the model at once: the next one is queued before the last is collected
@@ -39,9 +41,7 @@ Maps: TypeAlias = dict[str, NDArray[np.float16]]
 
 
 @contextmanager
-def open_passage(
-    job: Job, layers: Sequence[LayerEntry], advance: Callable[[int], object]
-) -> Iterator[Passage]:
+def open_passage(job: Job, layers: Sequence[LayerEntry], advance: Callable[[int], object]) -> Iterator[Passage]:
     """Everything that one process needs to compute shards of `layers`, open while the context is.
 
     advance: called from any thread with the number of images that are done.
@@ -142,6 +142,28 @@ def batches_ahead(job: Job) -> int:
     image = 3 * height * width + 2 * math.prod(job.label_size) * len(job.dataset.plane_names)
     wanted = 1 + math.ceil(job.division.workers / job.config.batch)
     return max(1, min(wanted, AHEAD_BYTES // (image * job.config.batch)))
+
+
+@dataclass(frozen=True)
+class Summarised:
+    """One layer of a shard: statistics and maps (n, C, h, w) of its readable samples, and what is stored of all."""
+
+    summary: LayerSummary
+    readable: NDArray[np.float16]
+    arrays: dict[str, NDArray[np.generic]]
+
+
+def summarise(layer: LayerEntry, records: Records, maps: NDArray[np.float16]) -> Summarised:
+    """Statistics, peaks, their positions and means of `maps` (n, C, h, w), as `Passage` gives them."""
+    summary = LayerSummary.empty(layer["units"])
+    readable = maps if records.ok.all() else maps[records.ok]
+    peaks = summary.update(readable)
+    arrays: dict[str, NDArray[np.generic]] = {
+        PEAKS: records.spread(peaks.peak, np.nan),
+        PEAK_AT: records.spread(peaks.peak_at, -1),
+        MEANS: records.spread(peaks.mean * np.float32(layer["scale"]), np.nan),
+    }
+    return Summarised(summary, readable, arrays)
 
 
 @dataclass

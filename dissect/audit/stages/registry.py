@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from microtome.dissect.audit.schedule import ShardedWork
 from microtome.dissect.audit.stages.capture import CAPTURE
+from microtome.dissect.audit.stages.guess import GUESS
 from microtome.dissect.audit.stages.merge import ShardedStage
-from microtome.dissect.audit.stages.tally import TALLY
-from microtome.dissect.audit.stages.thresholds import THRESHOLDS
+from microtome.dissect.audit.stages.tally import STREAMED_TALLY, TALLY
+from microtome.dissect.audit.stages.thresholds import STREAMED_THRESHOLDS, THRESHOLDS
 
-SHARDED: dict[str, ShardedStage] = {stage.name: stage for stage in (CAPTURE, THRESHOLDS, TALLY)}
+SHARDED: dict[str, ShardedStage] = {
+    stage.name + stage.variant: stage for stage in (CAPTURE, THRESHOLDS, STREAMED_THRESHOLDS, TALLY, STREAMED_TALLY)
+}
 
 
 def work_named(name: str) -> ShardedWork:
-    """The work that commits under `name`: a stage's shards, or a level of the tree that folds its states."""
+    """The work called `name`: a stage's shards, a level of the tree that folds its states, or the guess before it."""
+    if name == GUESS.name:
+        return GUESS
     stage, _, level = name.partition(".merge")
     return SHARDED[stage].level(int(level)) if level else SHARDED[stage].work
+
+
+def committed_as(name: str) -> str:
+    """The name that the work called `name` commits under."""
+    return SHARDED[name].name if name in SHARDED else name

@@ -1,8 +1,11 @@
-"""Stage tally: for every unit, concept and tau the exact number of pixels that mask and concept share."""
+"""Stage tally: for every unit, concept and tau the exact number of pixels that mask and concept share.
+
+A run that keeps no activations computes them again for this: the model runs a second time over all images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -21,11 +24,14 @@ from microtome.dissect.audit.stages.merge import (
     under,
     whole_state,
 )
+from microtome.dissect.audit.stages.stream import second_pass, write_top_maps
 from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
 from microtome.dissect.audit.stages.totals import capture_totals
 from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
 from microtome.dissect.maths.tally import Convention, TallyCounts, tally
+from microtome.dissect.maths.thresholds import Thresholds
 from microtome.storage.arrays import IMAGE_LABELS, LABELS
+from microtome.storage.schema import LayerEntry
 
 STAGE = "tally"
 
@@ -33,7 +39,7 @@ STAGE = "tally"
 def run_tally(job: Job) -> None:
     """Count every shard, merge in shard order, and write units.parquet and iou.parquet of every layer."""
     totals, thresholds = capture_totals(job), merged_thresholds(job)
-    run_stage(job, TALLY)
+    run_stage(job, TALLY if job.config.keep_activations else STREAMED_TALLY)
     merged = _unpack(job, whole_state(job, STAGE))
     for number in range(len(job.layers)):
         counts = LayerCounts(merged[number], totals.concept_pixels)
@@ -44,20 +50,40 @@ def run_tally(job: Job) -> None:
 def _ready(job: Job, advance: Advance) -> Iterator[ShardTask]:
     """Count, shard by shard."""
     thresholds = merged_thresholds(job)
-    masks = [found.for_masks for found in thresholds]
 
     def work(shard: int) -> State:
-        labels = ShardLabels.read(job, shard)
-        state: State = {}
-        for number, layer in enumerate(job.layers):
-            maps = stored_activations(job, layer["folder"], shard)
-            for split in np.unique(labels.splits).tolist():
-                counts = labels.tally(job, maps, split, masks[number], thresholds[number].saturated)
-                state |= under(f"{number}/{split}", pack(counts))
-        return state
+        return _count(job, thresholds, shard, lambda layer: stored_activations(job, layer["folder"], shard))
 
     with committing(job, STAGE, work, advance) as task:
         yield task
+
+
+@contextmanager
+def _ready_streamed(job: Job, advance: Advance) -> Iterator[ShardTask]:
+    """The same over activations that are computed again; the maps of top patches are kept."""
+    thresholds, commits = merged_thresholds(job), job.commits(STAGE)
+    with second_pass(job, job.layers, advance) as maps_of:
+
+        def task(shard: int) -> None:
+            with maps_of(shard) as maps:
+                state = _count(job, thresholds, shard, lambda layer: maps[layer["name"]])
+                files = write_top_maps(job, shard, maps)
+            commits.commit(shard, state, files)
+
+        yield task
+
+
+def _count(
+    job: Job, thresholds: list[Thresholds], shard: int, maps_of: Callable[[LayerEntry], NDArray[np.float16]]
+) -> State:
+    labels = ShardLabels.read(job, shard)
+    state: State = {}
+    for number, (layer, found) in enumerate(zip(job.layers, thresholds, strict=True)):
+        maps = maps_of(layer)
+        for split in np.unique(labels.splits).tolist():
+            counts = labels.tally(job, maps, split, found.for_masks, found.saturated)
+            state |= under(f"{number}/{split}", pack(counts))
+    return state
 
 
 @dataclass(frozen=True)
@@ -159,3 +185,12 @@ def _empty(job: Job, units: int) -> TallyCounts:
 
 
 TALLY = ShardedStage(STAGE, _ready, _fold)
+STREAMED_TALLY = ShardedStage(
+    STAGE,
+    _ready_streamed,
+    _fold,
+    lanes=lambda division: division.lanes,
+    unit="images",
+    needs_model=True,
+    variant=":streamed",
+)

@@ -1,8 +1,12 @@
-"""Stage thresholds: exact quantiles, by the second pass of the radix selection over the stored activations."""
+"""Stage thresholds: exact quantiles, by the second pass of the radix selection over the stored activations.
+
+A run that keeps no activations has counted during its capture where the answers were guessed to lie (`guess.py`). What
+the guess missed is counted in one more pass through the model, over the layers concerned.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,10 +25,13 @@ from microtome.dissect.audit.stages.merge import (
     under,
     whole_state,
 )
-from microtome.dissect.audit.stages.totals import CaptureTotals, capture_totals
+from microtome.dissect.audit.stages.stream import second_pass
+from microtome.dissect.audit.stages.totals import CaptureTotals, capture_totals, pack_fine, unpack_fine
 from microtome.dissect.audit.summary import LayerSummary
-from microtome.dissect.maths.thresholds import FineHistogram, Thresholds, exact_thresholds, plan_fine
+from microtome.dissect.maths.guesses import add_missed, take_guessed
+from microtome.dissect.maths.thresholds import NO_PREFIX, FineHistogram, Thresholds, exact_thresholds, plan_fine
 from microtome.storage.arrays import ACTIVATIONS, layer_array
+from microtome.storage.schema import LayerEntry
 
 STAGE = "thresholds"
 
@@ -33,44 +40,103 @@ def run_thresholds(job: Job) -> None:
     """Merge the capture's summaries, count finely where each answer lies, and write the samples and thresholds."""
     totals = capture_totals(job)
     _finish_samples(job, totals)
-    run_stage(job, THRESHOLDS)
+    run_stage(job, _stage(job))
     for number, found in enumerate(merged_thresholds(job)):
         _write(job, number, totals.summaries[number], found)
+
+
+def _stage(job: Job) -> ShardedStage:
+    """How to count: from what is stored, or where that lacks something and nothing is kept, by the model."""
+    if job.config.keep_activations:
+        return THRESHOLDS
+    missed = {layer["name"]: wanted for layer, wanted in zip(job.layers, _wanted(job), strict=True) if _any(wanted)}
+    if not missed:
+        return THRESHOLDS
+    units = ", ".join(f"{name} ({np.count_nonzero(_unit_wants(wanted))} units)" for name, wanted in missed.items())
+    say(f"some thresholds lie elsewhere than guessed, one more pass through the model for {units}")
+    return STREAMED_THRESHOLDS
 
 
 @contextmanager
 def _ready(job: Job, advance: Advance) -> Iterator[ShardTask]:
     """Count finely, shard by shard, where the answers lie."""
-    prefixes = _prefixes(job)
+    wanted = _wanted(job)
 
     def work(shard: int) -> State:
-        state: State = {}
-        for number, layer in enumerate(job.layers):
-            fine = FineHistogram.empty(prefixes[number])
-            fine.update(stored_activations(job, layer["folder"], shard))
-            state |= under(str(number), fine.to_arrays())
-        return state
+        return _count(job, wanted, lambda layer: stored_activations(job, layer["folder"], shard))
 
     with committing(job, STAGE, work, advance) as task:
         yield task
 
 
+@contextmanager
+def _ready_streamed(job: Job, advance: Advance) -> Iterator[ShardTask]:
+    """The same over activations that are computed again, of the layers where an answer was missed."""
+    wanted, commits = _wanted(job), job.commits(STAGE)
+    layers = [layer for layer, prefixes in zip(job.layers, wanted, strict=True) if _any(prefixes)]
+    with second_pass(job, layers, advance) as maps_of:
+
+        def task(shard: int) -> None:
+            with maps_of(shard) as maps:
+                state = _count(job, wanted, lambda layer: maps[layer["name"]])
+            commits.commit(shard, state)
+
+        yield task
+
+
+def _count(job: Job, wanted: list[NDArray[np.int16]], maps_of: Callable[[LayerEntry], NDArray[np.float16]]) -> State:
+    state: State = {}
+    for number, layer in enumerate(job.layers):
+        fine = FineHistogram.empty(wanted[number])
+        if _any(wanted[number]):
+            fine.update(maps_of(layer))
+        state |= under(str(number), pack_fine(fine))
+    return state
+
+
 def _fold(job: Job, states: Iterator[State]) -> State:
     whole: State = {}
-    fine = {str(number): FineHistogram.empty(prefixes) for number, prefixes in enumerate(_prefixes(job))}
+    fine = {str(number): FineHistogram.empty(wanted) for number, wanted in enumerate(_wanted(job))}
     for state in states:
         for number, histogram in fine.items():
-            histogram.merge(FineHistogram.from_arrays(part(state, number)))
+            histogram.merge(unpack_fine(part(state, number)))
     for number, histogram in fine.items():
-        whole |= under(number, histogram.to_arrays())
+        whole |= under(number, pack_fine(histogram))
     return whole
 
 
-def _prefixes(job: Job) -> list[NDArray[np.int16]]:
+def _planned(job: Job) -> list[NDArray[np.int16]]:
+    """(C, T) of each layer: the coarse bins that hold the answers."""
     return [plan_fine(summary.coarse, job.taus) for summary in capture_totals(job).summaries]
 
 
+def _wanted(job: Job) -> list[NDArray[np.int16]]:
+    """Those of them that this stage has to count: all, or those that the capture has not counted."""
+    planned = _planned(job)
+    if job.config.keep_activations:
+        return planned
+    pairs = zip(capture_totals(job).guessed, planned, strict=True)
+    return [take_guessed(guessed, prefixes)[1] for guessed, prefixes in pairs]
+
+
+def _unit_wants(wanted: NDArray[np.int16]) -> NDArray[np.bool_]:
+    return np.asarray((wanted != NO_PREFIX).any(axis=1), dtype=np.bool_)
+
+
+def _any(wanted: NDArray[np.int16]) -> bool:
+    return bool(_unit_wants(wanted).any())
+
+
 THRESHOLDS = ShardedStage(STAGE, _ready, _fold)
+STREAMED_THRESHOLDS = ShardedStage(
+    STAGE,
+    _ready_streamed,
+    _fold,
+    lanes=lambda division: division.lanes,
+    unit="images",
+    needs_model=True,
+    variant=":streamed",
+)
 
 
 def stored_activations(job: Job, folder: str, shard: int) -> NDArray[np.float16]:
@@ -84,10 +150,15 @@ def merged_thresholds(job: Job) -> list[Thresholds]:
 
 
 def _merge(job: Job) -> list[Thresholds]:
-    coarse = [summary.coarse for summary in capture_totals(job).summaries]
-    whole = whole_state(job, STAGE)
-    fine = [FineHistogram.from_arrays(part(whole, str(number))) for number in range(len(job.layers))]
-    return [exact_thresholds(*pair, job.taus) for pair in zip(coarse, fine, strict=True)]
+    totals, whole = capture_totals(job), whole_state(job, STAGE)
+    found = []
+    for number, (summary, planned) in enumerate(zip(totals.summaries, _planned(job), strict=True)):
+        fine = unpack_fine(part(whole, str(number)))
+        if not job.config.keep_activations:
+            missed, (fine, _) = fine, take_guessed(totals.guessed[number], planned)
+            add_missed(fine, missed)
+        found.append(exact_thresholds(summary.coarse, fine, job.taus))
+    return found
 
 
 def _finish_samples(job: Job, totals: CaptureTotals) -> None:

@@ -84,7 +84,9 @@ def _unpack(job: Job, state: State) -> CaptureTotals:
         concept_images=state["concept_images"].astype(np.int64),
         summaries=[LayerSummary.from_arrays(part(state, f"{number}/summary")) for number in layers],
         patches=[TopPatches.from_arrays(part(state, f"{number}/patches")) for number in layers],
-        guessed=[] if job.config.keep_activations else [unpack_fine(part(state, f"{number}/fine")) for number in layers],
+        guessed=[]
+        if job.config.keep_activations
+        else [unpack_fine(part(state, f"{number}/fine")) for number in layers],
     )
 
 
