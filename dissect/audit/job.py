@@ -141,7 +141,8 @@ class Job:
     def split_of(self) -> NDArray[np.int8]:
         """(N,) position in `splits` of each sample."""
         ids = {name: position for position, name in enumerate(self.splits)}
-        return np.array([ids[self.dataset.entry(index).split] for index in range(self.samples)], dtype=np.int8)
+        found = (ids[self.dataset.entry(index).split] for index in range(self.samples))
+        return np.fromiter(found, dtype=np.int8, count=self.samples)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` gives, made at the first call under this name and kept."""
