@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_the_lock_holds_every_requirement_at_one_exact_version() -> None:
     assert all("==" in line for line in lines if line and not line.startswith("#"))
     parsed = project()
     wanted = [*parsed["project"]["dependencies"], *parsed["dependency-groups"]["dev"]]  # type: ignore[misc]
-    names = {requirement.partition(">=")[0].strip().lower() for requirement in wanted}
+    names = {re.split(r"[\[>=]", requirement)[0].strip().lower() for requirement in wanted}
     assert names - locked == set()
 
 

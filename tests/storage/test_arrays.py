@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from microtome.storage.arrays import ACTIVATIONS, LABELS, RunArrays, layer_array
-from microtome.storage.errors import RunDamagedError
+from microtome.storage.errors import OutOfSpaceError, RunDamagedError
 from microtome.storage.files import checksum
-from microtome.storage.places import LocalPlace
+from microtome.storage.places import LocalPlace, open_place
 from microtome.storage.shards import ShardPlan
 
 FORMS = st.tuples(
@@ -214,3 +216,41 @@ def test_a_truncated_shard_is_named_on_reading_and_can_be_written_again(tmp_path
         arrays.read_shard("maps", 0)
     arrays.write_shard("maps", 0, values_of(plan, 0))
     np.testing.assert_array_equal(arrays.read_shard("maps", 0), values_of(plan, 0))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    arrays.write_shard("maps", 0, values_of(plan, 0))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)  # the last step of zarr's own write
+    with pytest.raises(OutOfSpaceError, match=f"{tmp_path} is full .*run the same command again"):
+        arrays.write_shard("maps", 1, values_of(plan, 1))
+    monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / "arrays.zarr" / "maps" / "c").rglob("*") if path.is_file()) == ["0"]
+    arrays.write_shard("maps", 1, values_of(plan, 1))
+    np.testing.assert_array_equal(arrays.read_shard("maps", 1), values_of(plan, 1))
+
+
+def test_arrays_arrive_in_another_process(tmp_path: Path) -> None:
+    plan = ShardPlan(10, 4, 2)
+    arrays = activations(tmp_path, plan)
+    arrays.write_shard("maps", 1, values_of(plan, 1))
+    again = pickle.loads(pickle.dumps(arrays))
+    np.testing.assert_array_equal(again.read_shard("maps", 1), values_of(plan, 1))
+
+
+def test_what_lies_there_is_not_read_when_a_shorter_shard_is_written(tmp_path: Path) -> None:
+    """The last shard is not whole, so Zarr would read it first: in a bucket, where nothing is deleted before."""
+    plan = ShardPlan(10, 4, 2)
+    place = open_place(f"memory://{tmp_path.name}")
+    arrays = RunArrays(place, plan)
+    arrays.create("maps", (20, 3, 2), "float16", channels=True)
+    (written,) = arrays.write_shard("maps", 2, values_of(plan, 2))
+    whole = place.read(written.key)
+    place.write(written.key, whole[:-7])
+    assert arrays.write_shard("maps", 2, values_of(plan, 2)) == [written]
+    assert place.read(written.key) == whole
