@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 TIMEOUT = 120.0  # seconds of one request, its body included
 FIRST_TIMEOUT = 10.0
 AT_ONCE = 16
-FEW = 8  # so many objects are asked for one by one, more by listing
+FEW = 64  # so many objects are asked for by name, more by listing
 LISTED_AT_ONCE = 1000
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -119,7 +119,9 @@ class BucketPlace:
         """Bytes of those objects that are there: a few are asked for, many are looked up in listings."""
         wanted = set(keys)
         if len(wanted) <= FEW:
-            return {key: size for key in wanted if (size := self.size(key)) is not None}
+            with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="size") as pool:
+                found = zip(wanted, pool.map(self.size, wanted), strict=True)
+                return {key: size for key, size in found if size is not None}
         folders = {key.rpartition("/")[0].split("/")[0] for key in wanted}
         listed = [self.list(f"{folder}/" if folder else "") for folder in folders]
         return {key: size for listing in listed for key, size in listing if key in wanted}
@@ -168,7 +170,9 @@ class BucketPlace:
             attempts += 1
             try:
                 obstore.put(self.store, key, data, mode="create", attributes=_attributes(key))
-            except AlreadyExistsError:
+            except AlreadyExistsError as error:
+                if _CONFLICT in str(error):
+                    raise
                 return attempts > 1 and self.read(key) == data
             return True
 
@@ -190,7 +194,9 @@ class BucketPlace:
                 return attempts > 1 and content == new
             try:
                 obstore.put(self.store, key, new, mode=_version(found.meta), attributes=_attributes(key))
-            except (PreconditionError, AlreadyExistsError):
+            except (PreconditionError, AlreadyExistsError) as error:
+                if _CONFLICT in str(error):
+                    raise
                 return False
             return True
 
@@ -353,7 +359,10 @@ class BucketPlace:
         obstore.put(self.store, key, data, attributes=_attributes(key))
 
 
-_BUSY = re.compile(r"SlowDown|Throttl|RequestTimeout|InternalError|ServiceUnavailable|OperationAborted|ServerBusy")
+_CONFLICT = "ConditionalRequestConflict"  # S3: two conditional writes at once, neither of them judged yet
+_BUSY = re.compile(
+    _CONFLICT + r"|SlowDown|Throttl|RequestTimeout|InternalError|ServiceUnavailable|OperationAborted|ServerBusy"
+)
 _CUT = re.compile(
     r"HTTP error|error sending request|body error|timed? ?out|connection|IncompleteMessage", re.IGNORECASE
 )

@@ -114,6 +114,8 @@ def is_url(where: str) -> bool:
 def open_place(where: str | Path | Place) -> Place:
     """The place that a path or URL names; nothing is read or made yet. Raises UsageError for what is neither."""
     if isinstance(where, Path):
+        if where.parts and where.parts[0].rstrip(":") in BUCKET_SCHEMES and where.parts[0].endswith(":"):
+            raise UsageError(f"{where}: a URL that was made a Path has lost a slash; give it as text")
         return LocalPlace(where)
     if not isinstance(where, str):
         return where

@@ -32,6 +32,7 @@ _CODES = {
     "503": "SlowDown",
     "429": "TooManyRequests",
     "403": "AccessDenied",
+    "409": "ConditionalRequestConflict",
     "507": "InsufficientStorage",
 }
 _BUCKETS = itertools.count()

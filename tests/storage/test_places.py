@@ -104,6 +104,7 @@ def test_listing_and_deleting(place: Place) -> None:
     assert dict(place.list()) == sizes
     assert dict(place.list("commits/capture/")) == {k: n for k, n in sizes.items() if k.startswith("commits/capture/")}
     assert place.sizes([*contents, "no", "commits/no"]) == sizes
+    assert place.sizes([*contents, *(f"no/{n}" for n in range(100))]) == sizes
     assert place.sizes(["run.json", "no"]) == {"run.json": 2}
     assert place.read_many([*contents, "no"]) == contents
     place.delete(["commits/capture/3", "run.json", "absent"])
@@ -201,6 +202,12 @@ def test_paths_are_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_place(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         open_place(text)
+
+
+def test_a_url_that_was_made_a_path_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="give it as text"):
+        open_place(Path("s3://bucket/run"))
 
 
 # Only local

@@ -83,6 +83,14 @@ def test_a_replace_whose_answer_was_lost_knows_that_it_was_done(place: Place, fa
     assert place.read("there") == b"mine"
 
 
+def test_two_conditional_writes_at_once_are_judged_again(place: Place, faulty_s3: FaultyS3, told: Told) -> None:
+    faulty_s3.inject("409", method="PUT")
+    assert place.create("lock.json", b"mine")
+    faulty_s3.inject("409", method="PUT")
+    assert place.replace("lock.json", b"mine", b"again")
+    assert [error for _, error, *_ in told] == ["409 Conflict, ConditionalRequestConflict"] * 2
+
+
 def test_patience_ends(place: Place, faulty_s3: FaultyS3, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MICROTOME_PATIENCE", "0.6")
     began = time.monotonic()
