@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from helpers.s3 import S3, FaultyS3
 
 from microtome.storage.errors import RunLockedError
 from microtome.storage.lock import LOCK_KEY, Holder, RunLock, machine_name, process_start, read_holder, refuse_if_held
@@ -45,8 +46,12 @@ except RunLockedError as error:
 """
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A folder, or a prefix of a bucket that behaves like S3."""
+    if request.param == "bucket":
+        bucket: S3 = request.getfixturevalue("s3")
+        return open_place(f"{bucket.url}/run")
     return open_place(tmp_path / "run")
 
 
@@ -114,8 +119,9 @@ def test_another_process_is_refused_while_it_lives_and_taken_over_at_once_when_k
             pass
     finally:
         process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie, which is dead as well
     began = time.monotonic()
-    with RunLock(place):  # not waited for: a zombie is dead as well
+    with RunLock(place):
         assert time.monotonic() - began < 5
         refuse = read_holder(place)
         assert refuse is not None
@@ -287,3 +293,16 @@ def test_a_lock_is_plain_json(place: Place) -> None:
         values = json.loads(place.read(LOCK_KEY))
     assert values["what"] == "verify"
     assert {"host", "pid", "since", "beat", "token"} <= values.keys()
+
+
+def test_answers_that_are_lost_on_the_way_do_not_cost_the_lock(faulty_s3: FaultyS3) -> None:
+    """A request that arrived, and whose answer did not, is repeated: it then finds what it wrote itself."""
+    place = open_place(f"{faulty_s3.url}/run")
+    faulty_s3.inject("lost answer", method="PUT", match="lock.json", times=1)
+    with RunLock(place, beat=600.0) as lock:
+        faulty_s3.inject("lost answer", method="PUT", match="lock.json", times=1)
+        assert lock._renew()
+        with pytest.raises(RunLockedError, match=f"process {os.getpid()}"), RunLock(open_place(place.url)):
+            pass
+    assert not lock.lost
+    assert read_holder(place) is None
