@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from helpers.planted import write_planted
+from helpers.s3 import S3
 
-from microtome.dissect.audit import repair_run, resume_audit, run_audit, verify_run
+from microtome.dissect.audit import read_status, repair_run, resume_audit, run_audit, verify_run
 from microtome.dissect.audit.config import AuditConfig, config_from_mapping
 from microtome.dissect.audit.extend import extend_run
 from microtome.dissect.audit.stages import capture
@@ -62,7 +63,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def config_of(source: Path, out: Path, **changes: object) -> AuditConfig:
+def config_of(source: Path, out: Path | str, **changes: object) -> AuditConfig:
     values = {"model": f"{source}:model", "dataset": f"{source}:drifting", "layers": ("units", "head"), "out": out}
     settings = {"tau": (0.05,), "batch": 2, "shard_samples": 4, "top": 3}
     return config_from_mapping({**values, **settings, **changes}, source="test")
@@ -347,3 +348,27 @@ def test_a_repair_that_breaks_off_is_finished_by_the_next(
     resume_audit(run)
     assert verify_run(run).fine
     assert differences(undisturbed, run) == []
+
+
+def test_a_run_in_a_bucket(source: Path, s3: S3) -> None:
+    """Status, verify and repair need nothing but the place."""
+    url = f"{s3.url}/runs/night"
+    run_audit(config_of(source, url, shard_samples=16))
+    place = open_place(url)
+    before = {key: place.read(key) for key, _ in place.list("") if key.startswith(("arrays", "commits", "layers"))}
+    assert verify_run(url).fine
+    status = read_status(url)
+    assert (status.state, status.url, status.skipped) == ("finished", url, 5)
+    assert status.summary.finished
+    harms = {
+        "arrays.zarr/layers/units/activations/c/1/0/0/0": b"",
+        "commits/tally/000002.safetensors.zst": b"altered",
+        "layers/head/iou.parquet": bytes(len(before["layers/head/iou.parquet"])),
+    }
+    for key, content in harms.items():
+        place.write(key, content)
+    place.delete(["commits/capture/000000.json"])
+    found = [damage.key for damage in verify_run(url).damages]
+    assert found == sorted([*harms, "commits/capture/000000.json"])
+    assert repair_run(url).fine
+    assert {key: place.read(key) for key in before} == before
