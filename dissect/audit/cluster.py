@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import time
 import uuid
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker, LocalCluster
@@ -47,8 +49,6 @@ SHARE_A_TASK = 4
 """A block is at most this part of what is left for one lane."""
 TASKS_AHEAD = 2
 """Tasks handed out for each lane: one at work, one to begin without asking."""
-BLOCKS_LOST = 2
-"""A shard is given up when Dask has given up its task so often (each time after several workers died with it)."""
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_UNTIL_SAID, SECONDS_WITHOUT_WORKERS = 10, 600
@@ -68,31 +68,53 @@ def dask_executor(cluster: str, workers: int | None, client: Client | None = Non
         if client is not None:
             name = _address(client)
         elif cluster == "processes":
-            processes = LocalCluster(
-                n_workers=workers or available_cores(),
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address=None,
-                memory_limit=0,
-            )
-            stack.enter_context(processes)
-            client = stack.enter_context(Client(processes, set_as_default=False))
+            client = stack.enter_context(_processes(workers or available_cores()))
         else:
-            client = stack.enter_context(_connect(cluster))
+            client = stack.enter_context(_connected(cluster))
         executor = DaskExecutor(client, name)
         stack.callback(executor.close)
         yield executor
 
 
-def _connect(address: str) -> Client:
+@contextmanager
+def _processes(workers: int) -> Iterator[Client]:
+    """A client of a cluster of `workers` new processes of this machine, with one thread each.
+
+    Ctrl-C in a terminal reaches every process of the command. It is for this one alone: the others are told by it to
+    stop. A blocked signal stays blocked in the threads and processes that are begun meanwhile, and in theirs.
+    """
+    resource_tracker.ensure_running()  # it unblocks the signal where it is begun
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # None would listen on a fixed port
+            scheduler_kwargs={"dashboard": False},
+            memory_limit=0,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    """A client of the scheduler at `address`."""
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it has to say is said in one line here
     try:
-        return Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+        client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address} ({error or 'no answer'}); start one with `dask scheduler`, and "
             f"workers with `dask worker {address}`, or leave --cluster out"
         ) from error
+    try:
+        yield client
+    finally:
+        client.close(timeout=10 if client.status == "running" else 0)
 
 
 def _address(client: Client) -> str:
@@ -122,7 +144,7 @@ class DaskExecutor:
                 if job.stop.is_set():
                     raise Stopped
                 lanes = self._crew.lanes(work)
-                while hand_out and len(at_work) < TASKS_AHEAD * lanes:
+                while hand_out.may_go(len(at_work), lanes):
                     block = hand_out.take(lanes)
                     future = self._submit(work, run_block, order, block, key=f"{attempt}-{block[0]}-{hand_out.taken}")
                     at_work[future] = block
@@ -168,14 +190,15 @@ class DaskExecutor:
         try:
             _raise(future.result())
         except KilledWorker as error:
-            if hand_out.again(block) < BLOCKS_LOST:
+            if hand_out.again(block):
                 return False
             raise ClusterError(
-                f"workers keep dying at shard {block[0]} ({error}); they may lack memory: see their logs, and try "
-                "fewer threads a worker, or --shard-samples in a new run. What is committed is kept: resume the audit"
+                f"workers keep dying at {_named(block)}; they may lack memory: see their logs, and try fewer threads a "
+                "worker, or --shard-samples in a new run. What is committed is kept: resume the audit"
             ) from error
         except _LOST as error:
             raise self._crew.lost() from error
+        hand_out.succeeded()
         return True
 
     def _abandon(self, attempt: str, futures: list[Future[Any]]) -> None:
@@ -187,31 +210,47 @@ class DaskExecutor:
 
 
 class _HandOut:
-    """Shards that wait to be handed out, in ascending order, in blocks that become smaller towards the end."""
+    """Shards that wait to be handed out, in ascending order, in blocks that become smaller towards the end.
+
+    Shards that workers died with come last and one by one, each alone at work, so that the one that kills is known.
+    """
 
     def __init__(self, shards: Sequence[int]) -> None:
         self._todo = deque(shards)
-        self._lost: Counter[int] = Counter()
+        self._suspects: deque[int] = deque()
+        self._accused: set[int] = set()
+        self._lost_in_a_row = 0
+        self._most_at_work = 1
         self.taken = 0
 
     def __bool__(self) -> bool:
-        return bool(self._todo)
+        return bool(self._todo or self._suspects)
+
+    def may_go(self, at_work: int, lanes: int) -> bool:
+        """Whether another block may be handed out, with so many at work."""
+        self._most_at_work = TASKS_AHEAD * lanes
+        return at_work < self._most_at_work if self._todo else bool(self._suspects) and at_work == 0
 
     def take(self, lanes: int) -> list[int]:
-        """The next block; shards that workers died with go one by one."""
+        """The next block."""
         self.taken += 1
-        block = [self._todo.popleft()]
-        if not self._lost[block[0]]:
-            size = block_size(len(self._todo) + 1, lanes)
-            while self._todo and len(block) < size and not self._lost[self._todo[0]]:
-                block.append(self._todo.popleft())
-        return block
+        if not self._todo:
+            return [self._suspects.popleft()]
+        return [self._todo.popleft() for _ in range(block_size(len(self._todo), lanes))]
 
-    def again(self, block: list[int]) -> int:
-        """Put back a block that workers died with; returns how often that happened to it."""
-        self._lost.update(block)
-        self._todo.extendleft(reversed(block))
-        return max(self._lost[shard] for shard in block)
+    def again(self, block: list[int]) -> bool:
+        """Put back a block that workers died with; False where that is no use: they did so when it was alone, or
+        they do so whatever they are given."""
+        self._lost_in_a_row += 1
+        if block[0] in self._accused or self._lost_in_a_row > 2 * self._most_at_work:
+            return False
+        self._accused.update(block)
+        self._suspects.extend(block)
+        return True
+
+    def succeeded(self) -> None:
+        """Note that a block is through."""
+        self._lost_in_a_row = 0
 
 
 def block_size(left: int, lanes: int) -> int:
@@ -298,6 +337,10 @@ class _Crew:
 def _accelerators(info: dict[str, Any]) -> float:
     resources: dict[str, float] = info.get("resources", {})
     return resources.get(ACCELERATOR, 0)
+
+
+def _named(block: list[int]) -> str:
+    return f"shard {block[0]}" if len(block) == 1 else f"shards {block[0]} to {block[-1]}"
 
 
 def _raise(outcome: Outcome) -> None:

@@ -32,6 +32,7 @@ from microtome.dissect.models import (
     load_model,
 )
 from microtome.storage.errors import RunMismatchError, UsageError
+from microtome.storage.places import open_place, where_of
 from microtome.storage.run import Run, folder_name
 from microtome.storage.schema import (
     SCHEMA_VERSION,
@@ -69,7 +70,12 @@ def prepare(
     samples = min(len(dataset), config.limit or len(dataset))
     if samples < 1:
         raise UsageError(f"{config.dataset} holds no images")
-    model = executor.where_the_model_runs(create, config, budget) if is_new else None
+    model = executor.where_the_model_runs(create, _from_anywhere(config), budget) if is_new else None
+    if is_new and not Run.exists(config.out):
+        raise UsageError(
+            f"a worker of {executor.name} has made the run {config.out}, but it is not there for this process; "
+            "give --out a place that all of them share"
+        )
     run = Run.open(config.out)
     config = _left_open(config, run)
     if not is_new:
@@ -82,6 +88,18 @@ def prepare(
     if model is not None:
         job.keep_model(model)
     return job
+
+
+def _from_anywhere(config: AuditConfig) -> AuditConfig:
+    """The config with what it names by path made absolute: a worker may be in another folder."""
+    identity = config.identity()
+    return with_changes(
+        config,
+        out=where_of(open_place(config.out).url),
+        model=identity["model"],
+        dataset=identity["dataset"],
+        weights=config.weights.resolve() if config.weights else None,
+    )
 
 
 def create(config: AuditConfig, budget: Budget) -> Model:
