@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
@@ -24,6 +23,7 @@ from microtome.dissect.models import (
     measure_receptive_fields,
     resolve_layers,
 )
+from microtome.storage.commits import pack_state
 from microtome.storage.errors import UsageError
 from microtome.storage.schema import EstimateInfo
 
@@ -125,7 +125,7 @@ def _forward(
 
 def _compressed(values: NDArray[np.generic]) -> int:
     """Bytes of `values` as the run stores them."""
-    return len(Zstd(level=1).encode(np.ascontiguousarray(values).tobytes()))
+    return len(pack_state({"values": values}))
 
 
 def _seconds(decode: float, forward: float, division: Division) -> float:

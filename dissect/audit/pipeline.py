@@ -203,6 +203,8 @@ def _stopped_text(job: Job, stage: str) -> str:
 def _say_what_it_takes(job: Job) -> None:
     """Disk and time that the run as a whole is expected to take."""
     estimate = job.run.info["estimate"]
+    if not estimate["bytes_per_sample"]:
+        return  # a run of an earlier version
     needed = disk_needed(estimate, job.samples, job.config.keep_activations)
     free = free_disk(job.run.place)
     text = f"{job.samples:,} images: about {size_text(needed)} of disk"
