@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers.compare import differences, results
+from helpers.growing import write_growing
 from helpers.images import photo, save
-from helpers.planted import write_planted
+from helpers.s3 import S3
 from safetensors.numpy import save_file
 
 from microtome.dissect import AuditConfig, extend_run, open_run, rebuild_report, resume_audit, run_audit
@@ -25,101 +27,15 @@ from microtome.storage.errors import RunDamagedError, RunMismatchError, UsageErr
 from microtome.storage.places import LocalPlace
 from microtome.storage.run import Run
 
-GROWING = """
-import os
-from pathlib import Path
-
-import numpy as np
-import torch
-from planted import Images, Planted, Units, model
-
-from microtome.datasets.base import Entry
-from microtome.datasets.folder import FolderDataset
-from microtome.datasets.ordered import OrderedDataset
-
-
-class Growing(Images):
-    def __init__(self, count, broken=(), changed=(), hot=(), late=None):
-        super().__init__(count, broken)
-        self.changed, self.hot, self.late = changed, hot, late
-
-    def entry(self, index):
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        entry = super().entry(index)
-        late = self.late is not None and index >= self.late
-        return Entry(entry.key, "late" if late else entry.split, entry.label)
-
-    def read(self, index):
-        sample = super().read(index)
-        if index in self.hot:
-            sample.image[0, 0] = 255
-        if index in self.changed:
-            sample.planes[0] = 2
-        return sample
-
-    def fingerprint(self):
-        return f"growing-{self.count}-{self.broken}-{self.changed}-{self.hot}-{self.late}"
-
-
-class Tracked(Growing):
-    def sample_fingerprint(self, index):
-        return 1000 * index + (index in self.changed)
-
-
-class Other(Tracked):
-    concepts = Tracked.concepts[::-1]
-    class_names = ("a", "b", "c")
-
-
-class HotUnits(Units):
-    def forward(self, x):
-        hot = x.amax((1, 2, 3)) > 0.999
-        return super().forward(x) * torch.where(hot, 1e6, 1.0)[:, None, None, None]
-
-
-def hot_model():
-    made = Planted()
-    made.units = HotUnits(1.0)
-    return made.eval()
-
-
-def in_order():
-    dataset = FolderDataset(os.environ["PHOTOS"])
-    names = Path(os.environ["PHOTOS"], "order.txt").read_text().split()
-    places = {dataset.entry(index).key: index for index in range(len(dataset))}
-    return OrderedDataset(dataset, np.array([places[name] for name in names]))
-"""
-
-FACTORIES = {
-    "n2": "Tracked(2)",
-    "n18": "Tracked(18)",
-    "n20": "Tracked(20)",
-    "n25": "Tracked(25)",
-    "n31": "Tracked(31)",
-    "untracked20": "Growing(20)",
-    "untracked31": "Growing(31)",
-    "changed": "Tracked(31, changed=(7,))",
-    "untracked_changed": "Growing(31, changed=range(31))",
-    "broken": "Tracked(31, broken=(22, 30))",
-    "late": "Tracked(31, late=18)",
-    "moved": "Tracked(31, late=5)",
-    "other_concepts": "Other(31)",
-    "hot": "Tracked(31, hot=(27,))",
-    "hot_early": "Tracked(7, hot=(2,))",
-}
+Out = TypeVar("Out", Path, str)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_planted(tmp_path_factory.mktemp("source"))
-    factories = "".join(f"def {name}():\n    return {call}\n\n\n" for name, call in FACTORIES.items())
-    growing = path.with_name("growing.py")
-    growing.write_text(f"{GROWING}\n\n{factories}")
-    return growing
+    return write_growing(tmp_path_factory.mktemp("source"))
 
 
-def audit(source: Path, dataset: str, out: Path, **changes: object) -> Path:
+def audit(source: Path, dataset: str, out: Out, **changes: object) -> Out:
     values = {
         "model": f"{source}:model",
         "dataset": dataset if ":" in dataset else f"{source}:{dataset}",
@@ -192,6 +108,14 @@ def test_a_limited_run_grows_within_its_dataset(source: Path, whole: Path, tmp_p
     assert differences(whole, run) == []
     with pytest.raises(UsageError, match=r"--limit 12: .* has 31 samples; extend only adds"):
         extend_run(run, limit=12)
+
+
+def test_a_run_in_a_bucket_grows(source: Path, whole: Path, s3: S3) -> None:
+    run = f"{s3.url}/runs/growing"
+    audit(source, "n18", run)
+    assert extend_run(run, f"{source}:n31").added == 13
+    assert differences(whole, run) == []
+    assert verify_run(run).fine
 
 
 def test_nothing_new(source: Path, small: Path) -> None:
@@ -337,6 +261,24 @@ class TestFolder:
         assert differences(run, again) == []
         assert Run.open(run).table("samples")["key"].tolist()[-2:] == ["a.png", "b3a.png"]
 
+    def test_a_crash_between_the_order_and_run_json(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = self.photos(tmp_path / "photos", ["b.png", "c.png", "d.png"])
+        run = audit(source, f"folder:{root}", tmp_path / "run", shard_samples=1)
+        before = results(run)
+        self.photos(root, ["a.png"])
+        with monkeypatch.context() as crashing:
+            crash_after(crashing, 1)
+            with pytest.raises(Crash):
+                extend_run(run)
+        assert is_finished(run)
+        assert results(run) == before
+        self.photos(root, ["c1.png"])
+        assert extend_run(run).added == 2
+        assert Run.open(run).table("samples")["key"].tolist() == [f"{name}.png" for name in ("b", "c", "d", "a", "c1")]
+        assert len(list((run / "order").iterdir())) == 1
+
     def test_a_lost_order_is_named(self, source: Path, tmp_path: Path) -> None:
         root = self.photos(tmp_path / "photos", ["b.png", "c.png"])
         run = audit(source, f"folder:{root}", tmp_path / "run", shard_samples=1)
@@ -366,8 +308,13 @@ def crash_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
     monkeypatch.setattr(LocalPlace, "write", write)
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2, 3, 5, 7, 8, 11, 20, 40])
-@pytest.mark.parametrize("goes_on", ["resume", "extend", "extend further"])
+@pytest.mark.parametrize(
+    ("writes", "goes_on"),
+    [
+        *[(0, "extend"), (1, "resume"), (2, "extend further"), (3, "resume"), (5, "extend further")],
+        *[(7, "extend"), (8, "resume"), (11, "extend further"), (20, "resume"), (40, "extend")],
+    ],
+)
 def test_a_crash_leaves_the_small_run_or_one_that_is_finished_rightly(
     source: Path, small: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int, goes_on: str
 ) -> None:
