@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -115,10 +116,8 @@ def _forward(
         maps: dict[str, NDArray[np.float16]] = {}
         for _ in range(2):
             started = time.perf_counter()
-            try:
+            with contextlib.suppress(ScaleOverflow):
                 maps = forward.submit(list(images)).wait()
-            except ScaleOverflow:
-                pass
             seconds.append(time.perf_counter() - started)
         return maps, min(seconds)
 
