@@ -8,6 +8,7 @@ lie elsewhere, `stream.py` sees to it. The guess decides how much is read twice,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -57,17 +58,25 @@ def sampled(samples: int) -> list[int]:
 
 @contextmanager
 def _ready(job: Job, advance: Advance) -> Iterator[ShardTask]:
-    """The task of the only "shard", 0; never more of it in memory at once than of a shard."""
+    """The task of the only "shard", 0, which takes its images in parts of a shard's size, several at once."""
     with open_passage(job, job.layers, advance) as passage:
+
+        def count(samples: list[int], turn: int) -> list[CoarseHistogram]:
+            with passage.samples(samples, turn) as (records, maps):
+                coarse = [CoarseHistogram.empty(layer["units"]) for layer in job.layers]
+                for histogram, layer in zip(coarse, job.layers, strict=True):
+                    histogram.update(maps[layer["name"]][records.ok])
+                return coarse
 
         def task(shard: int) -> None:
             chosen, step = sampled(job.samples), job.run.plan.shard
-            coarse = [CoarseHistogram.empty(layer["units"]) for layer in job.layers]
-            for turn, start in enumerate(range(0, len(chosen), step)):
-                records, maps = passage.compute(chosen[start : start + step], turn)
-                for histogram, layer in zip(coarse, job.layers, strict=True):
-                    histogram.update(maps[layer["name"]][records.ok])
-            state: State = {str(number): guess_fine(histogram, job.taus) for number, histogram in enumerate(coarse)}
+            parts = [chosen[start : start + step] for start in range(0, len(chosen), step)]
+            whole = [CoarseHistogram.empty(layer["units"]) for layer in job.layers]
+            with ThreadPoolExecutor(job.division.lanes, thread_name_prefix=STAGE) as pool:
+                for coarse in pool.map(count, parts, range(len(parts))):
+                    for histogram, other in zip(whole, coarse, strict=True):
+                        histogram.merge(other)
+            state: State = {str(number): guess_fine(histogram, job.taus) for number, histogram in enumerate(whole)}
             job.commits(STAGE).commit(shard, state)
 
         yield task

@@ -19,6 +19,7 @@ from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, P
 from microtome.storage.order import forget_orders
 
 STAGE = "index"
+STAYING = ("guess", "capture")
 ROWS_AT_ONCE = 1 << 16
 """Rows of the table of samples that are Python objects at a time; a million of them would be 200 MB."""
 
@@ -66,9 +67,10 @@ def _keep_what_stays(job: Job) -> None:
     if growth is None:
         return
     folders = {key.split("/")[1] for key, _ in job.run.place.list("commits/")}
-    for folder in sorted(folders - {STAGE, "capture"}):
+    for folder in sorted(folders - {STAGE, *STAYING}):
         job.commits(folder).clear()
-    job.commits("capture").adopt(growth)
+    for folder in STAYING:
+        job.commits(folder).adopt(growth)
     forget_orders(job.run.place, data.get("order"))
 
 

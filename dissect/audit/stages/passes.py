@@ -72,8 +72,14 @@ class Passage:
     @contextmanager
     def shard(self, shard: int) -> Iterator[tuple[Records, Maps]]:
         """What `shard` holds, as `compute` gives it, and a place for it in memory while the context is open."""
+        with self.samples(self.job.run.plan.samples_of(shard), shard) as held:
+            yield held
+
+    @contextmanager
+    def samples(self, samples: Sequence[int], turn: int) -> Iterator[tuple[Records, Maps]]:
+        """The same of any samples, no more of them than a shard has."""
         with self.slots.one(self._unless_stopped):
-            yield self.compute(self.job.run.plan.samples_of(shard), shard)
+            yield self.compute(samples, turn)
 
     def compute(self, samples: Sequence[int], turn: int) -> tuple[Records, Maps]:
         """Records of the samples, and {layer: (n, C, h, w) float16, true value / scale}, NaN where unreadable.
@@ -82,8 +88,7 @@ class Passage:
         """
         records = Records.empty(self.job, len(samples))
         maps = {
-            layer["name"]: np.empty((len(samples), layer["units"], *layer["grid"]), np.float16)
-            for layer in self.layers
+            layer["name"]: np.empty((len(samples), layer["units"], *layer["grid"]), np.float16) for layer in self.layers
         }
         in_model: deque[tuple[NDArray[np.int64], Captured]] = deque()
         for rows, items in self._batches(turn, samples):

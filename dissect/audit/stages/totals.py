@@ -91,14 +91,20 @@ def _unpack(job: Job, state: State) -> CaptureTotals:
 
 
 def pack_fine(fine: FineHistogram) -> State:
-    """A fine histogram with its counts kept sparse: most bins of a shard are empty."""
+    """A fine histogram with its counts kept sparse, as gaps and counts: most bins of a shard are empty."""
     flat = fine.counts.ravel()
     where = np.flatnonzero(flat)
-    return {"prefixes": fine.prefixes, "where": where, "count": flat[where]}
+    counts = {"gap": np.diff(where, prepend=0), "count": flat[where]}
+    return {"prefixes": fine.prefixes, **{name: _narrow(values) for name, values in counts.items()}}
 
 
 def unpack_fine(state: State) -> FineHistogram:
     """The inverse of `pack_fine`."""
     fine = FineHistogram.empty(state["prefixes"].astype(np.int16))
-    fine.counts.reshape(-1)[state["where"]] = state["count"]
+    fine.counts.reshape(-1)[np.cumsum(state["gap"].astype(np.int64))] = state["count"]
     return fine
+
+
+def _narrow(values: NDArray[np.int64]) -> NDArray[np.generic]:
+    """The same numbers, none below 0, in the fewest bytes that hold them all."""
+    return values.astype(np.min_scalar_type(values.max(initial=0)))

@@ -11,7 +11,7 @@ from helpers.compare import results
 from helpers.planted import write_planted
 
 from microtome.datasets.base import ImageDataset
-from microtome.dissect import AuditConfig, resume_audit, run_audit
+from microtome.dissect import AuditConfig, extend_run, resume_audit, run_audit
 from microtome.dissect.audit import config as settings
 from microtome.dissect.audit import pipeline
 from microtome.dissect.audit.images import Item
@@ -277,6 +277,19 @@ def test_an_image_that_is_gone_at_the_second_pass_is_named(
     monkeypatch.setattr(passes, "read_item", gone)
     with pytest.raises(RunMismatchError, match=r"image-9 could be read at the first pass, .*not an image"):
         resume_audit(tmp_path / "run")
+
+
+@pytest.mark.parametrize("guessed_anew", [False, True])
+def test_a_run_that_grows_is_what_it_would_have_been(
+    source: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guessed_anew: bool
+) -> None:
+    run_audit(config_of(source, tmp_path / "run", keep_activations=False, limit=30))
+    if guessed_anew:
+        (tmp_path / "run/commits/guess/000000.json").unlink()
+        monkeypatch.setattr(guess, "sampled", lambda samples: [0])
+    extend_run(tmp_path / "run", limit=48)
+    assert_equal(pair[0], tmp_path / "run")
+    assert verify_run(tmp_path / "run").fine
 
 
 # What such a run has and has not
