@@ -32,7 +32,8 @@ class StageAccount:
 @dataclass
 class Summary:
     """The log in figures. `skipped` maps a sample's key to its reason, `retries` what failed to how often;
-    `current` is the stage that was running when the log ends, since `current_since` (seconds since 1970)."""
+    `current` is the stage that was running when the log ends, since `current_since` (seconds since 1970, as `seen`, the
+    time of the last event)."""
 
     sessions: int = 0
     first: str | None = None
@@ -48,6 +49,7 @@ class Summary:
     current_since: float | None = None
     current_shards: int = 0
     current_last: float | None = None
+    seen: float | None = None
 
     @property
     def reasons(self) -> Counter[str]:
@@ -99,13 +101,32 @@ def summarise_events(events: Iterable[Mapping[str, Any]]) -> Summary:
         if event.get("session") != session:
             session = event.get("session")
             summary.sessions += 1
-            summary.current = summary.current_since = summary.current_last = None
+            _break_off(summary)
         summary.first = summary.first or event.get("time")
         summary.last = event.get("time", summary.last)
+        summary.seen = seconds_of(dict(event)) or summary.seen
         if event["kind"] != "memory":
             summary.last_event = dict(event)
         _ACCOUNTS.get(event["kind"], _ignore)(summary, event)
+    if summary.current is not None:  # still at work, or killed
+        summary.stages[summary.current].seconds += _seconds_so_far(summary)
     return summary
+
+
+def _break_off(summary: Summary) -> None:
+    """A session has ended without a word on the stage that it was at: it was killed."""
+    if summary.current is not None:
+        account = summary.stages[summary.current]
+        account.seconds += _seconds_so_far(summary)
+        account.broken_off += 1
+    summary.current = summary.current_since = summary.current_last = None
+
+
+def _seconds_so_far(summary: Summary) -> float:
+    """From the beginning of the stage at work to the last word of its session."""
+    if summary.current_since is None or summary.seen is None:
+        return 0.0
+    return max(0.0, summary.seen - summary.current_since)
 
 
 def _start(summary: Summary, event: Mapping[str, Any]) -> None:
@@ -182,7 +203,8 @@ def format_summary(summary: Summary) -> str:
     lines = []
     for name, stage in summary.stages.items():
         rate = "" if stage.rate is None else f", {stage.shards:,} shards, {stage.rate:,.2f} a second"
-        again = f", broken off {stage.broken_off} times" if stage.broken_off else ""
+        times = "once" if stage.broken_off == 1 else f"{stage.broken_off} times"
+        again = f", broken off {times}" if stage.broken_off else ""
         lines.append(f"  {name:<11} {duration(stage.seconds):>12}{rate}{again}")
     if summary.skipped:
         lines.append(f"  skipped     {len(summary.skipped):,} samples: {_counted(summary.reasons)}")

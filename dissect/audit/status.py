@@ -92,7 +92,7 @@ class RunStatus:
 
 
 def read_status(where: str | Path | Place) -> RunStatus:
-    """The status of the run in `where`. Raises UsageError where there is none, RunDamagedError for an unreadable one."""
+    """The status of the run in `where`. Raises UsageError where there is none, RunDamagedError for a damaged one."""
     run = Run.open(where)
     place = run.place
     disk, records = _listing(place)

@@ -71,7 +71,7 @@ def test_the_account_of_a_night() -> None:
     assert summary.rate == pytest.approx(2 / 10)
     assert not summary.finished
     account = summary.stages["capture"]
-    assert (account.seconds, account.shards, account.broken_off) == (10.0, 3, 1)
+    assert (account.seconds, account.shards, account.broken_off) == (20.0, 3, 1)
     text = format_summary(summary)
     for said in (
         "capture",
@@ -88,6 +88,15 @@ def test_the_account_of_a_night() -> None:
     assert whole.finished
     assert whole.rate is None
     assert whole.stages["capture"].rate == pytest.approx(3 / 30)
+
+
+def test_the_time_of_a_session_that_was_killed_counts() -> None:
+    summary = summarise_events(
+        [*NIGHT, event(500, "start", "c"), event(500, "stage", "c", name="capture", state="running")]
+    )
+    account = summary.stages["capture"]
+    assert (account.seconds, account.shards, account.broken_off) == (20.0, 3, 2)
+    assert account.rate == pytest.approx(3 / 20)
 
 
 def test_events_that_make_no_sense_do_no_harm() -> None:
