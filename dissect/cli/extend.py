@@ -39,6 +39,7 @@ def extend_command(
     extension = extend_run(run, dataset, limit=limit, workers=workers, cluster=cluster)
     outcome = extension.outcome
     samples = outcome.run.plan.samples
+    worked = bool(extension.added or outcome.seconds)
     if as_json:
         show_json(
             run=outcome.run.url,
@@ -48,11 +49,11 @@ def extend_command(
             unreadable=outcome.unreadable,
             seconds=round(outcome.seconds, 3),
         )
-    elif extension.added or outcome.seconds:
+    elif worked:
         click.echo(f"{extension.added:,} images more, {samples:,} in all")
         click.echo(outcome.index_page)
     else:
         click.echo(f"nothing new: {outcome.run.url} has all {samples:,} images")
-    if outcome.unreadable and not as_json:
+    if outcome.unreadable and worked and not as_json:
         click.echo(f"{outcome.unreadable} samples could not be read; samples.parquet and the report say why")
-    return UNREADABLE_SAMPLES if outcome.unreadable and extension.added else 0
+    return UNREADABLE_SAMPLES if outcome.unreadable and worked else 0

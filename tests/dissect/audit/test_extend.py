@@ -93,6 +93,15 @@ def test_only_new_shards_are_captured_and_all_is_as_in_a_new_audit(
     assert not open_run(run).summary().empty
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [8, 20])
+def test_more_scenes(tmp_path: Path, shard: int) -> None:
+    what = {"model": "builtin:scenes-cnn", "layers": ("block[45]",), "shard_samples": shard, "batch": 32}
+    run = audit(tmp_path, "scenes:100?size=64", tmp_path / "run", **what)
+    assert extend_run(run, "scenes:160?size=64").added == 60
+    assert differences(audit(tmp_path, "scenes:160?size=64", tmp_path / "new", **what), run) == []
+
+
 def test_a_run_grows_twice(source: Path, whole: Path, small: Path, tmp_path: Path) -> None:
     run = copy_of(small, tmp_path / "run")
     assert extend_run(run, f"{source}:n25").added == 7
@@ -251,6 +260,7 @@ class TestFolder:
         (tmp_path / "b4.png").rename(root / "images/b4.png")
         assert extend_run(run).added == 1
 
+    @pytest.mark.slow
     def test_workers_of_other_processes_see_the_order(self, source: Path, tmp_path: Path) -> None:
         root = self.photos(tmp_path / "photos", [f"b{number}.png" for number in range(6)])
         run = audit(source, f"folder:{root}", tmp_path / "run")
