@@ -69,10 +69,10 @@ class RunArrays:
             existing = self._array(name)
             if existing.shape == shape and existing.dtype == np.dtype(dtype):
                 return
-            if grow and (existing.shape[1:], existing.dtype) == (shape[1:], np.dtype(dtype)):
-                if existing.shape[0] < shape[0]:
-                    existing.resize(shape)
-                    return
+            alike = (existing.shape[1:], existing.dtype) == (shape[1:], np.dtype(dtype))
+            if grow and alike and existing.shape[0] < shape[0]:
+                existing.resize(shape)
+                return
             raise RunDamagedError(
                 f"{self._named(name)} has shape {existing.shape} {existing.dtype}, expected {shape} {dtype}"
             )
