@@ -98,5 +98,6 @@ def _show_cost(cost: Cost, samples: int, which: str) -> None:
     )
     click.echo(
         f"  disk  {totals['disk_bytes'] / 1e9:.2f} GB (raw {totals['raw_bytes'] / 1e9:.2f} GB of float16, zstd about"
-        f" {cost.compression_ratio:g} to 1 on rectified layers), and the labels"
+        f" {cost.compression_ratio:g} to 1 on rectified layers), and the labels\n"
+        "        audit --keep-activations no takes a fraction of the disk, and the time in the model twice"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers.compare import results
 from helpers.planted import write_planted
 
@@ -18,6 +19,7 @@ from microtome.dissect.audit.images import Item
 from microtome.dissect.audit.stages import guess, passes, tally, thresholds
 from microtome.dissect.audit.stages.capture import CaptureShard
 from microtome.dissect.audit.verify import verify_run
+from microtome.dissect.cli.app import app
 from microtome.storage.errors import MicrotomeError, RunDamagedError, RunMismatchError, UsageError
 from microtome.storage.run import Run
 
@@ -335,3 +337,14 @@ def test_the_setting_belongs_to_the_run(source: Path, pair: tuple[Path, Path], t
         run_audit(config_of(source, pair[0], keep_activations="no"))
     with pytest.raises(UsageError, match="no value of keep_activations named 'maybe'"):
         config_of(source, tmp_path, keep_activations="maybe")
+
+
+def test_the_command_line_and_toml_know_the_setting(source: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    before = results(pair[1])
+    options = "--layers units,head --tau 0.05 --batch 2 --shard-samples 4 --top 3 --keep-activations no"
+    asked = ["audit", f"{source}:model", f"{source}:images", *options.split(), "--out", str(pair[1])]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert results(pair[1]) == before
+    file = tmp_path / "night.toml"
+    file.write_text('model = "a"\ndataset = "b"\nlayers = ["c"]\nout = "d"\nkeep_activations = false\n')
+    assert not settings.config_from_toml(file).keep_activations
