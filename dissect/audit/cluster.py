@@ -98,6 +98,7 @@ def _processes(workers: int) -> Iterator[Client]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     with cluster, Client(cluster, set_as_default=False) as client:
         yield client
+        logging.getLogger("distributed.nanny").setLevel(logging.ERROR)  # it kills, with a warning, who ends slowly
 
 
 @contextmanager
@@ -114,7 +115,8 @@ def _connected(address: str) -> Iterator[Client]:
     try:
         yield client
     finally:
-        client.close(timeout=10 if client.status == "running" else 0)
+        with suppress(TimeoutError):  # where the scheduler is gone it goes on knocking
+            client.close(timeout=10 if client.status == "running" else 1)
 
 
 def _address(client: Client) -> str:
