@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from microtome.dissect.cli.options import RUN, model_options, parse_size, preprocess_values, split_list, split_numbers
+from microtome.dissect.cli.options import (
+    LIMITS,
+    RUN,
+    budget_of,
+    limit_options,
+    model_options,
+    parse_size,
+    preprocess_values,
+    split_list,
+    split_numbers,
+)
 from microtome.dissect.cli.output import records, show_json, show_table
 from microtome.storage.errors import UsageError
 
 if TYPE_CHECKING:
     from microtome.dissect.audit import AuditConfig, Outcome
-    from microtome.dissect.audit.budget import Budget
 
 UNREADABLE_SAMPLES = 3
-LIMITS = ("max_disk", "max_memory", "time_limit")
 
 
 @click.command("audit")
@@ -48,11 +55,7 @@ LIMITS = ("max_disk", "max_memory", "time_limit")
     "--keep-activations", type=click.Choice(["yes", "no"]), help="no: less disk, a second pass of the model. [yes]"
 )
 @click.option("--shard-samples", type=int, help="Samples a shard.")
-@click.option("--max-disk", metavar="SIZE", help="Refuse, or stop at a shard, rather than use more: 200GB.")
-@click.option(
-    "--max-memory", metavar="SIZE", help="Size shards to fit, and stop rather than use more: 16GB."
-)
-@click.option("--time-limit", metavar="TIME", help="Stop at a shard after 8h or 90min, or by 07:00; resume goes on.")
+@limit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @model_options
 def audit_command(
@@ -78,7 +81,7 @@ def audit_command(
         if model is not None or dataset is not None:
             raise UsageError("--resume RUN takes everything from the run; give no MODEL and DATASET with it")
         workers, cluster = options["workers"], options["cluster"] or "threads"
-        outcome = resume_audit(resumed, workers=workers, cluster=cluster, budget=_budget(options))
+        outcome = resume_audit(resumed, workers=workers, cluster=cluster, budget=budget_of(options))
     else:
         if model is not None and dataset is None and model.endswith(".toml"):
             toml = toml_values(Path(model))
@@ -86,7 +89,7 @@ def audit_command(
             config = config_from_mapping({**toml, **_given(options)}, source=model)
         else:
             config = _config(model, dataset, options)
-        outcome = run_audit(config, budget=_budget(options))
+        outcome = run_audit(config, budget=budget_of(options))
     _show(outcome, as_json)
     return UNREADABLE_SAMPLES if outcome.unreadable else 0
 
@@ -101,17 +104,6 @@ def _config(model: str | None, dataset: str | None, options: dict[str, Any]) -> 
         raise UsageError(f"name the layers to dissect with --layers; microtome inspect {model} lists them")
     given.setdefault("out", Path("runs") / f"{_slug(model)}-{_slug(dataset)}")
     return config_from_mapping({"model": model, "dataset": dataset, **given}, source="the command line")
-
-
-def _budget(options: dict[str, Any]) -> Budget:
-    from microtome.dissect.audit.budget import Budget, parse_bytes, parse_deadline
-
-    disk, memory, time = (options[name] for name in LIMITS)
-    return Budget(
-        disk=parse_bytes(str(disk), "--max-disk") if disk else None,
-        memory=parse_bytes(str(memory), "--max-memory") if memory else None,
-        until=parse_deadline(str(time), datetime.now().astimezone()) if time else None,
-    )
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from microtome.dissect.cli.options import RUN
+from microtome.dissect.cli.options import RUN, budget_of, limit_options
 from microtome.dissect.cli.output import show_json
 
 UNREADABLE_SAMPLES = 3
@@ -18,9 +18,16 @@ UNREADABLE_SAMPLES = 3
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Samples in all. [every one that there is]")
 @click.option("--workers", type=click.IntRange(min=1), help="Shards at work at once. [number of cores]")
 @click.option("--cluster", default="threads", metavar="WHO", help="As in microtome audit. [threads]")
+@limit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def extend_command(
-    run: Path | str, dataset: str | None, limit: int | None, workers: int | None, cluster: str, as_json: bool
+    run: Path | str,
+    dataset: str | None,
+    limit: int | None,
+    workers: int | None,
+    cluster: str,
+    as_json: bool,
+    **limits: str | None,
 ) -> int:
     """Add to RUN the images that its dataset has got since; DATASET names it where it is called otherwise now.
 
@@ -36,7 +43,7 @@ def extend_command(
     """
     from microtome.dissect.audit.extend import extend_run
 
-    extension = extend_run(run, dataset, limit=limit, workers=workers, cluster=cluster)
+    extension = extend_run(run, dataset, limit=limit, workers=workers, cluster=cluster, budget=budget_of(limits))
     outcome = extension.outcome
     samples = outcome.run.plan.samples
     worked = bool(extension.added or outcome.seconds)

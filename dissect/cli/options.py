@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from microtome.storage.places import where_of
 
+if TYPE_CHECKING:
+    from microtome.dissect.audit.budget import Budget
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 RUN = where_of
 """Type of a RUN: a folder becomes a Path, a URL such as s3://bucket/run stays text."""
+
+LIMITS = ("max_disk", "max_memory", "time_limit")
 
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[\]]*\])")
 
@@ -66,3 +72,29 @@ def preprocess_values(options: dict[str, Any]) -> dict[str, Any]:
     for name in ("mean", "std"):
         values[name] = split_numbers(options[name], f"--{name}") or None
     return {name: value for name, value in values.items() if value is not None}
+
+
+def limit_options(command: Command) -> Command:
+    """--max-disk, --max-memory and --time-limit."""
+    options = [
+        click.option("--max-disk", metavar="SIZE", help="Refuse, or stop at a shard, rather than use more: 200GB."),
+        click.option("--max-memory", metavar="SIZE", help="Size shards to fit, and stop rather than use more: 16GB."),
+        click.option(
+            "--time-limit", metavar="TIME", help="Stop at a shard after 8h or 90min, or by 07:00; resume goes on."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def budget_of(options: Mapping[str, Any]) -> Budget:
+    """What `limit_options` gave. Raises UsageError for a value that cannot be read."""
+    from microtome.dissect.audit.budget import Budget, parse_bytes, parse_deadline
+
+    disk, memory, time = (options[name] for name in LIMITS)
+    return Budget(
+        disk=parse_bytes(str(disk), "--max-disk") if disk else None,
+        memory=parse_bytes(str(memory), "--max-memory") if memory else None,
+        until=parse_deadline(str(time), datetime.now().astimezone()) if time else None,
+    )
