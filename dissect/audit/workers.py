@@ -156,7 +156,7 @@ class _Sessions:
     def __init__(self) -> None:
         self._opening = RLock()
         self._open: dict[str, _Session] = {}
-        self._jobs: dict[tuple[str, str], Job] = {}
+        self._jobs: dict[tuple[str, str, str], Job] = {}
         self._counting = Lock()
         self._at_work: Counter[str] = Counter()
         self._stopped: set[str] = set()
@@ -191,7 +191,7 @@ class _Sessions:
             )
         if work_named(order.work).needs_model:
             return _join(order, threads)
-        kept = (order.audit, order.key)
+        kept = (order.audit, order.where, order.key)
         if kept not in self._jobs:
             self._jobs.clear()
             self._jobs[kept] = _join(order, threads)
