@@ -1,25 +1,31 @@
 """Mend a damaged run: forget the records of what is damaged, and resume the audit, which makes just that again.
 
 A shard of capture or thresholds that comes out with the same bytes leaves all that was computed from it as it is. If it
-does not (another processor or library), the later stages are done again from what lies there now.
+does not (another processor or library), the later stages are done again from what lies there now. What the shards
+should come out as is noted in the run until the repair is through: one that was broken off is taken up by the next.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.dissect.audit.verify import SHARDED, Damage, Node, Record, Verdict, check, open_trusted, read_record
-from microtome.storage.errors import RunDamagedError
+from microtome.storage.errors import RunDamagedError, UsageError
+from microtome.storage.files import json_bytes
 from microtome.storage.lock import RunLock
 from microtome.storage.places import Place, open_place
 from microtome.storage.run import Run
 from microtome.storage.schema import STAGES
 from microtome.storage.vouching import TABLED, tables_key
+
+NOTE_KEY = "repair.json"
 
 _ARRAY_FILE = re.compile(r"arrays\.zarr/.+/c/(?P<shard>\d+)(?:/0)*")
 
@@ -35,15 +41,19 @@ def repair_run(where: str | Path | Place, *, workers: int | None = None, cluster
     with RunLock(place, "verify --repair"):
         run = open_trusted(place)
         run.clean()
-        first = check(run)
+        first, begun = check(run), _read_note(place)
         _refuse_lost(first)
-        before = {node: _expected(run, node) for node in _shards(first.damages)}
+        if first.fine and begun is None:
+            return first
+        before = {node: _expected(run, node) for node in _shards(first.damages)} | (begun or {})
+        place.write(NOTE_KEY, _note(before))
         _forget(run, first.damages)
-    if first.fine:
-        return first
-    _resume(place, workers, cluster)
-    run = Run.open(place)
-    differing = [node for node, record in before.items() if not _same(run, node, record)]
+    try:
+        _resume(place, workers, cluster)
+    except UsageError:  # a later stage, to be mended too, cannot make sense of a shard that came out differently
+        if not _differing(place, before):
+            raise
+    differing = _differing(place, before)
     if differing:
         stage = min((node.stage for node in differing), key=STAGES.index)
         later = STAGES[STAGES.index(stage) + 1 :]
@@ -51,6 +61,7 @@ def repair_run(where: str | Path | Place, *, workers: int | None = None, cluster
         with RunLock(place, "verify --repair"):
             _begin_again(Run.open(place), later)
         _resume(place, workers, cluster)
+    place.delete([NOTE_KEY])
     return replace(check(Run.open(place)), repaired=first.damages)
 
 
@@ -88,14 +99,37 @@ def _expected(run: Run, node: Node) -> Record | None:
     return None if state is None else Record("", state, there)
 
 
-def _same(run: Run, node: Node, expected: Record | None) -> bool:
-    """Whether the shard came out as it was."""
-    record = read_record(run.place, node)
-    return (
-        record is not None
-        and expected is not None
-        and (record.state, dict(record.files)) == (expected.state, dict(expected.files))
-    )
+def _note(before: Mapping[Node, Record | None]) -> bytes:
+    return json_bytes([{"node": asdict(node), "record": record and asdict(record)} for node, record in before.items()])
+
+
+def _read_note(place: Place) -> dict[Node, Record | None] | None:
+    """What the shards of a repair that was broken off should come out as; None where there was none."""
+    try:
+        found = json.loads(place.read(NOTE_KEY))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return {Node(**item["node"]): _record(item["record"]) for item in found}
+
+
+def _record(values: Mapping[str, Any] | None) -> Record | None:
+    if values is None:
+        return None
+    size, crc = values["state"]
+    files = {str(name): (int(size), int(crc)) for name, (size, crc) in values["files"].items()}
+    return Record(values["key"], (int(size), int(crc)), files)
+
+
+def _differing(place: Place, before: Mapping[Node, Record | None]) -> list[Node]:
+    """The shards that came out otherwise than they were, or than anybody knows."""
+    now = {node: read_record(place, node) for node in before}
+    return [node for node, record in now.items() if record is not None and not _same(record, before[node])]
+
+
+def _same(record: Record, expected: Record | None) -> bool:
+    return expected is not None and (record.state, dict(record.files)) == (expected.state, dict(expected.files))
 
 
 def _forget(run: Run, damages: Iterable[Damage]) -> None:

@@ -45,8 +45,11 @@ REQUESTS = (
 )
 
 
-def carry_out(folder: Path, seed: int, rounds: int = 1) -> Campaign:
-    """Do every kind of fault `rounds` times over; what came of them is `faults` of what is returned."""
+def carry_out(folder: Path, seed: int, rounds: int = 1, *, thorough: bool = False) -> Campaign:
+    """Do every kind of fault `rounds` times over; what came of them is `faults` of what is returned.
+
+    thorough: also what takes long and is tested elsewhere.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with Commands(folder / "said") as commands:
         campaign = Campaign(folder, commands, seed)
@@ -57,7 +60,7 @@ def carry_out(folder: Path, seed: int, rounds: int = 1) -> Campaign:
                 if disk is not None:
                     campaign.fill_disk(disk)
             _bucket(campaign)
-            _cluster(campaign)
+            _cluster(campaign, thorough)
     return campaign
 
 
@@ -92,9 +95,10 @@ def _bucket(campaign: Campaign) -> None:
             campaign.damage_in_bucket(s3)
 
 
-def _cluster(campaign: Campaign) -> None:
+def _cluster(campaign: Campaign, thorough: bool) -> None:
     campaign.kill_workers(2)
-    campaign.kill_audit_with_workers()
+    if thorough:
+        campaign.kill_audit_with_workers()
     with dask_processes(campaign.folder / f"dask-{len(campaign.faults)}") as processes, processes.workers("one"):
         processes.order("pause")
         campaign.kill_scheduler(processes.address, processes.scheduler.kill)

@@ -11,7 +11,7 @@ import pytest
 from helpers.planted import write_planted
 from helpers.s3 import S3
 
-from microtome.dissect.audit import read_status, repair_run, resume_audit, run_audit, verify_run
+from microtome.dissect.audit import read_status, repair, repair_run, resume_audit, run_audit, verify_run
 from microtome.dissect.audit.config import AuditConfig, config_from_mapping
 from microtome.dissect.audit.extend import extend_run
 from microtome.dissect.audit.stages import capture
@@ -83,7 +83,7 @@ def run(undisturbed: Path, tmp_path: Path) -> Path:
 
 def everything(run: Path) -> dict[str, bytes]:
     """All files whose bytes must be the same after a repair."""
-    left_out = ("run.json", "lock.json", ".swap.lock")
+    left_out = ("run.json", "lock.json", ".swap.lock", "repair.json")
     files = [path for path in run.rglob("*") if path.is_file()]
     found = {path.relative_to(run).as_posix(): path.read_bytes() for path in files if path.name not in left_out}
     return {name: content for name, content in found.items() if not name.startswith(("log/", "report/"))}
@@ -372,3 +372,37 @@ def test_a_run_in_a_bucket(source: Path, s3: S3) -> None:
     assert found == sorted([*harms, "commits/capture/000000.json"])
     assert repair_run(url).fine
     assert {key: place.read(key) for key in before} == before
+
+
+class BrokenOff(BaseException):
+    """Stands for a kill that python still gets to see."""
+
+
+@pytest.mark.parametrize("drift", [False, True])
+@pytest.mark.parametrize("at", ["_resume", "_begin_again"])
+def test_a_repair_that_was_broken_off_is_taken_up_again(
+    undisturbed: Path, run: Path, monkeypatch: pytest.MonkeyPatch, at: str, drift: bool
+) -> None:
+    """Even where what it had already made came out differently, and the first attempt alone could know it."""
+
+    def break_off(*arguments: object) -> None:
+        raise BrokenOff
+
+    delete(run / SHARD)
+    flip(run / "commits/tally/000002.safetensors.zst")
+    if drift:
+        monkeypatch.setenv(DRIFT, "1")
+    with monkeypatch.context() as patched:
+        patched.setattr(repair, at, break_off)
+        if at == "_resume" or drift:
+            with pytest.raises(BrokenOff):
+                repair_run(run)
+        else:
+            assert repair_run(run).fine
+    again = repair_run(run)
+    assert again.fine
+    assert again.unfinished == ()
+    assert not (run / repair.NOTE_KEY).exists()
+    changed = differences(undisturbed, run)
+    assert ("commits/thresholds/000003.safetensors.zst" in changed) == drift
+    assert bool(changed) == drift
