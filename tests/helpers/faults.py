@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -176,15 +176,17 @@ class Campaign:
         met = [("a second audit at once", progress_of(run))]
         if killed:
             first.kill()
-            last = self.commands.run(self.audit(run))
+            last = self.must(self.commands.run(self.audit(run)))
             if not re.search(rf"taken over the lock of a dead audit, process {first.pid}", last.said):
                 raise AssertionError(last.said)
-            met.append(("lock of a dead audit", met[0][1]))
         else:
             first.send(signal.SIGCONT)
             self.must(first.wait())
         refusal = (4, rf"in use: audit, process {first.pid}.*run the same command again")
         self.finish(met, run, second, refusal=refusal, mend=self.audit(run))
+        if killed:
+            refused = self.faults[-1]
+            self.faults.append(replace(refused, kind="lock of a dead audit", ended=BY_ITSELF, code=0, message=""))
 
     def damage(self, harm: str, pattern: str) -> None:
         """Harm a file of the finished run: verify finds it, --repair mends it."""
