@@ -86,7 +86,7 @@ class StageCommits:
         if (len(packed), zlib.crc32(packed)) != (size, crc):
             raise RunDamagedError(
                 f"{name_of(self._place, self._state_key(shard))} is altered (its checksum is not that of its commit); "
-                f"delete {name_of(self._place, self._record_key(shard))} and resume the audit"
+                f"find and mend the damage with: microtome verify {self._place.path or self._place.url} --repair"
             )
         return unpack_state(packed)
 

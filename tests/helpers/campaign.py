@@ -75,6 +75,7 @@ def _processes(campaign: Campaign) -> None:
 def _files(campaign: Campaign) -> None:
     for harm, pattern in DAMAGES:
         campaign.damage(harm, pattern)
+    _until_it_hits(campaign.damage_unfinished)
     campaign.damage_run_json()
     campaign.damage_unnoticed("file cut short", "arrays.zarr/**/c/**/*")
     campaign.damage_unnoticed("file deleted", "commits/*/0*")

@@ -6,7 +6,6 @@ taken. Whatever is drawn (moments, files, requests) comes from one seed. A fault
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import shutil
@@ -17,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
-from helpers.commands import Command, Commands, Ended
-from helpers.compare import results
+from helpers.commands import Commands, Ended
 from helpers.disks import SmallDisk
+from helpers.harm import HARMS, everything, progress_of, stage_bytes, telling, workers_of
 from helpers.planted import write_planted
 from helpers.s3 import FaultyS3
 
@@ -27,13 +26,6 @@ from microtome.storage.places import open_place
 
 SAMPLES, FEW_SAMPLES = 32, 12
 BY_ITSELF, REFUSED = "went on by itself", "refused, then mended"
-STAGE_FILES = {
-    "capture": r"arrays\.zarr/|commits/(capture|index)",
-    "thresholds": r"commits/thresholds|layers/.+/(thresholds|histogram)|samples|concepts",
-    "tally": r"commits/tally|layers/.+/(units|iou)",
-    "report": r"commits/patches|layers/.+/patches|report/",
-}
-"""Which files of a run each stage writes; the first pattern that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +199,28 @@ class Campaign:
         ended = self.commands.run(["audit", "--resume", str(run)])
         self.finish([(f"{harm}, then resumed", file.relative_to(run).as_posix())], run, ended)
 
+    def damage_unfinished(self) -> bool:
+        """Flip a byte of what capture left, before the stages that need it; whether one of them met it."""
+        run = self.new_run()
+        audit = self.commands.start(self.audit(run))
+        audit.wait(lambda: (run / "commits/thresholds").exists())
+        audit.kill()
+        patterns = ("arrays.zarr/layers/*/activations/c/**/*", "commits/capture/*.zst", "commits/capture.merge1/*.zst")
+        found = sorted(path for path in run.glob(self.dice.choice(patterns)) if path.is_file())
+        if not found:
+            self.missed += 1
+            return False
+        file = self.dice.choice(found)
+        HARMS["byte flipped"](file, self.dice)
+        ended = self.commands.run(["audit", "--resume", str(run)])
+        if ended.code == 0:
+            self.missed += 1
+            return False
+        met = [("byte flipped in an unfinished run", file.relative_to(run).as_posix())]
+        refusal = (4, r"mend the damage with: microtome verify \S+ --repair")
+        self.finish(met, run, ended, refusal=refusal, mend=["verify", str(run), "--repair"])
+        return True
+
     def damage_run_json(self) -> None:
         """Cut run.json short: a refusal, and a copy of it brought back."""
         run = self.copy()
@@ -368,76 +382,6 @@ class Campaign:
         refusal = (1, "scheduler at .* was lost.*resume the audit")
         resume = ["audit", "--resume", str(run)]
         self.finish([("scheduler ended by SIGKILL", at)], run, ended, refusal=refusal, mend=resume)
-
-
-def everything(run: Path | str) -> dict[str, bytes]:
-    """Tables, arrays and the states of commits: all whose bytes say what an audit found."""
-    place = open_place(run)
-    states = place.read_many(key for key, _ in place.list("commits/") if key.endswith(".zst"))
-    return {**results(run), **states}
-
-
-def telling(said: str) -> str:
-    """The line of a refusal."""
-    lines = [line for line in said.splitlines() if line.startswith("microtome: ") or "--repair makes" in line]
-    return lines[-1].removeprefix("microtome: ") if lines else ""
-
-
-def progress_of(run: Path) -> str:
-    """Where an audit is: the stage that is not done yet, and how many shards of it are."""
-    try:
-        stages = json.loads((run / "run.json").read_bytes())["stages"]
-    except (FileNotFoundError, ValueError):
-        return "before run.json"
-    for stage, info in stages.items():
-        if info["state"] != "done":
-            shards = len(list(run.glob(f"commits/{stage}/0*.json")))
-            return f"{stage}, {shards} shards committed" if shards else stage
-    return "at the end"
-
-
-def workers_of(audit: Command) -> list[psutil.Process]:
-    """The Dask workers that an audit has started (not what watches over them)."""
-    try:
-        children = psutil.Process(audit.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    found = []
-    for child in children:
-        try:
-            if "spawn_main" in " ".join(child.cmdline()):
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
-
-
-def stage_bytes(run: Path) -> dict[str, int]:
-    """Bytes on disk that each stage takes, in blocks."""
-    found = dict.fromkeys(STAGE_FILES, 0)
-    for key, size in open_place(run).list():
-        stage = next((stage for stage, pattern in STAGE_FILES.items() if re.match(pattern, key)), None)
-        if stage is not None:
-            found[stage] += -(-size // 1024) * 1024
-    return found
-
-
-def _flip(path: Path, dice: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-    path.write_bytes(content)
-
-
-def _cut(path: Path, dice: random.Random) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: dice.randrange(len(content))])
-
-
-HARMS: dict[str, Callable[[Path, random.Random], None]] = {
-    "byte flipped": _flip,
-    "file cut short": _cut,
-    "file deleted": lambda path, _: path.unlink(),
-}
 
 
 def table(faults: Iterable[Fault]) -> list[dict[str, object]]:

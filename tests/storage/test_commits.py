@@ -150,7 +150,9 @@ def test_an_altered_state_of_the_same_size_is_noticed_by_its_checksum(tmp_path: 
     whole = bytearray(state_of(tmp_path, 0).read_bytes())
     whole[len(whole) // 2] ^= 1
     state_of(tmp_path, 0).write_bytes(whole)
-    with pytest.raises(RunDamagedError, match=r"000000\.json and resume the audit"):
+    with pytest.raises(
+        RunDamagedError, match=r"000000\.safetensors\.zst is altered.*mend the damage with: microtome verify"
+    ):
         stage(tmp_path).state(0)
 
 
