@@ -17,7 +17,7 @@ from helpers.s3 import FaultyS3, faulty_proxy, make_bucket, moto_server, s3_envi
 DISK_BYTES = 8_000_000
 TIMEOUT = "2"
 
-SIGNALS = (*[signal.SIGKILL] * 5, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*[signal.SIGKILL] * 4, signal.SIGTERM, signal.SIGINT)
 DAMAGES = (
     ("byte flipped", "arrays.zarr/layers/*/activations/c/**/*"),
     ("byte flipped", "arrays.zarr/labels/c/**/*"),
@@ -90,7 +90,7 @@ def _bucket(campaign: Campaign) -> None:
             for orders in REQUESTS:
                 campaign.bucket_faults(s3, *_shuffled(campaign, orders))
             campaign.bucket_faults(s3, ("507", "PUT", campaign.dice.choice(["peaks/c/", "commits/", ".parquet"]), 1))
-            campaign.outage(s3, 3.0)
+            campaign.outage(s3, 2.0)
             campaign.outage(s3, None)
             campaign.kill_audit_into_bucket(s3)
             campaign.damage_in_bucket(s3)

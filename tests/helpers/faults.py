@@ -234,14 +234,18 @@ class Campaign:
         """Fill the disk in the middle of each stage in turn; make room, and give the same command again."""
         self._count += 1
         run = disk.path / f"run-{self._count:03d}"
-        empty = disk.free
-        shutil.copytree(self.calm, run)
+        empty, log = disk.free, sum(path.stat().st_size for path in self.calm.glob("log/*"))
+        shutil.copytree(self.calm, run, ignore=shutil.ignore_patterns("log"))
         sizes = stage_bytes(self.calm)
-        scale = (empty - disk.free) / sum(sizes.values())
+        folders = empty - disk.free - sum(sizes.values())
         shutil.rmtree(run)
         for place, stage in enumerate(sizes):
             level = sum(list(sizes.values())[:place]) + sizes[stage] * self.dice.uniform(0.3, 0.7)
-            disk.leave(int(level * scale) - (empty - disk.free))
+            logs = [
+                path.stat().st_size for path in run.glob("log/*")
+            ]  # each start adds one, about as long as the calm one
+            used = empty - disk.free - sum(logs)
+            disk.leave(int(level) + folders - used + log)
             ended = self.commands.run(self.audit(run))
             disk.make_room()
             if ended.code == 0:
