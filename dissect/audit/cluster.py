@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
+import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.comm.core import CommClosedError
 
@@ -44,11 +45,15 @@ from microtome.storage.errors import MicrotomeError
 
 T = TypeVar("T")
 
-SHARDS_A_TASK = 8
-SHARE_A_TASK = 4
+SHARDS_A_TASK, CAPTURES_A_TASK = 16, 8
+"""At most: progress is told of whole blocks, and those of capture take long."""
+SHARE_A_TASK = 2
 """A block is at most this part of what is left for one lane."""
 TASKS_AHEAD = 2
 """Tasks handed out for each lane: one at work, one to begin without asking."""
+KEEP = {"MALLOC_TRIM_THRESHOLD_": 2**28, "MALLOC_MMAP_THRESHOLD_": 2**25}
+"""Bytes that glibc keeps in a worker between two shards. Dask has it give back whatever is beyond 64 KiB; the same
+pages are then faulted in for every shard, which takes almost half of the time of thresholds and tally."""
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_UNTIL_SAID, SECONDS_WITHOUT_WORKERS = 10, 600
@@ -86,14 +91,15 @@ def _processes(workers: int) -> Iterator[Client]:
     resource_tracker.ensure_running()  # it unblocks the signal where it is begun
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # None would listen on a fixed port
-            scheduler_kwargs={"dashboard": False},
-            memory_limit=0,
-        )
+        with dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in KEEP.items()}):
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # None would listen on a fixed port
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=0,
+            )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     with cluster, Client(cluster, set_as_default=False) as client:
@@ -138,7 +144,7 @@ class DaskExecutor:
         """Do `work` for all of `shards`. On any exception, Ctrl-C included, what is at work is waited for."""
         attempt = f"{work.name}-{uuid.uuid4().hex[:12]}"
         order = Order(job.run.url, run_key(job.run), work.name, self._audit, attempt, version("microtome"))
-        hand_out = _HandOut(shards)
+        hand_out = _HandOut(shards, CAPTURES_A_TASK if work.needs_model else SHARDS_A_TASK)
         at_work: dict[Future[Any], list[int]] = {}
         finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         try:
@@ -217,8 +223,9 @@ class _HandOut:
     Shards that workers died with come last and one by one, each alone at work, so that the one that kills is known.
     """
 
-    def __init__(self, shards: Sequence[int]) -> None:
+    def __init__(self, shards: Sequence[int], most: int) -> None:
         self._todo = deque(shards)
+        self._most = most
         self._suspects: deque[int] = deque()
         self._accused: set[int] = set()
         self._lost_in_a_row = 0
@@ -238,7 +245,7 @@ class _HandOut:
         self.taken += 1
         if not self._todo:
             return [self._suspects.popleft()]
-        return [self._todo.popleft() for _ in range(block_size(len(self._todo), lanes))]
+        return [self._todo.popleft() for _ in range(block_size(len(self._todo), lanes, self._most))]
 
     def again(self, block: list[int]) -> bool:
         """Put back a block that workers died with; False where that is no use: they did so when it was alone, or
@@ -255,9 +262,9 @@ class _HandOut:
         self._lost_in_a_row = 0
 
 
-def block_size(left: int, lanes: int) -> int:
-    """How many of the shards that are left the next task takes."""
-    return max(1, min(SHARDS_A_TASK, left // (lanes * SHARE_A_TASK)))
+def block_size(left: int, lanes: int, most: int) -> int:
+    """How many of the shards that are left the next task takes, `most` if they are many."""
+    return max(1, min(most, left // (lanes * SHARE_A_TASK)))
 
 
 class _Crew:
