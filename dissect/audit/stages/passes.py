@@ -107,8 +107,10 @@ class Passage:
         return records, maps
 
     def _collect(self, rows: NDArray[np.int64], captured: Captured, maps: Maps) -> None:
+        whole = len(rows) == rows[-1] + 1 - rows[0]
+        target = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows  # numpy copies into a slice without the GIL
         for name, values in captured.wait().items():
-            maps[name][rows] = values
+            maps[name][target] = values
         self.advance(len(rows))
 
     def _batches(self, turn: int, samples: Sequence[int]) -> Iterator[tuple[NDArray[np.int64], list[Item]]]:
