@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.comm.core import CommClosedError
+from distributed.security import Security
 
 from microtome.dissect.audit.config import available_cores
 from microtome.dissect.audit.job import Job, run_key
@@ -111,6 +112,8 @@ def _processes(workers: int) -> Iterator[Client]:
 def _connected(address: str) -> Iterator[Client]:
     """A client of the scheduler at `address`."""
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it has to say is said in one line here
+    if address.startswith("tls://") and Security().get_connection_args("client")["ssl_context"] is None:
+        raise ClusterError(f"{address} asks for a certificate; name one in Dask's settings (docs/cluster.md says how)")
     try:
         client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:

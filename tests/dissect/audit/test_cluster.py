@@ -275,6 +275,11 @@ def test_nobody_at_the_address(source: Path, tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "run").exists()
 
 
+def test_tls_without_a_certificate(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="asks for a certificate"):
+        run_audit(config_of(source, tmp_path / "run", cluster="tls://127.0.0.1:9"))
+
+
 def test_a_scheduler_without_workers(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "SECONDS_TO_CONNECT", 3)
     with (
