@@ -41,16 +41,16 @@ def best_wall(function: Callable[[], object], *, repeats: int, tries: int = 12, 
     """
     runs: list[Timed] = []
     while len(runs) < tries and sum(run.others < others for run in runs) < repeats:
-        busy, cpu, start = _busy_seconds(), time.process_time(), time.perf_counter()
+        busy, cpu, start = busy_seconds(), time.process_time(), time.perf_counter()
         function()
         seconds, own = time.perf_counter() - start, time.process_time() - cpu
-        foreign = max(0.0, _busy_seconds() - busy - own) / (seconds * (os.cpu_count() or 1))
+        foreign = max(0.0, busy_seconds() - busy - own) / (seconds * (os.cpu_count() or 1))
         runs.append(Timed(seconds, own, foreign))
     quiet = [run for run in runs if run.others < others]
     return min(quiet, key=lambda run: run.seconds) if quiet else min(runs, key=lambda run: run.others)
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Seconds that all cores together have worked since the machine was started; 0 where Linux does not say."""
     try:
         with open("/proc/stat", encoding="utf-8") as lines:
