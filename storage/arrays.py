@@ -36,6 +36,11 @@ ArrayND = NDArray[np.generic]
 ZarrArray: TypeAlias = "zarr.Array[Any]"
 
 
+def limit_threads(count: int) -> None:
+    """Have Zarr compress and decompress in `count` threads of this process. Its first reading or writing settles it."""
+    zarr.config.set({"threading.max_workers": count})
+
+
 def layer_array(folder: str, name: str) -> str:
     """Path of a layer's array inside arrays.zarr."""
     return f"layers/{folder}/{name}"

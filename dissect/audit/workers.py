@@ -26,6 +26,7 @@ from microtome.dissect.audit.prepare import join
 from microtome.dissect.audit.schedule import ShardTask, ThreadExecutor, run_shards
 from microtome.dissect.audit.stages.registry import committed_as, work_named
 from microtome.dissect.audit.stopping import Stopped, StopSignal
+from microtome.storage.arrays import limit_threads
 from microtome.storage.errors import MicrotomeError, RunMismatchError, UsageError
 from microtome.storage.run import Run
 
@@ -170,6 +171,7 @@ class _Sessions:
                 self._close(lambda other: True)
                 state = get_worker().state
                 cv2.setNumThreads(1)  # parallelism is across shards
+                limit_threads(state.nthreads)
                 job = self._job(order, state.nthreads)
                 accelerators = state.total_resources.get(ACCELERATOR, 0)
                 session = self._open[order.attempt] = _Session(order, job, state.nthreads, accelerators)
