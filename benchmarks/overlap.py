@@ -62,7 +62,7 @@ class Setting:
 SETTINGS = (
     Setting("forward passes", 320, 256, 1.25),
     Setting("decoding", 320, 192, 0.7),
-    Setting("writing", 160, 320, 0.7),
+    Setting("writing", 96, 320, 0.7),
 )
 
 
@@ -144,7 +144,7 @@ def run(quick: bool) -> dict[str, Any]:
     """Seconds of each part alone and of the whole, for every setting, with the machine quiet."""
     zarr.config.set({"threading.max_workers": 1})
     cv2.setNumThreads(1)
-    images, repeats = (256, 1) if quick else (960, 3)
+    images, repeats = (480, 1) if quick else (1600, 3)
     with tempfile.TemporaryDirectory() as folder:
         rows = [_accelerated(setting, images, repeats, Path(folder)) for setting in SETTINGS]
         cores = _on_the_cpu(images // 2, repeats, Path(folder))
@@ -159,7 +159,7 @@ def _accelerated(setting: Setting, images: int, repeats: int, folder: Path) -> d
     global _units
     _units = setting.units
     job = _job("benchmarks.overlap:small", ("units",), setting.width, images, folder)
-    alone = replace(job.division, workers=1, passes=1, lanes=3, torch_threads=1)
+    alone = replace(job.division, workers=1, passes=1, lanes=4, torch_threads=1)
     job = replace(job, division=alone)
     job.keep_model(job.model)
     bench, there = Bench(job), replace(alone, device=torch.device("meta"))

@@ -153,7 +153,7 @@ def divide(config: AuditConfig, cores: int | None = None) -> Division:
     return Division(
         device=device,
         workers=config.workers or cores,
-        lanes=passes + 1 if device.type == "cpu" else passes + max(2, cores // 2),
+        lanes=passes + 1 if device.type == "cpu" else passes + max(3, cores // 2),
         passes=passes,
         torch_threads=threads,
         channels_last=wanted,
