@@ -18,11 +18,11 @@ def axis_weights(src: int, dst: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     Output j is input[i0] + l * (input[i1] - input[i0]); i0 never decreases, l (float32, in [0, 1)) never decreases
     while i0 stays the same, and l is 0 where i1 equals i0.
     """
-    centre = (np.arange(dst, dtype=np.float64) + 0.5) * (src / dst) - 0.5
-    centre = np.clip(centre, 0.0, src - 1.0)
-    i0 = np.floor(centre).astype(np.int64)
+    halves = (2 * np.arange(dst, dtype=np.int64) + 1) * src - dst  # the centre in steps of 1 / (2 dst): exact
+    halves = np.clip(halves, 0, (src - 1) * 2 * dst)
+    i0, rest = np.divmod(halves, 2 * dst)
     i1 = np.minimum(i0 + 1, src - 1)
-    share = (centre - i0).astype(np.float32)
+    share = (rest / (2 * dst)).astype(np.float32)
     share = np.minimum(share, np.nextafter(np.float32(1.0), np.float32(0.0)))
     return i0, i1, np.where(i0 == i1, np.float32(0.0), share).astype(np.float32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +34,12 @@ def state(values: NDArray[np.float16], tau: float) -> str:
 
 def corners(src: int, dst: int, j: int) -> tuple[int, int, np.float32]:
     """Neighbours and weight of output j, by the definition of half-pixel centres."""
-    at = (j + 0.5) * (src / dst) - 0.5
-    at = min(max(at, 0.0), src - 1.0)
+    at = (j + Fraction(1, 2)) * Fraction(src, dst) - Fraction(1, 2)
+    at = min(max(at, Fraction(0)), Fraction(src - 1))
     low = math.floor(at)
     if low == src - 1:
         return low, low, np.float32(0)
-    return low, low + 1, np.float32(at - low)
+    return low, low + 1, np.float32(float(at - low))
 
 
 def between(a: np.float32, b: np.float32, share: np.float32) -> np.float32:

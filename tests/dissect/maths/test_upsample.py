@@ -23,6 +23,12 @@ def test_equals_the_definition_and_torch(h: int, w: int, height: int, width: int
     np.testing.assert_allclose(found, dense[0, 0].numpy(), atol=1e-5)
 
 
+def test_a_pixel_on_a_grid_point_has_its_value() -> None:
+    """The sixth of 11 pixels over 15 points lies on the eighth, although 5.5 * (15 / 11) is a little less than 7.5."""
+    i0, _, share = axis_weights(15, 11)
+    assert (i0[5], share[5]) == (7, 0)
+
+
 def test_plateaus_stay_exact() -> None:
     grid = np.full((7, 7), 0.1, np.float16)
     assert np.unique(upsample(grid, (112, 50))).tolist() == [np.float32(np.float16(0.1))]
