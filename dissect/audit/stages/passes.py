@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -68,14 +68,10 @@ class Passage:
     decoders: TurnPool
     advance: Callable[[int], object]
     slots: Slots
-    rooms: list[Maps] = field(default_factory=list)
 
     @contextmanager
     def shard(self, shard: int) -> Iterator[tuple[Records, Maps]]:
-        """What `shard` holds, as `compute` gives it; the maps are its own only while the context is open.
-
-        Their memory is used again for the next shard: to be given fresh pages each time costs as much as copying.
-        """
+        """What `shard` holds, as `compute` gives it, and a place for it in memory while the context is open."""
         with self.samples(self.job.run.plan.samples_of(shard), shard) as held:
             yield held
 
@@ -83,21 +79,17 @@ class Passage:
     def samples(self, samples: Sequence[int], turn: int) -> Iterator[tuple[Records, Maps]]:
         """The same of any samples, no more of them than a shard has."""
         with self.slots.one(self._unless_stopped):
-            try:
-                room = self.rooms.pop()
-            except IndexError:  # as at the start
-                room = self._room(self.job.run.plan.shard)
-            yield self.compute(samples, turn, room)
-            self.rooms.append(room)
+            yield self.compute(samples, turn)
 
-    def compute(self, samples: Sequence[int], turn: int, room: Maps | None = None) -> tuple[Records, Maps]:
+    def compute(self, samples: Sequence[int], turn: int) -> tuple[Records, Maps]:
         """Records of the samples, and {layer: (n, C, h, w) float16, true value / scale}, NaN where unreadable.
 
-        room: arrays of as many samples or more to put the maps into, in place of new ones.
         Raises ScaleOverflow where float16 is too small for a layer at its scale, Stopped once `job.stop` is set.
         """
         records = Records.empty(self.job, len(samples))
-        maps = {name: values[: len(samples)] for name, values in (room or self._room(len(samples))).items()}
+        maps = {
+            layer["name"]: np.empty((len(samples), layer["units"], *layer["grid"]), np.float16) for layer in self.layers
+        }
         in_model: deque[tuple[NDArray[np.int64], Captured]] = deque()
         for rows, items in self._batches(turn, samples):
             records.fill(rows, items)
@@ -113,9 +105,6 @@ class Passage:
             for values in maps.values():
                 values[~records.ok] = np.nan
         return records, maps
-
-    def _room(self, samples: int) -> Maps:
-        return {layer["name"]: np.empty((samples, layer["units"], *layer["grid"]), np.float16) for layer in self.layers}
 
     def _collect(self, rows: NDArray[np.int64], captured: Captured, maps: Maps) -> None:
         whole = len(rows) == rows[-1] + 1 - rows[0]

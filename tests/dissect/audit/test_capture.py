@@ -118,12 +118,12 @@ def test_a_slow_writer_holds_back_the_rest(job: Job, undisturbed: Path, monkeypa
     bound, alive, most, lock = 3, 0, 0, threading.Lock()
     compute, commit = passes.Passage.compute, capture.CaptureShard._commit
 
-    def counted(self: passes.Passage, *arguments: object) -> object:
+    def counted(self: passes.Passage, samples: range, turn: int) -> object:
         nonlocal alive, most
         with lock:
             alive += 1
             most = max(most, alive)
-        return compute(self, *arguments)  # type: ignore[arg-type]
+        return compute(self, samples, turn)
 
     def slow(self: capture.CaptureShard, *arguments: object) -> None:
         nonlocal alive
@@ -143,17 +143,6 @@ def test_a_slow_writer_holds_back_the_rest(job: Job, undisturbed: Path, monkeypa
     assert job.commits("capture").done(SHARDS) == set(range(SHARDS))
     changed = [name for name in differences(undisturbed, job.run.path) if name.startswith("arrays.zarr/")]
     assert changed == []
-
-
-def test_shards_share_the_memory_of_those_before(job: Job) -> None:
-    """One shard at a time: all are computed in the same arrays, the short last one too."""
-    seen = set()
-    with passes.open_passage(job, job.layers, lambda amount: None) as passage:
-        for shard in range(SHARDS):
-            with passage.shard(shard) as (records, maps):
-                seen.add(maps["units"].ctypes.data)
-                assert len(maps["units"]) == len(records.error) == len(job.run.plan.samples_of(shard))
-        assert len(passage.rooms) == len(seen) == 1
 
 
 def test_memory_bounds_the_shards_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
