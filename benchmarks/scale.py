@@ -135,15 +135,18 @@ def _own_seconds() -> float:
 
 
 def _measured(captured: Path, network: Network, samples: int, repeats: int) -> list[dict[str, object]]:
-    """The least time of each stage over some undisturbed repeats, the clusters taking turns: the machine drifts."""
+    """The least time of each stage over some undisturbed repeats, the clusters taking turns, since the machine drifts.
+
+    One cluster is there at a time: the processes of an idle one look around some hundred times a second.
+    """
     small = _capture(captured.with_name("small"), network, 64)
     found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
-    with _workers(1, small) as one, _workers(2, small) as two:
-        for _ in range(TRIES):
-            if all(sum(run["others"] < QUIET for run in runs) >= repeats for runs in found.values()):
-                break
-            for number, executor in ((1, one), (2, two)):
-                found[number].append(_stage_seconds(_copy(captured, captured.with_name("copy")), executor))
+    for _ in range(TRIES):
+        if all(sum(run["others"] < QUIET for run in runs) >= repeats for runs in found.values()):
+            break
+        for number, runs in found.items():
+            with _workers(number, small) as executor:
+                runs.append(_stage_seconds(_copy(captured, captured.with_name("copy")), executor))
     shutil.rmtree(small)
     counted = {
         number: [run for run in runs if run["others"] < QUIET] or [min(runs, key=lambda run: run["others"])]

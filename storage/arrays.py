@@ -21,6 +21,7 @@ from zarr.codecs import ZstdCodec
 from microtome.storage.errors import MicrotomeError, RunDamagedError
 from microtome.storage.files import Written
 from microtome.storage.places import Place, name_of
+from microtome.storage.shard_reading import ShardLayout
 from microtome.storage.shards import ShardPlan, chunk_channels
 from microtome.storage.stores import CountingStore
 
@@ -46,6 +47,11 @@ def layer_array(folder: str, name: str) -> str:
     return f"layers/{folder}/{name}"
 
 
+def shard_key(name: str, shard: int, dimensions: int) -> str:
+    """The file of a run that holds `shard` of array `name`."""
+    return "/".join([ROOT, name, "c", str(shard), *"0" * (dimensions - 1)])
+
+
 class RunArrays:
     """The arrays below `RUN/arrays.zarr`. Safe to use from several threads, one writer a shard."""
 
@@ -54,6 +60,7 @@ class RunArrays:
         self._plan = plan
         self._store = CountingStore.of(place, ROOT)
         self._open: dict[str, ZarrArray] = {}
+        self._layouts: dict[str, ShardLayout | None] = {}
 
     def __reduce__(self) -> tuple[type[RunArrays], tuple[Place, ShardPlan]]:
         return RunArrays, (self._place, self._plan)
@@ -114,17 +121,25 @@ class RunArrays:
         array = self._array(name)
         if values.shape != (expected := (len(rows), *array.shape[1:])):
             raise ValueError(f"shard {shard} of {name} has shape {expected}, not {values.shape}")
-        key = "/".join([name, "c", str(shard), *"0" * (values.ndim - 1)])
+        path = shard_key(name, shard, values.ndim)
         if self._place.path is not None:
-            self._place.delete([f"{ROOT}/{key}"])  # on a full disk the new one may need its room
+            self._place.delete([path])  # on a full disk the new one may need its room
+        key = path.removeprefix(f"{ROOT}/")
         with self._store.anew(key):
             array[rows.start : rows.stop] = values
-        return [Written(f"{ROOT}/{key}", *self._store.written.pop(key))]
+        return [Written(path, *self._store.written.pop(key))]
 
     def read_shard(self, name: str, shard: int) -> ArrayND:
-        """All samples of `shard` from array `name`."""
+        """All samples of `shard` from array `name`, decoded in this thread."""
         rows = self._plan.samples_of(shard)
-        return self.read(name, rows.start, rows.stop)
+        array, layout = self._array(name), self._layout(name)
+        if layout is None or layout.shard[0] != self._plan.shard:
+            return self.read(name, rows.start, rows.stop)
+        key = shard_key(name, shard, array.ndim)
+        try:
+            return layout.read(self._place.read_many([key]).get(key), (len(rows), *array.shape[1:]))
+        except (ValueError, OSError, RuntimeError) as error:
+            raise self._damaged(name, rows.start, rows.stop, error) from error
 
     def read(self, name: str, start: int, stop: int) -> ArrayND:
         """Samples start ... stop - 1 of array `name`."""
@@ -134,10 +149,7 @@ class RunArrays:
         except MicrotomeError:
             raise
         except (ValueError, OSError, RuntimeError) as error:
-            raise RunDamagedError(
-                f"{self._named(name)}, samples {start} to {stop - 1}, cannot be read ({error}); "
-                f"find and mend the damage with: microtome verify {self._place.path or self._place.url} --repair"
-            ) from error
+            raise self._damaged(name, start, stop, error) from error
 
     def exists(self, name: str) -> bool:
         """Whether array `name` was created (arrays with an empty axis are not)."""
@@ -163,6 +175,17 @@ class RunArrays:
                 raise RunDamagedError(f"{self._named(name)} cannot be opened as a Zarr array ({error})") from error
             self._open[name] = array
         return array
+
+    def _layout(self, name: str) -> ShardLayout | None:
+        if name not in self._layouts:
+            self._layouts[name] = ShardLayout.of(self._array(name))
+        return self._layouts[name]
+
+    def _damaged(self, name: str, start: int, stop: int, error: Exception) -> RunDamagedError:
+        return RunDamagedError(
+            f"{self._named(name)}, samples {start} to {stop - 1}, cannot be read ({error}); "
+            f"find and mend the damage with: microtome verify {self._place.path or self._place.url} --repair"
+        )
 
     def _named(self, name: str) -> str:
         return name_of(self._place, f"{ROOT}/{name}")

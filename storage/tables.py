@@ -6,6 +6,7 @@ import io
 import zlib
 
 import pandas as pd
+from pyarrow import Table, parquet
 
 from microtome.storage.errors import RunDamagedError
 from microtome.storage.places import Place, name_of
@@ -14,7 +15,7 @@ from microtome.storage.places import Place, name_of
 def write_table(place: Place, key: str, frame: pd.DataFrame) -> tuple[int, int]:
     """Write `frame` without its index; the same frame always gives the same bytes. Returns their number and CRC-32."""
     buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
+    parquet.write_table(Table.from_pandas(frame, preserve_index=False, nthreads=1), buffer, compression="zstd")
     content = buffer.getvalue()
     place.write(key, content)
     return len(content), zlib.crc32(content)

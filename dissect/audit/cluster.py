@@ -52,9 +52,13 @@ SHARE_A_TASK = 2
 """A block is at most this part of what is left for one lane."""
 TASKS_AHEAD = 2
 """Tasks handed out for each lane: one at work, one to begin without asking."""
-KEEP = {"MALLOC_TRIM_THRESHOLD_": 2**28, "MALLOC_MMAP_THRESHOLD_": 2**25}
-"""Bytes that glibc keeps in a worker between two shards. Dask has it give back whatever is beyond 64 KiB; the same
-pages are then faulted in for every shard, which takes almost half of the time of thresholds and tally."""
+SETTINGS = {  # of workers of our own: nobody watches them on a dashboard, for which Dask looks around all the time
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.work-stealing-interval": "1s",
+    "distributed.worker.profile.enabled": False,
+}
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_UNTIL_SAID, SECONDS_WITHOUT_WORKERS = 10, 600
@@ -92,7 +96,7 @@ def _processes(workers: int) -> Iterator[Client]:
     resource_tracker.ensure_running()  # it unblocks the signal where it is begun
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in KEEP.items()}):
+        with dask.config.set(SETTINGS):
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,

@@ -76,5 +76,6 @@ def _units_frame(
             "positions": thresholds.positions,
         }
     )
-    labels = label_units(job.run.table("concepts"), job.splits, iou, job.taus[0], units, job.config.min_iou)
+    concepts = job.once("concepts", lambda: job.run.table("concepts"))
+    labels = label_units(concepts, job.splits, iou, job.taus[0], units, job.config.min_iou)
     return frame.merge(labels, on="unit", how="left", validate="one_to_one")

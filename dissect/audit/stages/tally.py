@@ -26,7 +26,7 @@ from microtome.dissect.audit.stages.merge import (
 )
 from microtome.dissect.audit.stages.stream import second_pass, write_top_maps
 from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
-from microtome.dissect.audit.stages.totals import capture_totals
+from microtome.dissect.audit.stages.totals import capture_totals, narrow
 from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
 from microtome.dissect.maths.tally import Convention, TallyCounts, tally
 from microtome.dissect.maths.thresholds import Thresholds
@@ -144,7 +144,8 @@ def pack(counts: TallyCounts) -> State:
     """Counts with the intersections kept sparse: most pairs of unit and concept never meet within a shard."""
     flat = counts.intersection.ravel()
     where = np.flatnonzero(flat)
-    return {"where": where, "count": flat[where], "unit_pixels": counts.unit_pixels}
+    found = {"where": where, "count": flat[where], "unit_pixels": counts.unit_pixels}
+    return {name: narrow(values) for name, values in found.items()}
 
 
 def convention(job: Job) -> Convention:

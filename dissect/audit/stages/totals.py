@@ -95,7 +95,7 @@ def pack_fine(fine: FineHistogram) -> State:
     flat = fine.counts.ravel()
     where = np.flatnonzero(flat)
     counts = {"gap": np.diff(where, prepend=0), "count": flat[where]}
-    return {"prefixes": fine.prefixes, **{name: _narrow(values) for name, values in counts.items()}}
+    return {"prefixes": fine.prefixes, **{name: narrow(values) for name, values in counts.items()}}
 
 
 def unpack_fine(state: State) -> FineHistogram:
@@ -105,6 +105,6 @@ def unpack_fine(state: State) -> FineHistogram:
     return fine
 
 
-def _narrow(values: NDArray[np.int64]) -> NDArray[np.generic]:
+def narrow(values: NDArray[np.int64]) -> NDArray[np.generic]:
     """The same numbers, none below 0, in the fewest bytes that hold them all."""
     return values.astype(np.min_scalar_type(values.max(initial=0)))
