@@ -10,20 +10,21 @@ from __future__ import annotations
 import json
 import math
 import threading
+import zlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 
 from microtome.storage.errors import MicrotomeError, RunDamagedError
 from microtome.storage.files import Written
-from microtome.storage.places import Place, name_of
-from microtome.storage.shard_reading import ShardLayout
+from microtome.storage.places import Place, name_of, room_in
+from microtome.storage.shard_files import ZSTD_CHECKSUM, ZSTD_LEVEL, ShardLayout, limit_compressors
 from microtome.storage.shards import ShardPlan, chunk_channels
-from microtome.storage.stores import CountingStore
 
 ROOT = "arrays.zarr"
 
@@ -38,7 +39,8 @@ ZarrArray: TypeAlias = "zarr.Array[Any]"
 
 
 def limit_threads(count: int) -> None:
-    """Have Zarr compress and decompress in `count` threads of this process. Its first reading or writing settles it."""
+    """Have `count` threads of this process compress; Zarr has as many for what it reads (its first reading counts)."""
+    limit_compressors(count)
     zarr.config.set({"threading.max_workers": count})
 
 
@@ -58,7 +60,7 @@ class RunArrays:
     def __init__(self, place: Place, plan: ShardPlan) -> None:
         self._place = place
         self._plan = plan
-        self._store = CountingStore.of(place, ROOT)
+        self._store = place.zarr_store(ROOT)
         self._open: dict[str, ZarrArray] = {}
         self._layouts: dict[str, ShardLayout | None] = {}
 
@@ -76,7 +78,12 @@ class RunArrays:
         shape = (self._plan.samples, *item_shape)
         if 0 in shape:
             return
+        with room_in(self._place.url):
+            self._create(name, shape, dtype, channels, grow)
+
+    def _create(self, name: str, shape: tuple[int, ...], dtype: str, channels: bool, grow: bool) -> None:
         store = self._group_store()
+        item_shape = shape[1:]
         if self.exists(name):
             existing = self._array(name)
             if existing.shape == shape and existing.dtype == np.dtype(dtype):
@@ -100,11 +107,11 @@ class RunArrays:
             chunks=(self._plan.chunk, *chunk_item),
             shards=(self._plan.shard, *shard_item),
             dtype=dtype,
-            compressors=ZstdCodec(level=1, checksum=True),
+            compressors=ZstdCodec(level=ZSTD_LEVEL, checksum=ZSTD_CHECKSUM),
             fill_value=float("nan") if np.dtype(dtype).kind == "f" else 0,
         )
 
-    def _group_store(self) -> CountingStore:
+    def _group_store(self) -> Store:
         """The store, with a group at its root, so that Zarr's own tools open it as a whole."""
         if self._place.size(f"{ROOT}/zarr.json") is None:
             zarr.create_group(store=self._store)
@@ -118,16 +125,17 @@ class RunArrays:
         if values.size == 0:
             return []
         rows = self._plan.samples_of(shard)
-        array = self._array(name)
+        array, layout = self._array(name), self._layout(name)
         if values.shape != (expected := (len(rows), *array.shape[1:])):
             raise ValueError(f"shard {shard} of {name} has shape {expected}, not {values.shape}")
-        path = shard_key(name, shard, values.ndim)
+        if layout is None or layout.shard[0] != self._plan.shard:
+            raise RunDamagedError(f"{self._named(name)} is not laid out as this version of Microtome writes arrays")
+        content = layout.content(values)
+        key = shard_key(name, shard, values.ndim)
         if self._place.path is not None:
-            self._place.delete([path])  # on a full disk the new one may need its room
-        key = path.removeprefix(f"{ROOT}/")
-        with self._store.anew(key):
-            array[rows.start : rows.stop] = values
-        return [Written(path, *self._store.written.pop(key))]
+            self._place.delete([key])  # on a full disk the new one may need its room
+        self._place.write(key, content)
+        return [Written(key, len(content), zlib.crc32(content))]
 
     def read_shard(self, name: str, shard: int) -> ArrayND:
         """All samples of `shard` from array `name`, decoded in this thread."""

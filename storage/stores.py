@@ -1,21 +1,18 @@
-"""Zarr's view of a place: a bucket with retries, and a wrapper that knows size and CRC-32 of what it wrote."""
+"""Zarr's view of a bucket, with retries."""
 
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from obstore.exceptions import BaseError
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import ObjectStore, WrapperStore
+from zarr.storage import ObjectStore
 
 from microtome.storage import retry
 from microtome.storage.buckets import BucketPlace
-from microtome.storage.places import Place, room_in
 
 T = TypeVar("T")
 
@@ -103,55 +100,3 @@ class BucketStore(Store):
             return await retry.call_async(what, do, self._place.passing)
         except BaseError as error:
             raise self._place.refusal(verb, self._prefix + key, error) from error
-
-
-class CountingStore(WrapperStore[Store]):
-    """A store that notes size and CRC-32 of every object as it is written, so that none need be read back."""
-
-    def __init__(self, store: Store, where: str = "") -> None:
-        super().__init__(store)
-        self.written: dict[str, tuple[int, int]] = {}
-        self._fresh: set[str] = set()
-        self._where = where
-
-    @classmethod
-    def of(cls, place: Place, prefix: str) -> CountingStore:
-        """What lies below `prefix` of a place."""
-        return cls(place.zarr_store(prefix), place.url)
-
-    def _with_store(self, store: Store) -> CountingStore:
-        other = CountingStore(store, self._where)
-        other.written, other._fresh = self.written, self._fresh
-        return other
-
-    @contextmanager
-    def anew(self, key: str) -> Iterator[None]:
-        """While `key` is written whole, Zarr is told that there is nothing yet.
-
-        Otherwise it would read what a killed writer left, and stumble over damage in it.
-        """
-        self._fresh.add(key)
-        try:
-            yield
-        finally:
-            self._fresh.discard(key)
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """As the store has it."""
-        return None if key in self._fresh else await self._store.get(key, prototype, byte_range)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Write, and note what was written. Raises OutOfSpaceError on a full disk."""
-        data = value.as_buffer_like()
-        crc = await asyncio.to_thread(zlib.crc32, data)
-        with room_in(self._where):
-            await self._store.set(key, value)
-        self.written[key] = len(value), crc
-
-    async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
-        await Store._set_many(self, values)
-
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write where there is nothing yet."""
-        if not await self.exists(key):
-            await self.set(key, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,7 +227,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half(tmp_path: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)  # the last step of zarr's own write
+    monkeypatch.setattr(os, "replace", full)  # the last step of a write
     with pytest.raises(OutOfSpaceError, match=f"{tmp_path} is full .*run the same command again"):
         arrays.write_shard("maps", 1, values_of(plan, 1))
     monkeypatch.undo()
