@@ -20,7 +20,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import zarr
 from torch import Tensor, nn
 
 from benchmarks.timing import best_wall
@@ -37,6 +36,7 @@ from microtome.dissect.audit.stages.capture import CaptureShard
 from microtome.dissect.audit.stages.index import run_index
 from microtome.dissect.audit.stages.passes import Maps, Passage, Records, shards_at_once
 from microtome.dissect.audit.turns import Slots, TurnPool
+from microtome.storage.arrays import limit_threads
 
 SIZE = 112  # pixels that the model takes
 BATCH = 16
@@ -142,7 +142,7 @@ def small() -> Small:
 
 def run(quick: bool) -> dict[str, Any]:
     """Seconds of each part alone and of the whole, for every setting, with the machine quiet."""
-    zarr.config.set({"threading.max_workers": 1})
+    limit_threads(1)
     cv2.setNumThreads(1)
     images, repeats = (480, 1) if quick else (1600, 3)
     with tempfile.TemporaryDirectory() as folder:
