@@ -28,6 +28,7 @@ from microtome.dissect import AuditConfig
 from microtome.dissect.audit.config import available_cores
 from microtome.dissect.audit.devices import DirectDevice
 from microtome.dissect.audit.forward import Forward
+from microtome.dissect.audit.heap import keep_memory
 from microtome.dissect.audit.images import read_item
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.prepare import prepare
@@ -143,6 +144,7 @@ def small() -> Small:
 def run(quick: bool) -> dict[str, Any]:
     """Seconds of each part alone and of the whole, for every setting, with the machine quiet."""
     limit_threads(1)
+    keep_memory()  # as an audit does
     cv2.setNumThreads(1)
     images, repeats = (480, 1) if quick else (1600, 3)
     with tempfile.TemporaryDirectory() as folder:

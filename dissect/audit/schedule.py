@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from dask.base import compute
 from dask.delayed import delayed
 
+from microtome.dissect.audit.heap import keep_memory
 from microtome.dissect.audit.job import Division, Job, choose_device
 from microtome.dissect.audit.stopping import Stopped, StopSignal
 
@@ -63,6 +64,7 @@ class ThreadExecutor:
 
     def run(self, job: Job, work: ShardedWork, shards: Sequence[int], advance: Advance, done: Done) -> None:
         """Do `work` for all of `shards`, in ascending order of start."""
+        keep_memory()
         if work.needs_model:
             choose_device(job.config.device)  # a run that began on another machine may ask for what is not here
         with work.ready(job, advance) as task:

@@ -8,11 +8,10 @@ a block that is done again, because the worker that had it died, skips what is c
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from threading import Lock, RLock
@@ -22,6 +21,7 @@ import cv2
 from distributed import get_worker
 
 from microtome.dissect.audit.forward import ScaleOverflow
+from microtome.dissect.audit.heap import keep_memory
 from microtome.dissect.audit.job import Division, Job, choose_device, run_key
 from microtome.dissect.audit.prepare import join
 from microtome.dissect.audit.schedule import ShardTask, ThreadExecutor, run_shards
@@ -37,13 +37,6 @@ TASKS_AN_ACCELERATOR = 2
 """So that one block begins while the last shards of another are written."""
 SECONDS_UNTIL_SEEN = 30
 """A network file system may show an older run.json for as long."""
-
-KEPT_BYTES, LARGEST_KEPT = 2**28, 2**25
-"""Bytes that glibc keeps in a worker between two shards, and of the largest block that it does not take from the system
-and give back each time. Dask has it give back whatever is beyond 64 KiB; the same pages are then faulted in for every
-shard, which takes almost half of the time of thresholds and tally."""
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Numbers of `mallopt` in glibc's malloc.h."""
 
 Outcome = MicrotomeError | ScaleOverflow | Stopped | None
 """What came of a task: None where all is well, else what the executor raises: a repetition would not mend it."""
@@ -104,14 +97,6 @@ async def abandon(attempt: str) -> None:
 async def forget(audit: str) -> None:
     """Close everything that is open for `audit`: it is finished or given up."""
     await asyncio.to_thread(_SESSIONS.forget, audit)
-
-
-def keep_memory() -> None:
-    """Have malloc keep what a shard has used for the next one. Where it cannot be told so, nothing happens."""
-    with suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 def tasks_at_once(threads: int, accelerators: float) -> int:
