@@ -24,7 +24,15 @@ from microtome.datasets.base import Concept, Entry, Sample
 from microtome.datasets.classes import Row, class_table, example_rows, read_rows
 from microtome.datasets.geometry import CropGeometry
 from microtome.datasets.images import crop_labels, decode_image, decode_mask
-from microtome.datasets.listing import PathList, is_junk, walk
+from microtome.datasets.listing import (
+    PathList,
+    file_state,
+    is_junk,
+    looks_like_image,
+    printable,
+    size_and_time,
+    walk,
+)
 from microtome.storage.errors import SampleError, UsageError
 
 DEFAULT_PLANE = "labels"
@@ -88,7 +96,7 @@ class FolderDataset:
         """Key (the path below images/) and split of sample `index`; a folder has no class labels."""
         path = self._images[operator.index(index)]
         split, slash, _ = path.partition("/")
-        return Entry(key=_printable(path), split=_printable(split) if slash else "")
+        return Entry(key=printable(path), split=printable(split) if slash else "")
 
     def read(self, index: int) -> Sample:
         """Decode image and masks of sample `index`. Raises SampleError where one cannot be used.
@@ -97,7 +105,7 @@ class FolderDataset:
         """
         index = operator.index(index)
         path = self._images[index]
-        key = _printable(path)
+        key = printable(path)
         image = decode_image(self._root / "images" / path, key)
         masks = {
             plane: self._read_mask(path, key, plane, _SUFFIXES[self._masks[plane, index]], image.shape[:2])
@@ -134,10 +142,10 @@ class FolderDataset:
         """A hash of size and modification time of the image and its masks, and of classes.csv."""
         path = self._images[operator.index(index)]
         digest = hashlib.blake2b(self._table_digest, digest_size=8)
-        digest.update(_size_and_time(self._root / "images" / path).encode())
+        digest.update(size_and_time(self._root / "images" / path).encode())
         for plane in np.flatnonzero(self._masks[:, index]).tolist():
             mask = self._mask_path(path, plane, _SUFFIXES[self._masks[plane, index]])
-            digest.update(f"\n{self._planes[plane]} {_size_and_time(mask)}".encode("utf-8", "surrogateescape"))
+            digest.update(f"\n{self._planes[plane]} {size_and_time(mask)}".encode("utf-8", "surrogateescape"))
         return int.from_bytes(digest.digest())
 
     def __getstate__(self) -> dict[str, object]:
@@ -227,11 +235,6 @@ def same_field_of_view(mask: tuple[int, int], image: tuple[int, int]) -> bool:
     return scaled_from(mask, image) or scaled_from(image, mask)
 
 
-def _printable(path: str) -> str:
-    """A path as text that every table can hold: bytes that are not UTF-8 are written out."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _check_layout(root: Path) -> None:
     if not root.is_dir():
         raise UsageError(f"folder {root} {'is not a folder' if root.exists() else 'does not exist'}; {_LAYOUT}")
@@ -241,14 +244,9 @@ def _check_layout(root: Path) -> None:
         advice = f"name the folder above it: folder:{root.parent}"
     else:
         with os.scandir(root) as listing:
-            loose = next((e.name for e in listing if _looks_like_image(e)), None)
+            loose = next((e.name for e in listing if looks_like_image(e)), None)
         advice = f"move the images ({loose}, ...) into {root / 'images'}" if loose else _LAYOUT
     raise UsageError(f"folder {root} has no folder images/; {advice}")
-
-
-def _looks_like_image(entry: os.DirEntry[str]) -> bool:
-    suffixes = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-    return entry.name.lower().endswith(suffixes) and not is_junk(entry.name)
 
 
 def _find_planes(root: Path) -> tuple[str, ...]:
@@ -326,22 +324,10 @@ def _fingerprint(root: Path) -> str:
     digest.update(_table_digest(root))
     for part in ("images", "masks"):
         for folder, files in walk(root / part) if (root / part).is_dir() else ():
-            digest.update(os.fsencode(f"{part}/{folder}\n" + "".join(_state(entry) for entry in files)))
+            digest.update(os.fsencode(f"{part}/{folder}\n" + "".join(file_state(entry) for entry in files)))
     return digest.hexdigest()
 
 
 def _table_digest(root: Path) -> bytes:
     table = root / "classes.csv"
     return hashlib.blake2b(table.read_bytes() if table.exists() else b"").digest()
-
-
-def _state(entry: os.DirEntry[str]) -> str:
-    return f"{entry.name}\0{_size_and_time(entry)}\n"
-
-
-def _size_and_time(file: os.DirEntry[str] | Path) -> str:
-    try:
-        status = file.stat()
-    except OSError:
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"

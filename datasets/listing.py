@@ -11,10 +11,36 @@ import numpy as np
 
 _JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"})
 
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder is hidden, or one that a system or a file manager leaves behind."""
     return name.startswith(".") or name.casefold() in _JUNK
+
+
+def looks_like_image(entry: os.DirEntry[str]) -> bool:
+    """Whether a file has the name of an image."""
+    return entry.name.lower().endswith(_IMAGE_SUFFIXES) and not is_junk(entry.name)
+
+
+def printable(path: str) -> str:
+    """A path as text that every table can hold: bytes that are not UTF-8 are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def file_state(entry: os.DirEntry[str]) -> str:
+    """Name, size and modification time of a file, for fingerprints."""
+    return f"{entry.name}\0{size_and_time(entry)}\n"
+
+
+def size_and_time(file: os.DirEntry[str] | Path) -> str:
+    """Size and modification time of a file, or that it is missing."""
+    try:
+        status = file.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def walk(root: Path, folder: str = "") -> Iterator[tuple[str, list[os.DirEntry[str]]]]:

@@ -2,6 +2,7 @@
 
     scenes:2000            the built-in scenes; scenes:2000?size=128&seed=0 sets their options
     folder:PATH            images/, masks/ and classes.csv in a folder
+    imagefolder:PATH       images in folders that are named after their classes
     package.module:factory, path/file.py:factory      an ImageDataset of one's own
 
 A reader of another format registers its scheme with `register`.
@@ -116,14 +117,25 @@ def _open_scenes(spec: str) -> ImageDataset:
     return ScenesDataset(number, size=chosen.get("size", 128), seed=chosen.get("seed", 0))
 
 
+def _open_imagefolder(spec: str) -> ImageDataset:
+    from microtome.datasets.imagefolder import ImageFolderDataset
+
+    return ImageFolderDataset(_path_of(spec, "imagefolder:~/data/birds"))
+
+
 def _open_folder(spec: str) -> ImageDataset:
     from microtome.datasets.folder import FolderDataset
 
-    path = spec.partition(":")[2]
+    return FolderDataset(_path_of(spec, "folder:~/data/street"))
+
+
+def _path_of(spec: str, example: str) -> str:
+    scheme, _, path = spec.partition(":")
     if not path:
-        raise UsageError("folder: needs a path, such as folder:~/data/street")
-    return FolderDataset(path)
+        raise UsageError(f"{scheme}: needs a path, such as {example}")
+    return path
 
 
 register("scenes", _open_scenes)
 register("folder", _open_folder)
+register("imagefolder", _open_imagefolder)
