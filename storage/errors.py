@@ -8,7 +8,8 @@
     ├── RunDamagedError (OSError)     4: a run's files are missing, truncated or altered
     ├── RunLockedError (RuntimeError) 4: somebody else is at work on the run
     ├── PlaceUnreachableError         1: the bucket that holds the run did not answer for too long
-    └── OutOfSpaceError               1: the disk or quota that holds the run is full
+    ├── OutOfSpaceError               1: the disk or quota that holds the run is full
+    └── NotWritableError              1: the run lies where this user may not write
 
 A message says what was given, what was expected and what to do next. The command line prints it without a
 traceback and exits with `exit_code`. All survive pickling: one may be raised in another process.
@@ -90,6 +91,10 @@ class PlaceUnreachableError(MicrotomeError):
 
 class OutOfSpaceError(MicrotomeError):
     """The disk or quota that holds a run is full. What was committed before is safe."""
+
+
+class NotWritableError(MicrotomeError):
+    """The run's place is read-only, or this user may not write there. What is there is as it was."""
 
 
 class RunLockedError(MicrotomeError, RuntimeError):

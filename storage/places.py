@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-from microtome.storage.errors import OutOfSpaceError, UsageError
+from microtome.storage.errors import NotWritableError, OutOfSpaceError, UsageError
 from microtome.storage.files import LEFTOVER_SUFFIX, checksum, fsync_file, remove_leftovers, write_bytes
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ BUCKET_SCHEMES = ("s3", "gs", "az", "memory")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 SWAP_LOCK = ".swap.lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class Place(Protocol):
@@ -211,7 +212,7 @@ class LocalPlace:
 
         if self.size(key) is None:
             return False
-        with (self.path / SWAP_LOCK).open("ab") as lock:
+        with room_in(self.url), (self.path / SWAP_LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 if self.read(key) != old:
@@ -246,9 +247,10 @@ class LocalPlace:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete `keys`; absent ones are fine."""
-        for key in keys:
-            with contextlib.suppress(NotADirectoryError):
-                (self.path / key).unlink(missing_ok=True)
+        with room_in(self.url):
+            for key in keys:
+                with contextlib.suppress(NotADirectoryError):
+                    (self.path / key).unlink(missing_ok=True)
 
     def checksum(self, key: str) -> tuple[int, int]:
         """Size and CRC-32, read back from disk."""
@@ -288,13 +290,19 @@ class LocalPlace:
 
 @contextlib.contextmanager
 def room_in(where: str) -> Iterator[None]:
-    """A full disk or quota inside becomes an OutOfSpaceError that names `where`."""
+    """A full disk or quota inside becomes an OutOfSpaceError that names `where`, a closed one a NotWritableError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise out_of_space(where, os.strerror(error.errno)) from error
+        why = os.strerror(error.errno) if error.errno else ""
+        if error.errno in _FULL:
+            raise out_of_space(where, why) from error
+        if error.errno in _CLOSED:
+            raise NotWritableError(
+                f"{where} cannot be written to ({why}); what is there is as it was: make it writable for this user, "
+                "or give another place"
+            ) from error
+        raise
 
 
 def out_of_space(where: str, why: str) -> OutOfSpaceError:

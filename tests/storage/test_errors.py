@@ -24,6 +24,7 @@ CODES = {
     "RunLockedError": 4,
     "PlaceUnreachableError": 1,
     "OutOfSpaceError": 1,
+    "NotWritableError": 1,
 }
 
 

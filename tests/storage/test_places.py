@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import pickle
+import tempfile
 import threading
 import urllib.request
 import zlib
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from microtome.storage import files
-from microtome.storage.errors import OutOfSpaceError, UsageError
+from microtome.storage.errors import NotWritableError, OutOfSpaceError, UsageError
 from microtome.storage.places import LocalPlace, Place, is_url, name_of, open_place, where_of
 
 EXAMPLES = itertools.count()
@@ -268,3 +269,25 @@ def test_where_links_are_not_to_be_had_one_creates_all_the_same(
     assert place.create("a", b"1")
     assert not place.create("a", b"2")
     assert dict(place.list()) == {"a": 1}
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_place_that_may_not_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    place = LocalPlace(tmp_path)
+    place.write("a.json", b"old")
+
+    def closed(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "mkstemp", closed)
+    monkeypatch.setattr(Path, "unlink", closed)
+    advice = f"{tmp_path} cannot be written to .*make it writable for this user, or give another place"
+    with pytest.raises(NotWritableError, match=advice):
+        place.write("a.json", b"new")
+    with pytest.raises(NotWritableError, match=advice):
+        place.create("b.json", b"new")
+    with pytest.raises(NotWritableError, match=advice):
+        place.replace("a.json", b"old", b"new")
+    with pytest.raises(NotWritableError, match=advice):
+        place.delete(["a.json"])
+    assert place.read("a.json") == b"old"
