@@ -12,12 +12,10 @@ from __future__ import annotations
 import hashlib
 import operator
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, Sample
 from microtome.datasets.images import decode_image
@@ -58,7 +56,6 @@ class ImageFolderDataset:
             raise UsageError(f"{self._root} holds no images in folders of classes; {_LAYOUT}")
         self._number = {name: number for number, name in enumerate(self._classes)}
         self._fingerprint = ""
-        self._lock = threading.Lock()
 
     @property
     def spec(self) -> str:
@@ -94,19 +91,18 @@ class ImageFolderDataset:
         """Decode sample `index`. Raises SampleError where it cannot be used."""
         path = self._images[operator.index(index)]
         image = decode_image(self._root / path, printable(path))
-        return Sample(image, np.zeros((0, *image.shape[:2]), np.uint16), _NONE)
+        return Sample(image, np.zeros((0, *image.shape[:2]), np.uint16), np.zeros(0, np.uint16))
 
     def fingerprint(self) -> str:
         """A hash of the classes and of path, size and modification time of every image, computed at the first call."""
-        with self._lock:
-            if not self._fingerprint:
-                digest = hashlib.blake2b(b"imagefolder 1\n", digest_size=16)
-                digest.update(os.fsencode("\n".join(self._classes) + "\n\n"))
-                for folder, files in walk(self._root):
-                    kept = "".join(file_state(entry) for entry in files if looks_like_image(entry))
-                    digest.update(os.fsencode(f"{folder}\n{kept}"))
-                self._fingerprint = digest.hexdigest()
-            return self._fingerprint
+        if not self._fingerprint:
+            digest = hashlib.blake2b(b"imagefolder 1\n", digest_size=16)
+            digest.update(os.fsencode("\n".join(self._classes) + "\n\n"))
+            for folder, files in walk(self._root):
+                kept = "".join(file_state(entry) for entry in files if looks_like_image(entry))
+                digest.update(os.fsencode(f"{folder}\n{kept}"))
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
 
     def sample_fingerprint(self, index: int) -> int:
         """A hash of size and modification time of the image, and of its class."""
@@ -115,16 +111,6 @@ class ImageFolderDataset:
         label = self.entry(index).label
         digest.update(f"\n{label}".encode())
         return int.from_bytes(digest.digest())
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state)
-        self._lock = threading.Lock()
-
-
-_NONE: NDArray[np.uint16] = np.zeros(0, np.uint16)
 
 
 def _find_classes(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -22,7 +22,7 @@ from zarr.codecs import ZstdCodec
 
 from microtome.storage.errors import MicrotomeError, RunDamagedError
 from microtome.storage.files import Written
-from microtome.storage.places import Place, name_of, room_in
+from microtome.storage.places import Place, name_of, writing_to
 from microtome.storage.shard_files import ZSTD_CHECKSUM, ZSTD_LEVEL, ShardLayout, limit_compressors
 from microtome.storage.shards import ShardPlan, chunk_channels
 
@@ -78,7 +78,7 @@ class RunArrays:
         shape = (self._plan.samples, *item_shape)
         if 0 in shape:
             return
-        with room_in(self._place.url):
+        with writing_to(self._place.url):
             self._create(name, shape, dtype, channels, grow)
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: str, channels: bool, grow: bool) -> None:

@@ -179,7 +179,7 @@ class LocalPlace:
 
     def write(self, key: str, data: bytes) -> None:
         """Write to a temporary file, flush it to disk, rename it."""
-        with room_in(self.url):
+        with writing_to(self.url):
             write_bytes(self.path / key, data)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -187,7 +187,7 @@ class LocalPlace:
         target = self.path / key
         if target.exists():
             return False
-        with room_in(self.url):
+        with writing_to(self.url):
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=LEFTOVER_SUFFIX, dir=target.parent)
             try:
@@ -212,7 +212,7 @@ class LocalPlace:
 
         if self.size(key) is None:
             return False
-        with room_in(self.url), (self.path / SWAP_LOCK).open("ab") as lock:
+        with writing_to(self.url), (self.path / SWAP_LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 if self.read(key) != old:
@@ -247,7 +247,7 @@ class LocalPlace:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete `keys`; absent ones are fine."""
-        with room_in(self.url):
+        with writing_to(self.url):
             for key in keys:
                 with contextlib.suppress(NotADirectoryError):
                     (self.path / key).unlink(missing_ok=True)
@@ -258,7 +258,7 @@ class LocalPlace:
 
     def flush(self, keys: Iterable[str]) -> None:
         """Force the files `keys` onto the disk."""
-        with room_in(self.url):
+        with writing_to(self.url):
             for key in keys:
                 fsync_file(self.path / key)
 
@@ -272,7 +272,7 @@ class LocalPlace:
         """Swap `folder` for what is there by two renames; `folder` is gone afterwards."""
         final = self.path / prefix
         new, old = final.with_name(final.name + LEFTOVER_SUFFIX), final.with_name(final.name + ".old")
-        with room_in(self.url):
+        with writing_to(self.url):
             final.parent.mkdir(parents=True, exist_ok=True)
             if folder != new:
                 shutil.rmtree(new, ignore_errors=True)
@@ -289,7 +289,7 @@ class LocalPlace:
 
 
 @contextlib.contextmanager
-def room_in(where: str) -> Iterator[None]:
+def writing_to(where: str) -> Iterator[None]:
     """A full disk or quota inside becomes an OutOfSpaceError that names `where`, a closed one a NotWritableError."""
     try:
         yield

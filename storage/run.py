@@ -19,7 +19,7 @@ from microtome.storage.commits import StageCommits
 from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNameError, UsageError
 from microtome.storage.files import LEFTOVER_SUFFIX, json_bytes
 from microtome.storage.patch_maps import read_patch_maps
-from microtome.storage.places import SWAP_LOCK, Place, name_of, open_place, room_in
+from microtome.storage.places import SWAP_LOCK, Place, name_of, open_place, writing_to
 from microtome.storage.schema import LATER_PARTS, SCHEMA_VERSION, LayerEntry, RunInfo, StageInfo
 from microtome.storage.shards import ShardPlan
 from microtome.storage.tables import read_table, write_table
@@ -264,13 +264,13 @@ class Run:
     def report_folder(self) -> Iterator[Path]:
         """A new, empty local folder to build a report in; what is not published from there is gone afterwards."""
         if self.place.path is None:
-            with tempfile.TemporaryDirectory(prefix="microtome-report-") as name, room_in(tempfile.gettempdir()):
+            with tempfile.TemporaryDirectory(prefix="microtome-report-") as name, writing_to(tempfile.gettempdir()):
                 yield Path(name)
             return
         folder = self.place.path / f"{REPORT}{LEFTOVER_SUFFIX}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            with room_in(self.place.url):
+            with writing_to(self.place.url):
                 folder.mkdir(parents=True)
                 yield folder
         finally:

@@ -39,7 +39,7 @@ class _Compressors:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._count = os.cpu_count() or 1
         self._pool: ThreadPoolExecutor | None = None
 
     def limit(self, count: int) -> None:
