@@ -1,9 +1,9 @@
 """Shards of a Zarr array as the files they are, made and read by the threads that have or want them.
 
 Zarr's own reader and writer hand every chunk to an event loop and a pool of threads: reading a whole shard by them
-takes 1.1 to 1.9 times as long, and writing one 1.5 to 1.8 times (`make bench BENCH=shards`). This module knows the one layout that Microtome gives
-its arrays (Zarr v3, codec `sharding_indexed`: little-endian numbers, zstd, an index at the end that CRC-32C guards);
-Zarr creates the arrays, and reads parts of shards. Any Zarr reader reads these files.
+takes 1.1 to 1.9 times as long, and writing one 1.5 to 1.8 times (`make bench BENCH=shards`). This module knows the
+one layout that Microtome gives its arrays (Zarr v3, codec `sharding_indexed`: little-endian numbers, zstd, an index at
+the end that CRC-32C guards); Zarr creates the arrays, and reads parts of shards. Any Zarr reader reads these files.
 """
 
 from __future__ import annotations
