@@ -52,6 +52,26 @@ class Sample:
     image_labels: NDArray[np.uint16]
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of one image: `planes` and `image_labels` as in Sample.
+
+    Planes in which nothing is labelled may have any size.
+    """
+
+    planes: NDArray[np.uint16]
+    image_labels: NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What a reader noticed about a dataset: one sentence, how many things it holds for, and some of them."""
+
+    text: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class ImageDataset(Protocol):
     """The reader interface. Readers are safe to call from several threads and hold no image in memory.
@@ -89,10 +109,51 @@ class ImageDataset(Protocol):
         ...
 
 
+# What a dataset may give besides; readers of ours give all of it.
+
+
+@runtime_checkable
+class ReadsLabels(Protocol):
+    """Labels can be had without decoding the image, which is many times faster."""
+
+    def read_labels(self, index: int) -> Labels:
+        """The labels of sample `index`, equal to those that `read` gives; the image's file is at most looked at.
+
+        Raises SampleError where a mask cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsUnknownIds(Protocol):
+    """Numbers in masks that the dataset's own list of labels does not know; they count as unlabelled."""
+
+    def unknown_ids(self) -> dict[str, dict[int, int]]:
+        """{plane: {number: images}}, ascending, over the samples that this object has read, each counted once."""
+        ...
+
+
+@runtime_checkable
+class MakesRemarks(Protocol):
+    """What was noticed at opening and is no reason to refuse: images without labels, entries without an image."""
+
+    def remarks(self) -> Sequence[Remark]:
+        """One remark a kind of finding; none where all is well."""
+        ...
+
+
 @runtime_checkable
 class FingerprintsSamples(Protocol):
-    """What a dataset may give besides, so that a run that grows can tell whether its old samples are what they were."""
+    """So that a run that grows can tell whether its old samples are what they were."""
 
     def sample_fingerprint(self, index: int) -> int:
         """64 bits that change when the image, a mask or the meaning of the labels of sample `index` changes."""
         ...
+
+
+def read_labels(dataset: ImageDataset, index: int) -> Labels:
+    """The labels of sample `index`, by the quickest way that `dataset` has. Raises SampleError."""
+    if isinstance(dataset, ReadsLabels):
+        return dataset.read_labels(index)
+    sample = dataset.read(index)
+    return Labels(sample.planes, sample.image_labels)

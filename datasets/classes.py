@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept
+from microtome.datasets.planes import shared_pairs
 from microtome.storage.errors import UsageError
 
 MAX_ID = 65535
@@ -92,7 +93,7 @@ def class_table(rows: Sequence[Row], planes: Sequence[str], path: Path) -> Class
         lookup[which, row.index] = number
         known[which, row.index] = True
     concepts = tuple(Concept(number, name, category) for (name, category), number in numbers.items())
-    return ClassTable(concepts, lookup, known, _shared_pairs(lookup))
+    return ClassTable(concepts, lookup, known, shared_pairs(list(lookup)))
 
 
 def example_rows(ids: Sequence[int]) -> str:
@@ -154,13 +155,3 @@ def _by_precedence(rows: Sequence[Row], numbers: dict[tuple[str, str], int], pat
                 f"{first.name} ({first.category}) in line {first.line}"
             )
         yield numbers.get((row.name, row.category), 0), row
-
-
-def _shared_pairs(lookup: NDArray[np.uint16]) -> tuple[tuple[int, int], ...]:
-    held = [np.setdiff1d(plane, [0]) for plane in lookup]
-    return tuple(
-        (first, second)
-        for second in range(len(held))
-        for first in range(second)
-        if np.intersect1d(held[first], held[second]).size
-    )

@@ -39,6 +39,7 @@ _WHOLE_IS_CHEAP = 8
 _RUNS_OTHER_PROGRAMS = {"EPS"}
 _QUIET_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _ORIENTATION_TAG = 0x0112
+_FIRST_TURNED = 5
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,6 +62,13 @@ def decode_image(data_or_path: Source, key: str) -> NDArray[np.uint8]:
         if orientation in _UPRIGHT:
             rgb = rgb.transpose(_UPRIGHT[orientation])
         return np.array(rgb)
+
+
+def image_size(data_or_path: Source, key: str) -> tuple[int, int]:
+    """(height, width) of the image as it stands upright, from the file's head alone. Raises SampleError."""
+    with _opened(data_or_path, key) as image:
+        turned = _orientation(image) >= _FIRST_TURNED
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def decode_mask(data_or_path: Source, key: str) -> NDArray[np.uint16]:
@@ -224,6 +232,10 @@ def _reason(error: Exception) -> str:
 def _load(image: Image.Image) -> int:
     """Decode, and return the EXIF orientation that is still to be applied (TIFF is upright once loaded)."""
     image.load()
+    return _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged metadata does not spoil the pixels

@@ -29,6 +29,14 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def below(root: Path, relative: str) -> Path | None:
+    """`root / relative`, or None where that is no path below `root`: absolute, or out of it by `..`."""
+    if not relative or os.path.isabs(relative) or "\0" in relative:
+        return None
+    normal = os.path.normpath(relative)
+    return None if normal == ".." or normal.startswith("../") else root / normal
+
+
 def file_state(entry: os.DirEntry[str]) -> str:
     """Name, size and modification time of a file, for fingerprints."""
     return f"{entry.name}\0{size_and_time(entry)}\n"

@@ -11,6 +11,7 @@ A reader of another format registers its scheme with `register`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
@@ -117,18 +118,6 @@ def _open_scenes(spec: str) -> ImageDataset:
     return ScenesDataset(number, size=chosen.get("size", 128), seed=chosen.get("seed", 0))
 
 
-def _open_imagefolder(spec: str) -> ImageDataset:
-    from microtome.datasets.imagefolder import ImageFolderDataset
-
-    return ImageFolderDataset(_path_of(spec, "imagefolder:~/data/birds"))
-
-
-def _open_folder(spec: str) -> ImageDataset:
-    from microtome.datasets.folder import FolderDataset
-
-    return FolderDataset(_path_of(spec, "folder:~/data/street"))
-
-
 def _path_of(spec: str, example: str) -> str:
     scheme, _, path = spec.partition(":")
     if not path:
@@ -136,6 +125,24 @@ def _path_of(spec: str, example: str) -> str:
     return path
 
 
+def _reader(reader: str, example: str) -> Opener:
+    """An opener of the class `module:Class` in microtome.datasets.formats, imported when it is first needed.
+
+    The class takes what follows the scheme: a path, with options where the format has any.
+    """
+    module, _, name = reader.partition(":")
+
+    def opener(spec: str) -> ImageDataset:
+        found = getattr(import_module(f"microtome.datasets.formats.{module}"), name)
+        dataset: ImageDataset = found(_path_of(spec, example))
+        return dataset
+
+    return opener
+
+
 register("scenes", _open_scenes)
-register("folder", _open_folder)
-register("imagefolder", _open_imagefolder)
+for _scheme, _class, _example in (
+    ("folder", "folder:FolderDataset", "folder:~/data/street"),
+    ("imagefolder", "imagefolder:ImageFolderDataset", "imagefolder:~/data/birds"),
+):
+    register(_scheme, _reader(_class, _example))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from microtome.datasets.base import ImageDataset
-from microtome.datasets.ordered import OrderedDataset
 from microtome.datasets.specs import open_dataset
+from microtome.datasets.views.ordered import OrderedDataset
 from microtome.storage.errors import RunMismatchError
 from microtome.storage.order import read_order
 from microtome.storage.run import Run

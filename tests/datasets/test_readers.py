@@ -9,7 +9,7 @@ from helpers.images import photo, save, street
 from helpers.readers import check_reader
 from helpers.real import real_kit
 
-from microtome.datasets.folder import FolderDataset
+from microtome.datasets.formats.folder import FolderDataset
 from microtome.datasets.specs import open_dataset
 
 

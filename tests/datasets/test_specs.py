@@ -12,7 +12,7 @@ from microtome.storage.errors import UnknownNameError, UsageError
 
 FACTORY = """
 from neighbour import PATH
-from microtome.datasets.folder import FolderDataset
+from microtome.datasets.formats.folder import FolderDataset
 
 def streets(): return FolderDataset(PATH)
 def broken(): raise KeyError("nothing here")

@@ -15,8 +15,8 @@ import torch
 from planted import Images, Planted, Units, model
 
 from microtome.datasets.base import Entry
-from microtome.datasets.folder import FolderDataset
-from microtome.datasets.ordered import OrderedDataset
+from microtome.datasets.formats.folder import FolderDataset
+from microtome.datasets.views.ordered import OrderedDataset
 
 
 class Growing(Images):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from microtome.datasets.base import Entry, ImageDataset, Sample
+from microtome.datasets.base import Entry, ImageDataset, Labels, ReadsLabels, Sample
 from microtome.storage.errors import SampleError
 
 
@@ -34,6 +34,12 @@ def check_reader(dataset: ImageDataset, *, samples: int = 8, same: ImageDataset 
             dataset.entry(outside)
         with pytest.raises(IndexError):
             dataset.read(outside)
+        if isinstance(dataset, ReadsLabels):
+            with pytest.raises(IndexError):
+                dataset.read_labels(outside)
+    if isinstance(dataset, ReadsLabels):
+        for index in indices:
+            _check_labels(dataset, index, alone[index])
     for other in (pickle.loads(pickle.dumps(dataset)), *([same] if same is not None else [])):
         assert other.fingerprint() == dataset.fingerprint()
         assert list(other.concepts) == list(dataset.concepts)
@@ -71,18 +77,36 @@ def _check_sample(dataset: ImageDataset, sample: Sample) -> None:
     assert planes.ndim == 3
     assert len(planes) == len(dataset.plane_names)
     assert min(planes.shape[1:]) > 0
-    assert abs(planes.shape[1] / planes.shape[2] - image.shape[0] / image.shape[1]) < 0.2
+    if planes.any():
+        assert abs(planes.shape[1] / planes.shape[2] - image.shape[0] / image.shape[1]) < 0.2
     assert image_labels.dtype == np.uint16
     assert image_labels.shape == (dataset.image_label_slots,)
     assert planes.max(initial=0) <= len(dataset.concepts)
     assert image_labels.max(initial=0) <= len(dataset.concepts)
     _check_once_a_pixel(planes)
+    of_image = image_labels[image_labels > 0]
+    assert len(set(of_image.tolist())) == len(of_image)
+    assert not np.isin(planes, of_image).any()
 
 
 def _check_once_a_pixel(planes: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> None:
     for second in range(len(planes)):
         for first in range(second):
             assert not ((planes[first] == planes[second]) & (planes[first] > 0)).any()
+
+
+def _check_labels(dataset: ReadsLabels, index: int, outcome: Sample | tuple[str, str]) -> None:
+    """Labels read by themselves are those of the sample; what is wrong with the image alone is not noticed."""
+    labels: Labels | tuple[str, str]
+    try:
+        labels = dataset.read_labels(index)
+    except SampleError as error:
+        labels = error.key, error.reason
+    if not isinstance(labels, Labels):
+        assert labels == outcome
+    elif isinstance(outcome, Sample):
+        np.testing.assert_array_equal(labels.planes, outcome.planes)
+        np.testing.assert_array_equal(labels.image_labels, outcome.image_labels)
 
 
 def _outcome(dataset: ImageDataset, index: int) -> Sample | tuple[str, str]:

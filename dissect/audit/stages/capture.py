@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.datasets.folder import FolderDataset
-from microtome.datasets.ordered import underlying
+from microtome.datasets.base import CountsUnknownIds
+from microtome.datasets.views.ordered import underlying
 from microtome.dissect.audit.forward import ScaleOverflow
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import say
@@ -76,7 +76,7 @@ CAPTURE = ShardedStage(
 def _record_unknown_ids(job: Job) -> None:
     """Note in run.json which mask ids the dataset does not list (as far as this process has read), and say so."""
     dataset = underlying(job.dataset)
-    if not isinstance(dataset, FolderDataset):
+    if not isinstance(dataset, CountsUnknownIds):
         return
     for plane, counts in dataset.unknown_ids().items():
         known = job.run.info["data"]["unknown_ids"].setdefault(plane, {})
@@ -84,7 +84,7 @@ def _record_unknown_ids(job: Job) -> None:
             known[str(number)] = max(known.get(str(number), 0), images)
         if counts:
             ids = ", ".join(f"{number} ({images} images)" for number, images in sorted(counts.items())[:8])
-            say(f"{plane}: ids that classes.csv does not list are taken as unlabelled: {ids}")
+            say(f"{plane}: ids that nothing lists are taken as unlabelled: {ids}")
     job.run.save()
 
 

@@ -13,17 +13,15 @@ from __future__ import annotations
 import hashlib
 import operator
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.datasets.base import Concept, Entry, Sample
+from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import Row, class_table, example_rows, read_rows
-from microtome.datasets.geometry import CropGeometry
-from microtome.datasets.images import crop_labels, decode_image, decode_mask
+from microtome.datasets.images import decode_image, decode_mask, image_size
 from microtome.datasets.listing import (
     PathList,
     file_state,
@@ -33,6 +31,8 @@ from microtome.datasets.listing import (
     size_and_time,
     walk,
 )
+from microtome.datasets.planes import check_field_of_view, once_a_pixel, stack_planes
+from microtome.datasets.unknown import UnknownIds
 from microtome.storage.errors import SampleError, UsageError
 
 DEFAULT_PLANE = "labels"
@@ -63,11 +63,9 @@ class FolderDataset:
             raise UsageError(f"{self._root} cannot be listed: {error.strerror} ({error.filename})") from error
         _check_found(self._root, self._images, self._planes, self._masks)
         self._classes = class_table(self._rows(), self.plane_names, self._root / "classes.csv")
-        self._unknown: dict[tuple[int, int], int] = {}
-        self._surveyed = np.zeros(len(self._images), np.bool_)
+        self._unknown = UnknownIds(len(self._images), self.plane_names)
         self._fingerprint = ""
         self._table_digest = _table_digest(self._root)
-        self._lock = threading.Lock()
 
     @property
     def spec(self) -> str:
@@ -101,42 +99,44 @@ class FolderDataset:
     def read(self, index: int) -> Sample:
         """Decode image and masks of sample `index`. Raises SampleError where one cannot be used.
 
-        planes: (P, h, w), at the resolution of the largest mask, or of the image where it has none.
+        planes: (P, h, w), at the resolution of the largest mask.
         """
-        index = operator.index(index)
-        path = self._images[index]
-        key = printable(path)
-        image = decode_image(self._root / "images" / path, key)
-        masks = {
-            plane: self._read_mask(path, key, plane, _SUFFIXES[self._masks[plane, index]], image.shape[:2])
-            for plane in range(len(self._planes))
-            if self._masks[plane, index]
-        }
-        self._survey(index, masks)
-        return Sample(image, self._to_planes(masks, image.shape[:2]), np.zeros(0, np.uint16))
+        path = self._images[operator.index(index)]
+        image = decode_image(self._root / "images" / path, printable(path))
+        labels = self._labels(operator.index(index), image.shape[:2])
+        return Sample(image, labels.planes, labels.image_labels)
+
+    def read_labels(self, index: int) -> Labels:
+        """The labels of sample `index`; of the image its head alone is read."""
+        path = self._images[operator.index(index)]
+        size = image_size(self._root / "images" / path, printable(path))
+        return self._labels(operator.index(index), size)
 
     def unknown_ids(self) -> dict[str, dict[int, int]]:
         """Numbers that masks held and classes.csv does not list: {plane: {number: images}}, ascending.
 
         Over the samples that this object has read so far, each counted once. They count as unlabelled.
         """
-        with self._lock:
-            found = sorted(self._unknown.items())
-        names = self.plane_names
-        result: dict[str, dict[int, int]] = {}
-        for (plane, number), images in found:
-            result.setdefault(names[plane], {})[number] = images
-        return result
+        return self._unknown.counts()
+
+    def remarks(self) -> Sequence[Remark]:
+        """Images without a mask in a plane: they are not annotated there."""
+        found = []
+        for name, marks in zip(self.plane_names, self._masks, strict=True):
+            bare = np.flatnonzero(marks == 0)
+            if len(bare):
+                keys = tuple(self.entry(index).key for index in bare[:5].tolist())
+                found.append(Remark(f"images without a mask in plane {name}", len(bare), keys))
+        return found
 
     def fingerprint(self) -> str:
         """A hash of path, size and modification time of every image and mask, and of classes.csv.
 
         Computed at the first call. Contents of images are not read.
         """
-        with self._lock:
-            if not self._fingerprint:
-                self._fingerprint = _fingerprint(self._root)
-            return self._fingerprint
+        if not self._fingerprint:
+            self._fingerprint = _fingerprint(self._root)
+        return self._fingerprint
 
     def sample_fingerprint(self, index: int) -> int:
         """A hash of size and modification time of the image and its masks, and of classes.csv."""
@@ -147,13 +147,6 @@ class FolderDataset:
             mask = self._mask_path(path, plane, _SUFFIXES[self._masks[plane, index]])
             digest.update(f"\n{self._planes[plane]} {size_and_time(mask)}".encode("utf-8", "surrogateescape"))
         return int.from_bytes(digest.digest())
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state)
-        self._lock = threading.Lock()
 
     def _rows(self) -> list[Row]:
         table = self._root / "classes.csv"
@@ -182,57 +175,33 @@ class FolderDataset:
         return self._root / "masks" / self._planes[plane] / (os.path.splitext(path)[0] + suffix)
 
     def _read_mask(self, path: str, key: str, plane: int, suffix: str, size: tuple[int, ...]) -> NDArray[np.uint16]:
-        name = self.plane_names[plane]
+        what = f"mask of plane {self.plane_names[plane]}"
         try:
             mask = decode_mask(self._mask_path(path, plane, suffix), key)
         except SampleError as error:
-            raise SampleError(key, f"mask of plane {name}: {error.reason}") from error
-        if not same_field_of_view((mask.shape[0], mask.shape[1]), (size[0], size[1])):
-            raise SampleError(
-                key,
-                f"mask of plane {name}: {mask.shape[1]}x{mask.shape[0]} pixels, the upright image "
-                f"{size[1]}x{size[0]}; not the same aspect ratio",
-            )
+            raise SampleError(key, f"{what}: {error.reason}") from error
+        check_field_of_view(key, what, mask.shape, size)
         return mask
 
-    def _survey(self, index: int, masks: dict[int, NDArray[np.uint16]]) -> None:
-        """Note the numbers that classes.csv does not list, once a sample."""
-        if self._surveyed[index]:
-            return
-        unknown: list[tuple[int, int]] = []
-        for plane, mask in masks.items():
-            present = np.zeros(self._classes.known.shape[1], np.bool_)
-            present[mask] = True
-            numbers = np.flatnonzero(present & ~self._classes.known[plane])
-            unknown.extend((plane, int(number)) for number in numbers)
-        with self._lock:
-            if not self._surveyed[index]:
-                self._surveyed[index] = True
-                for found in unknown:
-                    self._unknown[found] = self._unknown.get(found, 0) + 1
+    def _labels(self, index: int, size: tuple[int, ...]) -> Labels:
+        path = self._images[index]
+        masks = {
+            plane: self._read_mask(path, printable(path), plane, _SUFFIXES[self._masks[plane, index]], size)
+            for plane in range(len(self._planes))
+            if self._masks[plane, index]
+        }
+        if self._unknown.is_new(index):
+            self._unknown.note(index, {plane: self._unlisted(plane, mask) for plane, mask in masks.items()})
+        ids = {plane: self._classes.lookup[plane][mask] for plane, mask in masks.items()}
+        planes = stack_planes(ids, len(self._planes))
+        once_a_pixel(planes, self._classes.shared)
+        return Labels(planes, np.zeros(0, np.uint16))
 
-    def _to_planes(self, masks: dict[int, NDArray[np.uint16]], size: tuple[int, ...]) -> NDArray[np.uint16]:
-        """Numbers to concept ids on one grid; a concept that several planes give stays in the first."""
-        height, width = max((mask.shape for mask in masks.values()), key=np.prod, default=size[:2])
-        planes = np.zeros((len(self._planes), height, width), np.uint16)
-        whole = CropGeometry(height, width, (height, width), 0, 0, (height, width))
-        for plane, mask in masks.items():
-            ids = self._classes.lookup[plane][mask]
-            planes[plane] = ids if ids.shape == (height, width) else crop_labels(ids[None], whole, whole.size)[0]
-        for first, second in self._classes.shared:
-            planes[second][planes[first] == planes[second]] = 0
-        return planes
-
-
-def same_field_of_view(mask: tuple[int, int], image: tuple[int, int]) -> bool:
-    """Whether two (height, width) have the same aspect ratio, up to the rounding of either when it was scaled."""
-
-    def scaled_from(small: tuple[int, int], large: tuple[int, int]) -> bool:
-        return (small[0] - 1) * large[1] < (small[1] + 1) * large[0] and (
-            (small[1] - 1) * large[0] < (small[0] + 1) * large[1]
-        )
-
-    return scaled_from(mask, image) or scaled_from(image, mask)
+    def _unlisted(self, plane: int, mask: NDArray[np.uint16]) -> list[int]:
+        present = np.zeros(self._classes.known.shape[1], np.bool_)
+        present[mask] = True
+        unlisted: list[int] = np.flatnonzero(present & ~self._classes.known[plane]).tolist()
+        return unlisted
 
 
 def _check_layout(root: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from helpers.images import street
 from helpers.readers import check_reader
 
-from microtome.datasets.folder import FolderDataset
-from microtome.datasets.ordered import OrderedDataset, sample_fingerprints, underlying
+from microtome.datasets.formats.folder import FolderDataset
 from microtome.datasets.scenes import ScenesDataset
+from microtome.datasets.views.ordered import OrderedDataset, sample_fingerprints, underlying
 from microtome.storage.errors import UsageError
 
 

@@ -11,7 +11,7 @@ from helpers.images import photo, save
 from helpers.readers import check_reader
 from torchvision.datasets import ImageFolder
 
-from microtome.datasets.imagefolder import ImageFolderDataset
+from microtome.datasets.formats.imagefolder import ImageFolderDataset
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError, UsageError
