@@ -13,49 +13,27 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.datasets.base import Concept, Entry, FingerprintsSamples, ImageDataset, Sample
+from microtome.datasets.base import Entry, ImageDataset, Labels, Sample, read_labels
+from microtome.datasets.views.view import View
 from microtome.storage.errors import UsageError
 
 
-class OrderedDataset:
+class OrderedDataset(View):
     """`dataset`, beginning with its samples `first`; the others follow in the dataset's own order.
 
     first: (n,) int64 positions in `dataset`, each once.
     """
 
     def __init__(self, dataset: ImageDataset, first: NDArray[np.int64]) -> None:
+        super().__init__(dataset)
         if len(first) and not 0 <= int(first.min()) <= int(first.max()) < len(dataset):
             raise UsageError(f"{dataset.spec} has {len(dataset):,} images; the order names one beyond them")
         others = np.ones(len(dataset), np.bool_)
         others[first] = False
-        self.dataset = dataset
         self.order = np.concatenate([first.astype(np.int64), np.flatnonzero(others)])
         if len(self.order) != len(dataset):
             raise UsageError(f"{dataset.spec}: the order names an image twice")
         self._digest = hashlib.blake2b(np.ascontiguousarray(first, "<i8").tobytes(), digest_size=16).hexdigest()
-
-    @property
-    def spec(self) -> str:
-        return self.dataset.spec
-
-    @property
-    def concepts(self) -> Sequence[Concept]:
-        return self.dataset.concepts
-
-    @property
-    def plane_names(self) -> Sequence[str]:
-        return self.dataset.plane_names
-
-    @property
-    def image_label_slots(self) -> int:
-        return self.dataset.image_label_slots
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return self.dataset.class_names
-
-    def __len__(self) -> int:
-        return len(self.order)
 
     def entry(self, index: int) -> Entry:
         """What the dataset says of the sample that stands at `index` here."""
@@ -65,27 +43,22 @@ class OrderedDataset:
         """Read the sample that stands at `index` here."""
         return self.dataset.read(self._position(index))
 
+    def read_labels(self, index: int) -> Labels:
+        """The labels of the sample that stands at `index` here."""
+        return read_labels(self.dataset, self._position(index))
+
     def fingerprint(self) -> str:
         """A hash of the dataset's own fingerprint and of the order."""
         words = f"ordered {self._digest} {self.dataset.fingerprint()}"
         return hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+
+    def places(self, indices: Sequence[int]) -> Sequence[int]:
+        """Where the samples `indices` stand in the dataset's own order. The order is no part of a sample's mark."""
+        found: list[int] = self.order[np.asarray(indices, np.int64)].tolist()
+        return found
 
     def _position(self, index: int) -> int:
         index = operator.index(index)
         if not 0 <= index < len(self.order):
             raise IndexError(index)
         return int(self.order[index])
-
-
-def underlying(dataset: ImageDataset) -> ImageDataset:
-    """The dataset that a view shows; any other as it is."""
-    return dataset.dataset if isinstance(dataset, OrderedDataset) else dataset
-
-
-def sample_fingerprints(dataset: ImageDataset, count: int) -> NDArray[np.uint64] | None:
-    """(count,) fingerprints of the first `count` samples; None where the dataset does not tell samples apart."""
-    reader = underlying(dataset)
-    if not isinstance(reader, FingerprintsSamples):
-        return None
-    places = dataset.order[:count].tolist() if isinstance(dataset, OrderedDataset) else range(count)
-    return np.fromiter((reader.sample_fingerprint(place) for place in places), np.uint64, count)

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.specs import open_dataset
-from microtome.datasets.views.ordered import OrderedDataset, sample_fingerprints
+from microtome.datasets.views.ordered import OrderedDataset
+from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.budget import NO_LIMITS, Budget
 from microtome.dissect.audit.config import AuditConfig, config_of_run, preprocess_overrides, with_changes
 from microtome.dissect.audit.images import read_item

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.base import CountsUnknownIds
-from microtome.datasets.views.ordered import underlying
 from microtome.dissect.audit.forward import ScaleOverflow
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import say
@@ -75,7 +74,7 @@ CAPTURE = ShardedStage(
 
 def _record_unknown_ids(job: Job) -> None:
     """Note in run.json which mask ids the dataset does not list (as far as this process has read), and say so."""
-    dataset = underlying(job.dataset)
+    dataset = job.dataset
     if not isinstance(dataset, CountsUnknownIds):
         return
     for plane, counts in dataset.unknown_ids().items():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from microtome.datasets.base import ImageDataset
-from microtome.datasets.views.ordered import sample_fingerprints
+from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.stages.merge import State, pack_texts
 from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, layer_array

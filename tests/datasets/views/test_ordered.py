@@ -12,7 +12,8 @@ from helpers.readers import check_reader
 
 from microtome.datasets.formats.folder import FolderDataset
 from microtome.datasets.scenes import ScenesDataset
-from microtome.datasets.views.ordered import OrderedDataset, sample_fingerprints, underlying
+from microtome.datasets.views.ordered import OrderedDataset
+from microtome.datasets.views.view import sample_fingerprints, underlying
 from microtome.storage.errors import UsageError
 
 
