@@ -2,7 +2,9 @@
 
     scenes:2000            the built-in scenes; scenes:2000?size=128&seed=0 sets their options
     folder:PATH            images/, masks/ and classes.csv in a folder
+    images:PATH            a folder of images, and nothing else
     imagefolder:PATH       images in folders that are named after their classes
+    broden: ade20k: coco: voc: cityscapes: webdataset: hf:      the formats of `microtome.datasets.formats`
     package.module:factory, path/file.py:factory      an ImageDataset of one's own
 
 A reader of another format registers its scheme with `register`.
@@ -143,6 +145,14 @@ def _reader(reader: str, example: str) -> Opener:
 register("scenes", _open_scenes)
 for _scheme, _class, _example in (
     ("folder", "folder:FolderDataset", "folder:~/data/street"),
+    ("images", "images:ImagesDataset", "images:~/photos"),
     ("imagefolder", "imagefolder:ImageFolderDataset", "imagefolder:~/data/birds"),
+    ("broden", "broden:BrodenDataset", "broden:~/data/broden1_224"),
+    ("ade20k", "ade20k:open_ade20k", "ade20k:~/data/ADEChallengeData2016"),
+    ("coco", "coco:CocoDataset", "coco:~/data/coco"),
+    ("voc", "voc:VocDataset", "voc:~/data/VOCdevkit/VOC2012"),
+    ("cityscapes", "cityscapes:CityscapesDataset", "cityscapes:~/data/cityscapes"),
+    ("webdataset", "webdataset:WebDataset", "webdataset:~/data/shards"),
+    ("hf", "hf:HfDataset", "hf:~/data/saved-to-disk"),
 ):
     register(_scheme, _reader(_class, _example))
