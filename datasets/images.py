@@ -82,6 +82,17 @@ def decode_mask(data_or_path: Source, key: str) -> NDArray[np.uint16]:
         return _to_ids(image, raw_mode)
 
 
+def decode_channels(data_or_path: Source, key: str) -> NDArray[np.uint8]:
+    """A mask whose colour channels hold numbers, (h, w, 3) uint8 as stored, for formats that code ids as RGB.
+
+    Accepted: 8-bit RGB alone; grey and indexed images are another kind of mask. Raises SampleError.
+    """
+    with _opened(data_or_path, key) as image:
+        if image.mode != "RGB":
+            raise _UnsuitableError(f"a mask of kind {image.mode}; expected RGB")
+        return np.array(image)
+
+
 def resize_crop(
     image: NDArray[np.uint8], geometry: CropGeometry, interpolation: Interpolation = "bilinear"
 ) -> NDArray[np.uint8]:
