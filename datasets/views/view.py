@@ -81,6 +81,10 @@ class View:
         """What the dataset remarks."""
         return self.dataset.remarks() if isinstance(self.dataset, MakesRemarks) else ()
 
+    def relabel(self, planes: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """Label planes (..., P, H, W) of `dataset` as this view shows them."""
+        return planes
+
     def places(self, indices: Sequence[int]) -> Sequence[int]:
         """Where the samples `indices` of this view stand in `dataset`."""
         return indices

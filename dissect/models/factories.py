@@ -10,12 +10,25 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from torch import nn
 
 from microtome.storage.errors import UnknownNameError, UsageError
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a factory shall return, in words, and how to tell."""
+
+    words: str
+    accepts: Callable[[object], bool]
+
+
+MODULE = Product("a torch.nn.Module", lambda made: isinstance(made, nn.Module))
 
 
 def build_from_file(path: Path, attribute: str) -> nn.Module:
@@ -24,6 +37,16 @@ def build_from_file(path: Path, attribute: str) -> nn.Module:
     Meanwhile files beside it can be imported, unless an installed module has the same name.
     Raises UsageError when the file, the factory or its result is not usable.
     """
+    return cast("nn.Module", make_from_file(path, attribute, MODULE))
+
+
+def build_from_module(name: str, attribute: str) -> nn.Module:
+    """Import the module `name` and call its factory; raises UsageError when that is not possible."""
+    return cast("nn.Module", make_from_module(name, attribute, MODULE))
+
+
+def make_from_file(path: Path, attribute: str, product: Product) -> object:
+    """As `build_from_file`, of a factory of anything."""
     if not path.is_file():
         raise UsageError(f"{path}:{attribute}: there is no file {path}")
     folder = path.resolve().parent
@@ -33,13 +56,13 @@ def build_from_file(path: Path, attribute: str) -> nn.Module:
             names.insert(0, folder.name)
             folder = folder.parent
         with _importable(folder):
-            return build_from_module(".".join(names), attribute)
+            return make_from_module(".".join(names), attribute, product)
     with _importable(folder):
-        return _call(_run_file(path), str(path), attribute)
+        return _call(_run_file(path), str(path), attribute, product)
 
 
-def build_from_module(name: str, attribute: str) -> nn.Module:
-    """Import the module `name` and call its factory; raises UsageError when that is not possible."""
+def make_from_module(name: str, attribute: str, product: Product) -> object:
+    """As `build_from_module`, of a factory of anything."""
     try:
         with _importable(Path.cwd()):
             module = importlib.import_module(name)
@@ -49,7 +72,7 @@ def build_from_module(name: str, attribute: str) -> nn.Module:
             hint = f"; to load the file, write {beside}:{attribute}" if beside.is_file() else ""
             raise UsageError(f"{name}:{attribute}: there is no module {error.name!r} to import{hint}") from error
         raise UsageError(f"{name} cannot be imported: {_reason(error)}") from error
-    return _call(module, name, attribute)
+    return _call(module, name, attribute, product)
 
 
 def _run_file(path: Path) -> ModuleType:
@@ -70,13 +93,13 @@ def _run_file(path: Path) -> ModuleType:
     return module
 
 
-def _call(module: ModuleType, source: str, attribute: str) -> nn.Module:
+def _call(module: ModuleType, source: str, attribute: str, product: Product) -> object:
     factory: object = module
     for part in attribute.split("."):
         if not hasattr(factory, part):
             raise UnknownNameError(f"factory in {source}", attribute, _callables(module))
         factory = getattr(factory, part)
-    if isinstance(factory, nn.Module):
+    if isinstance(factory, nn.Module) and product.accepts(factory):
         return factory
     if not callable(factory):
         raise UsageError(f"{source}:{attribute} is a {type(factory).__name__}; expected a function without arguments")
@@ -85,8 +108,8 @@ def _call(module: ModuleType, source: str, attribute: str) -> nn.Module:
         made: object = factory()
     except Exception as error:
         raise UsageError(f"{source}:{attribute} failed: {_reason(error)}") from error
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"{source}:{attribute} returned a {type(made).__name__}; expected a torch.nn.Module")
+    if not product.accepts(made):
+        raise UsageError(f"{source}:{attribute} returned a {type(made).__name__}; expected {product.words}")
     return made
 
 
