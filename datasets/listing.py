@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 _JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"})
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
+"""What the name of an image ends in, in lower case."""
+
+T = TypeVar("T")
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
 
 
 def is_junk(name: str) -> bool:
@@ -19,9 +27,10 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _JUNK
 
 
-def looks_like_image(entry: os.DirEntry[str]) -> bool:
+def looks_like_image(file: os.DirEntry[str] | str) -> bool:
     """Whether a file has the name of an image."""
-    return entry.name.lower().endswith(_IMAGE_SUFFIXES) and not is_junk(entry.name)
+    name = file if isinstance(file, str) else file.name
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_junk(name)
 
 
 def printable(path: str) -> str:
@@ -42,10 +51,17 @@ def file_state(entry: os.DirEntry[str]) -> str:
     return f"{entry.name}\0{size_and_time(entry)}\n"
 
 
-def size_and_time(file: os.DirEntry[str] | Path) -> str:
+def hash_files(digest: _Hash, folder: Path | str, names: Sequence[str]) -> None:
+    """Update `digest` with the `file_state` of the files `names` of `folder`."""
+    start = os.path.join(folder, "")
+    for name in names:
+        digest.update(os.fsencode(f"{name}\0{size_and_time(start + name)}\n"))
+
+
+def size_and_time(file: os.DirEntry[str] | Path | str) -> str:
     """Size and modification time of a file, or that it is missing."""
     try:
-        status = file.stat()
+        status = os.stat(file)
     except OSError:
         return "missing"
     return f"{status.st_size} {status.st_mtime_ns}"
@@ -57,24 +73,36 @@ def walk(root: Path, folder: str = "") -> Iterator[tuple[str, list[os.DirEntry[s
     A folder comes in runs of files between its subfolders, so that the paths come in the order in which the
     relative paths themselves sort. Links are followed, but not into a folder that they lie in.
     """
-    yield from _walk(os.path.join(root, folder) if folder else str(root), folder, ())
+    yield from _walk(os.path.join(root, folder) if folder else str(root), folder, (), lambda entry: entry)
 
 
-def _walk(path: str, folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+def walk_names(root: Path, folder: str = "") -> Iterator[tuple[str, list[str]]]:
+    """As `walk`, with the names alone: a third of the memory, which counts where a folder holds a million files."""
+    yield from _walk(os.path.join(root, folder) if folder else str(root), folder, (), lambda entry: entry.name)
+
+
+def _walk(
+    path: str, folder: str, above: tuple[str, ...], kept: Callable[[os.DirEntry[str]], T]
+) -> Iterator[tuple[str, list[T]]]:
     with os.scandir(path) as listing:
-        found = [(entry.name + "/" * entry.is_dir(), entry) for entry in listing if not is_junk(entry.name)]
-    found.sort(key=lambda pair: pair[0])
+        found = {
+            f"{entry.name}/" if entry.is_dir() else entry.name: kept(entry)
+            for entry in listing
+            if not is_junk(entry.name)
+        }
     above = (*above, os.path.realpath(path))
-    files: list[os.DirEntry[str]] = []
-    for name, entry in found:
+    files: list[T] = []
+    for name in sorted(found):
         if not name.endswith("/"):
-            files.append(entry)
+            files.append(found[name])
             continue
         if files:
             yield folder, files
             files = []
-        if not entry.is_symlink() or os.path.realpath(entry.path) not in above:
-            yield from _walk(entry.path, f"{folder}/{entry.name}" if folder else entry.name, above)
+        inner = os.path.join(path, name[:-1])
+        if not os.path.islink(inner) or os.path.realpath(inner) not in above:
+            yield from _walk(inner, f"{folder}/{name[:-1]}" if folder else name[:-1], above, kept)
+    del found
     if files:
         yield folder, files
 
@@ -99,10 +127,12 @@ class PathList:
         needed = self._count + len(names)
         if needed > len(self._ends):
             self._ends = np.concatenate([self._ends, np.zeros(max(needed, len(self._ends)), np.int64)])
-        for name in names:
-            self._names += os.fsencode(name)
-            self._ends[self._count] = len(self._names)
-            self._count += 1
+        together = "".join(names)
+        sized: Sequence[str | bytes] = names if together.isascii() else [os.fsencode(name) for name in names]
+        lengths = np.fromiter(map(len, sized), np.int64, len(sized))
+        self._ends[self._count : needed] = len(self._names) + np.cumsum(lengths)
+        self._names += os.fsencode(together)
+        self._count = needed
 
     def __len__(self) -> int:
         return self._count

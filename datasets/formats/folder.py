@@ -21,19 +21,18 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import Row, class_table, example_rows, read_rows
-from microtome.datasets.images import decode_image, decode_mask, image_size
+from microtome.datasets.images import decode_image, image_size
 from microtome.datasets.listing import (
     PathList,
-    file_state,
+    hash_files,
     is_junk,
     looks_like_image,
     printable,
     size_and_time,
-    walk,
+    walk_names,
 )
-from microtome.datasets.planes import check_field_of_view, once_a_pixel, stack_planes
-from microtome.datasets.unknown import UnknownIds
-from microtome.storage.errors import SampleError, UsageError
+from microtome.datasets.masks import MaskPlanes, some_numbers
+from microtome.storage.errors import UsageError
 
 DEFAULT_PLANE = "labels"
 """The plane of masks that lie in masks/ or masks/SPLIT/ directly."""
@@ -63,7 +62,7 @@ class FolderDataset:
             raise UsageError(f"{self._root} cannot be listed: {error.strerror} ({error.filename})") from error
         _check_found(self._root, self._images, self._planes, self._masks)
         self._classes = class_table(self._rows(), self.plane_names, self._root / "classes.csv")
-        self._unknown = UnknownIds(len(self._images), self.plane_names)
+        self._mask_planes = MaskPlanes(self._classes, self.plane_names, len(self._images))
         self._fingerprint = ""
         self._table_digest = _table_digest(self._root)
 
@@ -117,7 +116,7 @@ class FolderDataset:
 
         Over the samples that this object has read so far, each counted once. They count as unlabelled.
         """
-        return self._unknown.counts()
+        return self._mask_planes.unknown_ids()
 
     def remarks(self) -> Sequence[Remark]:
         """Images without a mask in a plane: they are not annotated there."""
@@ -144,7 +143,7 @@ class FolderDataset:
         digest = hashlib.blake2b(self._table_digest, digest_size=8)
         digest.update(size_and_time(self._root / "images" / path).encode())
         for plane in np.flatnonzero(self._masks[:, index]).tolist():
-            mask = self._mask_path(path, plane, _SUFFIXES[self._masks[plane, index]])
+            mask = self._mask_path(index, plane)
             digest.update(f"\n{self._planes[plane]} {size_and_time(mask)}".encode("utf-8", "surrogateescape"))
         return int.from_bytes(digest.digest())
 
@@ -160,48 +159,18 @@ class FolderDataset:
             )
         return []
 
-    def _first_ids(self, *, masks: int = 5, limit: int = 8) -> list[int]:
+    def _first_ids(self, *, masks: int = 5) -> list[int]:
         """Some of the numbers in the first masks, ascending."""
-        ids: set[int] = set()
-        for plane, index in np.argwhere(self._masks)[:masks]:
-            try:
-                mask = decode_mask(self._mask_path(self._images[int(index)], int(plane)), "")
-            except SampleError:
-                continue
-            ids.update(int(number) for number in np.unique(mask))
-        return sorted(ids)[:limit] or [0, 1]
+        first = np.argwhere(self._masks)[:masks].tolist()
+        return some_numbers(self._mask_path(index, plane) for plane, index in first)
 
-    def _mask_path(self, path: str, plane: int, suffix: str = ".png") -> Path:
-        return self._root / "masks" / self._planes[plane] / (os.path.splitext(path)[0] + suffix)
-
-    def _read_mask(self, path: str, key: str, plane: int, suffix: str, size: tuple[int, ...]) -> NDArray[np.uint16]:
-        what = f"mask of plane {self.plane_names[plane]}"
-        try:
-            mask = decode_mask(self._mask_path(path, plane, suffix), key)
-        except SampleError as error:
-            raise SampleError(key, f"{what}: {error.reason}") from error
-        check_field_of_view(key, what, mask.shape, size)
-        return mask
+    def _mask_path(self, index: int, plane: int) -> Path:
+        stem = os.path.splitext(self._images[index])[0]
+        return self._root / "masks" / self._planes[plane] / (stem + _SUFFIXES[self._masks[plane, index]])
 
     def _labels(self, index: int, size: tuple[int, ...]) -> Labels:
-        path = self._images[index]
-        masks = {
-            plane: self._read_mask(path, printable(path), plane, _SUFFIXES[self._masks[plane, index]], size)
-            for plane in range(len(self._planes))
-            if self._masks[plane, index]
-        }
-        if self._unknown.is_new(index):
-            self._unknown.note(index, {plane: self._unlisted(plane, mask) for plane, mask in masks.items()})
-        ids = {plane: self._classes.lookup[plane][mask] for plane, mask in masks.items()}
-        planes = stack_planes(ids, len(self._planes))
-        once_a_pixel(planes, self._classes.shared)
-        return Labels(planes, np.zeros(0, np.uint16))
-
-    def _unlisted(self, plane: int, mask: NDArray[np.uint16]) -> list[int]:
-        present = np.zeros(self._classes.known.shape[1], np.bool_)
-        present[mask] = True
-        unlisted: list[int] = np.flatnonzero(present & ~self._classes.known[plane]).tolist()
-        return unlisted
+        masks = {plane: self._mask_path(index, plane) for plane in np.flatnonzero(self._masks[:, index]).tolist()}
+        return self._mask_planes.labels(index, printable(self._images[index]), masks, size)
 
 
 def _check_layout(root: Path) -> None:
@@ -227,13 +196,13 @@ def _find_planes(root: Path) -> tuple[str, ...]:
         splits = {entry.name for entry in listing if entry.is_dir()}
     names: set[str] = set()
     others = ""
-    for folder, files in walk(masks):
+    for folder, files in walk_names(masks):
         plane = folder.partition("/")[0]
         plane = "" if plane in splits else plane
-        if any(entry.name.endswith(_SUFFIXES[1:]) for entry in files):
+        if any(name.endswith(_SUFFIXES[1:]) for name in files):
             names.add(plane)
         else:
-            others = others or f"{folder}/{files[0].name}".lstrip("/")
+            others = others or f"{folder}/{files[0]}".lstrip("/")
     if not names and others:
         raise UsageError(f"{masks} holds no PNG ({others}, ...); masks have to be NAME.png, grey or indexed")
     if "" in names and DEFAULT_PLANE in names:
@@ -249,12 +218,12 @@ def _list_images(root: Path, planes: Sequence[str]) -> tuple[PathList, NDArray[n
     images = PathList()
     marks: list[list[NDArray[np.uint8]]] = [[] for _ in planes]
     current, suffixes = "", [_mask_suffixes(root, plane, "") for plane in planes]
-    for folder, files in walk(root / "images"):
+    for folder, files in walk_names(root / "images"):
         if folder != current:
             current, suffixes = folder, [_mask_suffixes(root, plane, folder) for plane in planes]
-        images.append(folder, [entry.name for entry in files])
+        images.append(folder, files)
         for mark, suffix_of in zip(marks, suffixes, strict=True):
-            found = (suffix_of.get(os.path.splitext(entry.name)[0], 0) for entry in files)
+            found = (suffix_of.get(os.path.splitext(name)[0], 0) for name in files)
             mark.append(np.fromiter(found, np.uint8, len(files)))
     stacked = np.zeros((len(planes), len(images)), np.uint8)
     for row, mark in zip(stacked, marks, strict=True):
@@ -292,8 +261,9 @@ def _fingerprint(root: Path) -> str:
     digest = hashlib.blake2b(b"folder 1\n", digest_size=16)
     digest.update(_table_digest(root))
     for part in ("images", "masks"):
-        for folder, files in walk(root / part) if (root / part).is_dir() else ():
-            digest.update(os.fsencode(f"{part}/{folder}\n" + "".join(file_state(entry) for entry in files)))
+        for folder, files in walk_names(root / part) if (root / part).is_dir() else ():
+            digest.update(os.fsencode(f"{part}/{folder}\n"))
+            hash_files(digest, root / part / folder, files)
     return digest.hexdigest()
 
 
