@@ -1,0 +1,116 @@
+"""Pascal-Part: the parts of the objects in VOC's images.
+
+X. Chen et al., Detect What You Can: Detecting and Representing Objects using Holistic Models and Body Parts (CVPR
+2014). Annotations_Part/NAME.mat holds a struct `anno` (imname, objects), `objects` structs (class, class_ind, mask,
+parts), `parts` structs (part_name, mask). A part is called by its class and its published name without the number of
+a repeated part: "car wheel" for wheel_1 and wheel_2, "person lear" for the left ear.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.datasets.caches import cached
+from microtome.datasets.formats.voc_layout import first_of
+from microtome.datasets.formats.voc_mat import load_variable
+from microtome.datasets.listing import size_and_time
+from microtome.storage.errors import SampleError
+
+_Part = tuple[str, NDArray[np.bool_]]
+
+
+def find_parts(root: Path) -> str | None:
+    """The folder below a year's that holds the annotations; None where there is none."""
+    return first_of(root, ("Annotations_Part", "trainval/Annotations_Part", "Pascal-Part/Annotations_Part"), ".mat")
+
+
+def part_names(files: Sequence[Path]) -> list[str]:
+    """The names of all parts in `files`, sorted. Files that cannot be used are passed over.
+
+    All files are read, some 100 a second, and what was found is cached until one of them changes.
+    """
+    state = "".join(f"{path}\0{size_and_time(path)}\n" for path in files)
+
+    def make(target: Path) -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            names = set().union(*pool.map(_names_in, files))
+        target.write_text(json.dumps(sorted(names)), encoding="utf-8")
+
+    found = cached("voc-parts", f"1\n{state}", ".json", make)
+    return [str(name) for name in json.loads(found.read_text(encoding="utf-8"))]
+
+
+def read_parts(path: Path, ids: Mapping[str, int], key: str) -> NDArray[np.uint16] | None:
+    """The concept ids of the parts of one image, (h, w), smaller parts over larger ones; None where it has no object.
+
+    ids: of the names of parts. Raises SampleError for `key` where the file cannot be used.
+    """
+    shape, parts = _parsed(path, key)
+    if shape is None:
+        return None
+    plane = np.zeros(shape, np.uint16)
+    for name, mask in sorted(parts, key=lambda part: -int(part[1].sum())):
+        plane[mask] = ids.get(name, 0)
+    return plane
+
+
+def _names_in(path: Path) -> set[str]:
+    try:
+        return {name for name, _ in _parsed(path, "")[1]}
+    except SampleError:
+        return set()
+
+
+def _parsed(path: Path, key: str) -> tuple[tuple[int, ...] | None, list[_Part]]:
+    """The grid of all masks (None where there is no object), and the parts with their masks, in the file's order."""
+    anno = load_variable(path, "anno", key)
+    try:
+        objects = [thing for image in _records(anno) for thing in _records(image["objects"])]
+        parts = [part for thing in objects for part in _parts_of(thing)]
+        shapes = {mask.shape for _, mask in parts} | {_mask(thing).shape for thing in objects}
+        if len(shapes) > 1:
+            raise ValueError("masks of several sizes")
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        text = " ".join(str(error).split())[:80]
+        raise SampleError(key, f"not an annotation of Pascal-Part ({text})") from error
+    return next(iter(shapes), None), parts
+
+
+def _parts_of(thing: np.void) -> list[_Part]:
+    owner = _text(thing, "class")
+    found = []
+    for part in _records(thing["parts"]):
+        name = re.sub(r"_[0-9]+$", "", _text(part, "part_name"))
+        found.append((f"{owner} {name}", _mask(part)))
+    return found
+
+
+def _records(value: NDArray[np.generic]) -> Iterator[np.void]:
+    """The structs of a MATLAB struct array; none for an empty matrix."""
+    for record in value.ravel(order="F"):
+        if not isinstance(record, np.void):
+            raise ValueError(f"{value.dtype} where structs were expected")
+        yield record
+
+
+def _text(record: np.void, name: str) -> str:
+    value = np.asarray(record[name])
+    if value.dtype.kind != "U" or value.size != 1 or not str(value.ravel()[0]).strip():
+        raise ValueError(f"the field {name} is not a text")
+    return str(value.ravel()[0]).strip()
+
+
+def _mask(record: np.void) -> NDArray[np.bool_]:
+    value = np.asarray(record["mask"])
+    if value.ndim != 2 or value.dtype.kind not in "buif" or not value.size:
+        raise ValueError(f"a mask is {value.dtype} of shape {value.shape}")
+    mask: NDArray[np.bool_] = value != 0
+    return mask
