@@ -61,6 +61,14 @@ class CropGeometry:
             size=(size[0], size[1]),
         )
 
+    def scaled(self, size: tuple[int, int]) -> CropGeometry:
+        """The same field of view, up to half a pixel, as a crop of `size` (H, W)."""
+        if size == self.size:
+            return self
+        tall, wide = size[0] / self.size[0], size[1] / self.size[1]
+        resized = max(1, round(self.resized[0] * tall)), max(1, round(self.resized[1] * wide))
+        return CropGeometry(self.height, self.width, resized, round(self.top * tall), round(self.left * wide), size)
+
     def label_indices(
         self, label_size: tuple[int, int], plane_shape: tuple[int, int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

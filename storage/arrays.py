@@ -30,6 +30,7 @@ ROOT = "arrays.zarr"
 
 LABELS = "labels"
 IMAGE_LABELS = "image_labels"
+SEGMENTS = "segments"
 ACTIVATIONS, PEAKS, PEAK_AT, MEANS = "activations", "peaks", "peak_at", "means"
 
 _OPENING = threading.Lock()  # zarr.config belongs to the whole process

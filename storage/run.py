@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast, get_origin, get_type_hints, is_typeddict
+from typing import NotRequired, cast, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 import pandas as pd
@@ -44,10 +44,12 @@ def folder_name(layer: str) -> str:
 
 
 def _garbled_parts(info: Mapping[str, object]) -> list[str]:
-    """The parts of run.json that are absent or of another kind than the schema has."""
+    """The parts of run.json that are absent, though every run has them, or of another kind than the schema has."""
     kinds = {name: get_origin(hint) or hint for name, hint in get_type_hints(RunInfo).items()}
     kinds = {name: dict if is_typeddict(kind) else kind for name, kind in kinds.items()}
-    return [name for name, kind in kinds.items() if not isinstance(info.get(name), kind)]
+    hints = get_type_hints(RunInfo, include_extras=True)
+    expected = [name for name, hint in hints.items() if name in info or get_origin(hint) is not NotRequired]
+    return [name for name in expected if not isinstance(info.get(name), kinds[name])]
 
 
 class Run:

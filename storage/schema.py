@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 SCHEMA_VERSION = 1
-STAGES = ("index", "capture", "thresholds", "tally", "patches", "report")
+STAGES = ("index", "segment", "capture", "thresholds", "tally", "patches", "report")
 
 
 class PreprocessInfo(TypedDict):
@@ -55,6 +55,19 @@ class DataInfo(TypedDict):
     growth: NotRequired[dict[str, int]]
 
 
+class SegmenterInfo(TypedDict):
+    """Who gave the labels of the planes `segmenter`: what the user wrote, a hash of what was loaded, its labels and
+    their categories, maps an image, below which confidence a pixel is unlabelled, and the (H, W) it has seen."""
+
+    spec: str
+    fingerprint: str
+    labels: list[str]
+    categories: list[str]
+    planes: int
+    confidence: float | None
+    size: list[int]
+
+
 class LayerEntry(TypedDict):
     """One dissected layer. An activation is its stored float16 times `scale`, a power of two."""
 
@@ -91,7 +104,7 @@ class StageInfo(TypedDict):
 
 
 class RunInfo(TypedDict):
-    """All of run.json."""
+    """All of run.json. Stage segment is there where a segmenter is."""
 
     schema_version: int
     microtome: str
@@ -104,6 +117,7 @@ class RunInfo(TypedDict):
     estimate: EstimateInfo
     stages: dict[str, StageInfo]
     versions: dict[str, str]
+    segmenter: NotRequired[SegmenterInfo]
 
 
 LATER_PARTS = {"estimate": EstimateInfo(bytes_per_sample=0.0, bytes_per_sample_streamed=0.0, seconds_per_sample=0.0)}

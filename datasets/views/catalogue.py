@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,8 @@ class Catalogue(View):
         super().__init__(dataset)
         rules = read_rules(path)
         sources: list[Name] = [(concept.name, concept.category) for concept in dataset.concepts]
-        become = [_become(concept, rules, path) for concept in sources]
+        resolution = _Resolution(rules, path)
+        become = [resolution.become(concept) for concept in sources]
         numbers: dict[Name, int] = {}
         for names in become:
             for name in names:
@@ -75,7 +76,7 @@ class Catalogue(View):
             for copy, name in enumerate(names):
                 self._lookup[copy, source] = numbers[name]
         self._merges = np.count_nonzero(np.bincount(self._lookup[self._lookup > 0].astype(np.int64)) > 1) > 0
-        self._unused = [rule for rule in rules if not _is_met(rule, sources, become)]
+        self._unused = [rule for rule in rules if rule.line not in resolution.met]
         self._path = path
         self._digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
@@ -185,52 +186,55 @@ def _text(name: Name | None) -> str:
     return "no concept" if name is None else f"{name[0]} ({name[1]})" if name[1] else name[0]
 
 
-def _become(concept: Name, rules: Sequence[Rule], path: Path) -> list[Name]:
-    """What `concept` is in the end, itself or what it became first, then what it is besides, each once."""
-    itself = _renamed(concept, rules, path)
-    if itself is None:
-        return []
-    found = [itself]
-    for name in found:  # grows while it is walked: parents have parents
-        for rule in rules:
-            if not rule.keep or not rule.applies_to(name):
-                continue
-            parent = rule.target(name)
-            above = None if parent is None else _renamed(parent, rules, path)
-            if above == name:
-                raise UsageError(f"{path}, line {rule.line}: {rule.name} is put under itself")
-            if above is not None and above not in found:
-                found.append(above)
-    return found
+@dataclass
+class _Resolution:
+    """Concepts to what they become; `met`: the lines that were about any of them."""
 
+    rules: Sequence[Rule]
+    path: Path
+    met: set[int] = field(default_factory=set)
 
-def _renamed(concept: Name, rules: Sequence[Rule], path: Path) -> Name | None:
-    """What `concept` is called in the end; None where it is dropped."""
-    name: Name | None = concept
-    trail: list[Name] = []
-    while name is not None:
-        trail.append(name)
-        rule = _first(rule for rule in rules if not rule.keep and rule.applies_to(trail[-1]))
-        if rule is None:
-            break
-        name = rule.target(trail[-1])
-        if name == trail[-1]:
-            break
-        if name in trail:
-            circle = " -> ".join(_text(step) for step in (*trail[trail.index(name) :], name))
-            raise UsageError(f"{path}, line {rule.line}: {circle} runs in a circle")
-    return name
+    def become(self, concept: Name) -> list[Name]:
+        """What `concept` is in the end, itself or what it became first, then what it is besides, each once."""
+        itself = self._renamed(concept)
+        found = [itself] if itself is not None else []
+        for name in found:  # grows while it is walked: parents have parents
+            for rule in self.rules:
+                if not rule.keep or not rule.applies_to(name):
+                    continue
+                self.met.add(rule.line)
+                parent = rule.target(name)
+                above = None if parent is None else self._renamed(parent)
+                if above == itself:
+                    raise self._wrong(rule, f"{_text(itself)} would lie under itself")
+                if above is not None and above not in found:
+                    found.append(above)
+        return found
+
+    def _renamed(self, concept: Name) -> Name | None:
+        """What `concept` is called in the end; None where it is dropped."""
+        trail = [concept]
+        while True:
+            rule = _first(rule for rule in self.rules if not rule.keep and rule.applies_to(trail[-1]))
+            if rule is None:
+                return trail[-1]
+            self.met.add(rule.line)
+            name = rule.target(trail[-1])
+            if name is None or name == trail[-1]:
+                return name
+            if name in trail:
+                circle = " -> ".join(_text(step) for step in (*trail[trail.index(name) :], name))
+                raise self._wrong(rule, f"{circle} runs in a circle")
+            trail.append(name)
+
+    def _wrong(self, rule: Rule, what: str) -> UsageError:
+        return UsageError(f"{self.path}, line {rule.line}: {what}")
 
 
 def _first(rules: Iterable[Rule]) -> Rule | None:
     """The rule for just this category, else the one for any."""
     found = list(rules)
     return next((rule for rule in found if rule.category), found[0] if found else None)
-
-
-def _is_met(rule: Rule, sources: Sequence[Name], become: Sequence[Sequence[Name]]) -> bool:
-    met = {*sources, *(name for names in become for name in names)}
-    return any(rule.applies_to(name) for name in met)
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

@@ -106,22 +106,16 @@ def insert_segments(
 def once_a_pixel_each(
     labels: NDArray[np.uint16], image_labels: NDArray[np.uint16] | None = None, *, first: int = 0
 ) -> None:
-    """In place, for each of (n, P, H, W) or for one (P, H, W): every concept once at a pixel, in the planes from `first`
-    on, and none that the whole image has, as `once_a_pixel` does it."""
-    planes = labels.shape[-3]
-    pairs = [(earlier, later) for later in range(first, planes) for earlier in range(first, later)]
+    """In place: `once_a_pixel` for the planes from `first` on of each of (n, P, H, W), or of one (P, H, W).
+
+    image_labels: (n, Q) or (Q,): what the whole image has is taken out of the planes.
+    """
     each = labels.reshape(-1, *labels.shape[-3:])
-    for number, found in enumerate(each):
+    for number, planes in enumerate(each):
+        filled = np.flatnonzero(planes.any(axis=(1, 2))).tolist()
+        pairs = [(earlier, later) for later in filled for earlier in filled if first <= earlier < later]
         whole = None if image_labels is None else image_labels.reshape(len(each), -1)[number].copy()
-        once_a_pixel_where_labelled(found, pairs, whole)
-
-
-def once_a_pixel_where_labelled(
-    planes: NDArray[np.uint16], pairs: Sequence[tuple[int, int]], image_labels: NDArray[np.uint16] | None
-) -> None:
-    """`once_a_pixel` without the pairs of which a plane is empty."""
-    filled = planes.any(axis=(1, 2))
-    once_a_pixel(planes, [pair for pair in pairs if filled[pair[0]] and filled[pair[1]]], image_labels)
+        once_a_pixel(planes, pairs, whole)
 
 
 def _plane_names(count: int, taken: Sequence[str]) -> list[str]:

@@ -18,6 +18,8 @@ IOU_CONVENTIONS = ("image", "mask", "all")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
+_MORE_COUNTS = ("min_images", "segmenter_size")
+
 SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://.+")
 
 # How the work is done, not what comes out: a run may be resumed with other values of these.
@@ -38,6 +40,11 @@ class AuditConfig:
     cluster: who does the work: "threads" of this process, "processes", or the address of a Dask scheduler.
     precision: the model's arithmetic: "float32", "tf32" (CUDA), or "bfloat16" and "float16" by autocast.
     keep_activations: False = use each shard's activations and drop them, at the price of a second forward pass.
+    free: concepts computed from the pixels of any image: "colors", "textures".
+    concepts: a CSV that merges, renames and drops concepts (datasets/views/catalogue.py).
+    min_images: concepts in fewer images are dropped.
+    segmenter: spec of a model that labels the images; segmenter_confidence: below it a pixel is unlabelled;
+    segmenter_size: shorter side of the images that it sees, None = the model's input.
     channels_last: "yes" or "no": the memory layout of the forward pass, "auto" = yes on the CPU where the model can.
     """
 
@@ -66,6 +73,12 @@ class AuditConfig:
     cluster: str = "threads"
     precision: str = "float32"
     keep_activations: bool = True
+    free: tuple[str, ...] = ()
+    concepts: Path | None = None
+    min_images: int = 1
+    segmenter: str | None = None
+    segmenter_confidence: float | None = None
+    segmenter_size: int | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -76,6 +89,8 @@ class AuditConfig:
         values["model"] = absolute_spec(self.model)
         values["dataset"] = absolute_spec(self.dataset)
         values["weights"] = str(self.weights.resolve()) if self.weights else None
+        values["concepts"] = str(self.concepts.resolve()) if self.concepts else None
+        values["segmenter"] = absolute_spec(self.segmenter) if self.segmenter else None
         return values
 
 
@@ -92,12 +107,13 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfi
     missing = [name for name in ("model", "dataset", "layers", "out") if name not in given]
     if missing:
         raise UsageError(f"{source} lacks {', '.join(missing)}; an audit needs model, dataset, layers and out")
-    for name in ("layers", "tau", "mean", "std"):
+    for name in ("layers", "tau", "mean", "std", "free"):
         if name in given and not isinstance(given[name], tuple):
             given[name] = tuple(given[name]) if isinstance(given[name], list) else (given[name],)
     given["out"] = where_of(str(given["out"]))
-    if "weights" in given:
-        given["weights"] = Path(given["weights"]).expanduser()
+    for name in ("weights", "concepts"):
+        if name in given:
+            given[name] = Path(given[name]).expanduser()
     if "label_size" in given:
         size = given["label_size"]
         given["label_size"] = (size, size) if isinstance(size, int) else tuple(size)
@@ -184,10 +200,15 @@ def _check(config: AuditConfig) -> None:
         raise UnknownNameError("interpolation", config.interpolation, INTERPOLATIONS)
     if not isinstance(config.min_iou, numbers) or not 0 <= config.min_iou < 1:
         raise UsageError(f"--min-iou {config.min_iou}: a number from 0 up to 1, such as 0.04")
-    for name in ("top", "limit", "batch", "shard_samples", "size", "resize", "torch_threads", "workers"):
+    for name in ("top", "limit", "batch", "shard_samples", "size", "resize", "torch_threads", "workers", *_MORE_COUNTS):
         value = getattr(config, name)
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UsageError(f"--{name.replace('_', '-')} {value}: a whole number of at least 1")
+    sure = config.segmenter_confidence
+    if sure is not None and (not isinstance(sure, numbers) or not 0 <= sure <= 1):
+        raise UsageError(f"--segmenter-confidence {sure}: a number from 0 to 1, such as 0.5")
+    if config.segmenter is None and (sure is not None or config.segmenter_size is not None):
+        raise UsageError("--segmenter-confidence and --segmenter-size are for a --segmenter; name one")
     for name in ("mean", "std"):
         values = getattr(config, name)
         if values is not None and (len(values) != 3 or not all(isinstance(value, numbers) for value in values)):

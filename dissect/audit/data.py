@@ -1,20 +1,36 @@
-"""The dataset of a run, in the run's order."""
+"""The dataset of a run: its samples in the run's order, with all the labels that the run gives them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.specs import open_dataset
+from microtome.datasets.views.catalogue import Catalogue
 from microtome.datasets.views.ordered import OrderedDataset
+from microtome.datasets.views.segmented import Segmented, Segments
+from microtome.datasets.views.view import View
+from microtome.dissect.audit.config import AuditConfig
 from microtome.storage.errors import RunMismatchError
 from microtome.storage.order import read_order
 from microtome.storage.run import Run
+from microtome.storage.schema import SegmenterInfo
 
 
-def open_data(spec: str, run: Run | None) -> ImageDataset:
-    """Open the dataset that `spec` names, its samples in the order of `run` (None: in its own).
+def open_data(config: AuditConfig, run: Run | None, segments: Segments | None = None) -> ImageDataset:
+    """Open the dataset of `config`, with its labels, its samples in the order of `run` (None: in its own).
 
-    Raises RunMismatchError where it is too small to be the dataset of the run.
+    segments: what the segmenter of a run to be made tells apart. Raises RunMismatchError where the dataset is too small
+    to be that of the run.
     """
+    if run is not None:
+        segments = segments_of(run.info.get("segmenter"))
+    return with_labels(open_images(config.dataset, run), config.free, segments, config.concepts)
+
+
+def open_images(spec: str, run: Run | None) -> ImageDataset:
+    """Open the dataset that `spec` names, with no labels but its own, its samples in the order of `run`."""
     dataset = open_dataset(spec)
     digest = run.info["data"].get("order") if run is not None else None
     if run is None or digest is None:
@@ -25,3 +41,28 @@ def open_data(spec: str, run: Run | None) -> ImageDataset:
             f"{run.url} was made with more images than {spec} has now ({len(dataset):,}); put them back"
         )
     return OrderedDataset(dataset, order)
+
+
+def with_labels(
+    dataset: ImageDataset, free: Sequence[str], segments: Segments | None, concepts: Path | None
+) -> ImageDataset:
+    """`dataset` with concepts computed from pixels, room for those of a segmenter, and all as a catalogue has them."""
+    if free:
+        from microtome.datasets.views.free import FreeConcepts
+
+        dataset = FreeConcepts(dataset, free)
+    if segments is not None:
+        dataset = Segmented(dataset, segments)
+    return dataset if concepts is None else Catalogue(dataset, concepts)
+
+
+def pictures(dataset: ImageDataset) -> ImageDataset:
+    """`dataset` without the labels that a run has added: its images, in the same order."""
+    while isinstance(dataset, View) and not isinstance(dataset, OrderedDataset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def segments_of(info: SegmenterInfo | None) -> Segments | None:
+    """What a run's segmenter tells apart."""
+    return info and Segments(tuple(info["labels"]), tuple(info["categories"]), info["planes"])

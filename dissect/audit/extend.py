@@ -26,15 +26,16 @@ from microtome.datasets.views.ordered import OrderedDataset
 from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.budget import NO_LIMITS, Budget
 from microtome.dissect.audit.config import AuditConfig, config_of_run, preprocess_overrides, with_changes
+from microtome.dissect.audit.data import segments_of, with_labels
 from microtome.dissect.audit.images import read_item
-from microtome.dissect.audit.job import choose_device, run_key
+from microtome.dissect.audit.job import choose_device, preprocess_of, run_key
 from microtome.dissect.audit.pilot import PILOT_IMAGES, PILOT_TRIES, run_pilot
 from microtome.dissect.audit.pipeline import Outcome, executor_of, finish, holding
 from microtome.dissect.audit.prepare import divide, reopen
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.index import concept_lines
 from microtome.dissect.audit.stages.merge import unpack_texts
-from microtome.dissect.models import Model, Preprocess, load_model
+from microtome.dissect.models import Model, load_model
 from microtome.storage.arrays import IMAGE_LABELS, LABELS
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.order import write_order
@@ -97,7 +98,7 @@ def _grow(path: Path | str, spec: str | None, limit: int | None, budget: Budget)
     reader = open_dataset(config.dataset)
     order = _order(run, known, reader)
     view = None if order is None else OrderedDataset(reader, order)
-    dataset = view or reader
+    dataset = _labelled(view or reader, config, run)
     _refuse_other_labels(run, known, dataset)
     _refuse_changed(run, known, dataset)
     samples = min(len(dataset), limit or len(dataset))
@@ -108,7 +109,8 @@ def _grow(path: Path | str, spec: str | None, limit: int | None, budget: Budget)
     budget.refuse_disk(run.info["estimate"], samples, kept=config.keep_activations)
     model = _same_model(run, config)
     if view is not None:
-        dataset = view = OrderedDataset(reader, view.order[:samples])
+        view = OrderedDataset(reader, view.order[:samples])
+        dataset = _labelled(view, config, run)
     info = _larger(run, config, dataset, samples)
     if known.count < PILOT_TRIES and known.readable < PILOT_IMAGES:
         _pilot_again(info, config, model, dataset)
@@ -118,6 +120,10 @@ def _grow(path: Path | str, spec: str | None, limit: int | None, budget: Budget)
     run.info = info
     run.save()
     return added
+
+
+def _labelled(dataset: ImageDataset, config: AuditConfig, run: Run) -> ImageDataset:
+    return with_labels(dataset, config.free, segments_of(run.info.get("segmenter")), config.concepts)
 
 
 def _is_indexed(run: Run) -> bool:
@@ -234,13 +240,7 @@ def _spot_check(run: Run, known: Known, dataset: ImageDataset) -> NDArray[np.boo
         return same
     chosen = np.unique(np.linspace(0, known.count - 1, SPOT_CHECKS).astype(np.int64)).tolist()
     say(f"{dataset.spec} keeps no fingerprint of each image: {len(chosen)} of {known.count:,} are read to compare them")
-    preprocess = Preprocess(
-        size=_pair(run.info["model"]["preprocess"]["size"]),
-        resize=run.info["model"]["preprocess"]["resize"],
-        mean=_three(run.info["model"]["preprocess"]["mean"]),
-        std=_three(run.info["model"]["preprocess"]["std"]),
-        interpolation=run.info["model"]["preprocess"]["interpolation"],
-    )
+    preprocess = preprocess_of(run.info["model"]["preprocess"])
     for index in chosen:
         row = known.samples.iloc[index]
         item = read_item(dataset, index, preprocess, _pair(run.info["label_size"]))
@@ -309,7 +309,3 @@ def _named(keys: Sequence[str]) -> str:
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:
     return values[0], values[1]
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    return values[0], values[1], values[2]

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from microtome.datasets.base import ImageDataset
 from microtome.dissect.audit.config import AuditConfig, preprocess_overrides
 from microtome.dissect.audit.stopping import StopSignal
-from microtome.dissect.models import Model, load_model
+from microtome.dissect.models import Model, Preprocess, load_model
+from microtome.dissect.models.segmenters import Segmenter, load_segmenter
 from microtome.storage.commits import StageCommits
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
-from microtome.storage.schema import LayerEntry
+from microtome.storage.schema import LayerEntry, PreprocessInfo
 
 if TYPE_CHECKING:
     from microtome.dissect.audit.schedule import Executor
@@ -93,6 +94,22 @@ class Job:
         """Use `model`, which is known to be the one of the run."""
         self._kept["model"] = model
 
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """What the model is fed with, as run.json has it."""
+        return preprocess_of(self.run.info["model"]["preprocess"])
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """The run's segmenter, loaded at the first call. Raises RunMismatchError where it is another one."""
+        info = self.run.info["segmenter"]
+        segmenter = load_segmenter(info["spec"])
+        if segmenter.fingerprint != info["fingerprint"]:
+            raise RunMismatchError(
+                f"segmenter {info['spec']} is another one, or has other weights, than the run was started with"
+            )
+        return segmenter
+
     def check_here(self) -> None:
         """Raise RunMismatchError where this process sees other data than the run was started with."""
         if self.dataset.fingerprint() != self.run.info["data"]["fingerprint"]:
@@ -155,6 +172,18 @@ class Job:
         return self.run.commits(stage, run_key(self.run))
 
 
+def preprocess_of(info: PreprocessInfo) -> Preprocess:
+    """The preprocessing that run.json describes."""
+    size, mean, std = info["size"], info["mean"], info["std"]
+    return Preprocess(
+        size=(size[0], size[1]),
+        resize=info["resize"],
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        interpolation=info["interpolation"],
+    )
+
+
 def run_key(run: Run) -> str:
     """A hash of everything in run.json that the numbers depend on."""
     info = run.info
@@ -167,4 +196,6 @@ def run_key(run: Run) -> str:
         info["label_size"],
         info["shards"],
     ]
+    if "segmenter" in info:
+        parts.append(info["segmenter"])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -24,6 +24,7 @@ from microtome.dissect.audit.stages.capture import run_capture
 from microtome.dissect.audit.stages.index import run_index
 from microtome.dissect.audit.stages.patches import run_patches
 from microtome.dissect.audit.stages.report import run_report
+from microtome.dissect.audit.stages.segment import run_segment
 from microtome.dissect.audit.stages.tally import run_tally
 from microtome.dissect.audit.stages.thresholds import run_thresholds
 from microtome.dissect.audit.stages.totals import capture_totals
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 STAGES: dict[str, Callable[[Job], None]] = {
     "index": run_index,
+    "segment": run_segment,
     "capture": run_capture,
     "thresholds": run_thresholds,
     "tally": run_tally,
@@ -46,7 +48,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
 }
 
 
-SHARDED = ("capture", "thresholds", "tally")
+SHARDED = ("segment", "capture", "thresholds", "tally")
 MOST_SKIPPED_LINES = 1000
 
 
@@ -155,7 +157,7 @@ def _finish(job: Job, budget: Budget, log: RunLog) -> Outcome:
     with Watch(budget, job.stop, job.run.place) as watch:
         job = replace(job, on_shards=_Committed(job, log, watch))
         for stage, run_stage in STAGES.items():
-            if not _is_done(job, stage):
+            if stage in job.run.info["stages"] and not _is_done(job, stage):
                 watch.begin_stage()
                 _run_one(job, stage, run_stage, log)
     seconds = time.monotonic() - started

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from microtome.datasets.base import ImageDataset
-from microtome.datasets.specs import open_dataset
 from microtome.dissect.audit.budget import NO_LIMITS, Budget, resident_bytes
 from microtome.dissect.audit.config import (
     AuditConfig,
@@ -20,11 +19,12 @@ from microtome.dissect.audit.config import (
     preprocess_overrides,
     with_changes,
 )
-from microtome.dissect.audit.data import open_data
+from microtome.dissect.audit.data import open_data, open_images, segments_of
 from microtome.dissect.audit.job import Division, Job, choose_device
 from microtome.dissect.audit.pilot import Pilot, run_pilot
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.schedule import Executor
+from microtome.dissect.audit.stages.segment import try_segmenter
 from microtome.dissect.audit.stopping import StopSignal
 from microtome.dissect.models import (
     LayerInfo,
@@ -47,8 +47,10 @@ from microtome.storage.schema import (
 )
 from microtome.storage.shards import CHUNK_SAMPLES, plan_shards
 
-ADDED_LATER = {"precision": "float32", "keep_activations": True}
+ADDED_LATER: dict[str, object] = {"precision": "float32", "keep_activations": True, "free": [], "min_images": 1}
 """Settings that older runs do not name, and what they were then."""
+TOLD_APART = ("model", "dataset", "weights", "concepts", "limit")
+"""Settings whose contents count, not their names: by fingerprint, or by the number of samples."""
 VERSIONED = ("torch", "torchvision", "numpy", "zarr", "dask", "pandas", "numba")
 
 
@@ -66,9 +68,7 @@ def prepare(
     Raises UsageError for what cannot be opened, RunMismatchError naming what differs from the run on disk.
     """
     is_new = not (existing and Run.exists(config.out))
-    dataset = open_data(config.dataset, None if is_new else Run.open(config.out))
-    samples = min(len(dataset), config.limit or len(dataset))
-    if samples < 1:
+    if is_new and len(open_images(config.dataset, None)) < 1:
         raise UsageError(f"{config.dataset} holds no images")
     model = executor.where_the_model_runs(create, _from_anywhere(config), budget) if is_new else None
     if is_new and not Run.exists(config.out):
@@ -78,6 +78,8 @@ def prepare(
         )
     run = Run.open(config.out)
     config = _left_open(config, run)
+    dataset = open_data(config, run)
+    samples = min(len(dataset), config.limit or len(dataset))
     if not is_new:
         model = _load(config)
         _refuse_mismatch(run, config, model, dataset, samples)
@@ -99,23 +101,32 @@ def _from_anywhere(config: AuditConfig) -> AuditConfig:
         model=identity["model"],
         dataset=identity["dataset"],
         weights=config.weights.resolve() if config.weights else None,
+        concepts=config.concepts.resolve() if config.concepts else None,
+        segmenter=identity["segmenter"],
     )
 
 
 def create(config: AuditConfig, budget: Budget) -> Model:
     """Make a new run in `config.out`, with everything decided that its numbers depend on; gives its model."""
-    dataset = open_dataset(config.dataset)
-    samples = min(len(dataset), config.limit or len(dataset))
+    images = open_images(config.dataset, None)
+    samples = min(len(images), config.limit or len(images))
     config = with_changes(config, device=str(choose_device(config.device)))
     division = divide(config)
     model = _load(config)
+    segmenter = try_segmenter(config, model.preprocess, images, samples, division.device)
+    dataset = open_data(config, None, segments_of(segmenter))
     pilot = run_pilot(config, model, dataset, samples, division)
     config = with_changes(
         config, torch_threads=division.torch_threads, channels_last="yes" if pilot.channels_last else "no"
     )
     budget.refuse_disk(pilot.estimate, samples, kept=config.keep_activations)
     fits = budget.samples_a_shard(pilot.bytes_in_memory, division.lanes, resident_bytes())
-    Run.create(config.out, _plan(config, model, dataset, samples, pilot, fits))
+    info = _plan(config, model, dataset, samples, pilot, fits)
+    if segmenter is None:
+        del info["stages"]["segment"]
+    else:
+        info["segmenter"] = segmenter
+    Run.create(config.out, info)
     return model
 
 
@@ -133,7 +144,7 @@ def join(path: Path | str, executor: Executor, cores: int) -> Job:
     """The job of the run in `path` for a process that helps with it, on `cores` of its machine's cores."""
     run = Run.open(path)
     config = config_of_run(run.info["config"], out=path, workers=cores)
-    return Job(config, run, open_data(config.dataset, run), divide(config, cores), executor)
+    return Job(config, run, open_data(config, run), divide(config, cores), executor)
 
 
 def divide(config: AuditConfig, cores: int | None = None) -> Division:
@@ -265,7 +276,7 @@ def _refuse_mismatch(run: Run, config: AuditConfig, model: Model, dataset: Image
         differences.append(f"number of samples (the run has {info['data']['samples']}, asked for {samples})")
     made_with = info["config"]
     for name, asked in config.identity().items():
-        same_thing = name in ("model", "dataset", "weights", "limit")  # told apart by fingerprint and count above
+        same_thing = name in TOLD_APART
         had = made_with.get(name, ADDED_LATER.get(name))
         if not same_thing and had != asked:
             differences.append(f"{name} (the run has {had}, asked for {asked})")

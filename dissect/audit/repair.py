@@ -17,6 +17,7 @@ from typing import Any
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.dissect.audit.verify import SHARDED, Damage, Node, Record, Verdict, check, open_trusted, read_record
+from microtome.storage.arrays import SEGMENTS
 from microtome.storage.errors import RunDamagedError, UsageError
 from microtome.storage.files import json_bytes
 from microtome.storage.lock import RunLock
@@ -27,6 +28,7 @@ from microtome.storage.vouching import TABLED, tables_key
 
 NOTE_KEY = "repair.json"
 
+_SEGMENTS = f"arrays.zarr/{SEGMENTS}/"
 _ARRAY_FILE = re.compile(r"arrays\.zarr/.+/c/(?P<shard>\d+)(?:/0)*")
 
 
@@ -91,9 +93,10 @@ def _expected(run: Run, node: Node) -> Record | None:
     if record is not None:
         return record
     keys = [node.state_key]
-    if node.stage == "capture":
+    if node.stage in ("segment", "capture"):
         found = ((key, _ARRAY_FILE.fullmatch(key)) for key, _ in run.place.list("arrays.zarr/"))
-        keys += [key for key, match in found if match and int(match["shard"]) == node.number]
+        mine = [key for key, match in found if match and int(match["shard"]) == node.number]
+        keys += [key for key in mine if key.startswith(_SEGMENTS) == (node.stage == "segment")]
     there = {key: run.place.checksum(key) for key in keys if run.place.size(key) is not None}
     state = there.pop(node.state_key, None)
     return None if state is None else Record("", state, there)

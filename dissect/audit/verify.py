@@ -26,7 +26,7 @@ from microtome.storage.places import Place
 from microtome.storage.run import Run
 from microtome.storage.vouching import TABLED, tables_key
 
-SHARDED = ("capture", "thresholds", "tally")
+SHARDED = ("segment", "capture", "thresholds", "tally")
 REPORT_PAGE = "report/index.html"
 READERS = 8
 INDEX, GUESS = "index", "guess"
@@ -223,7 +223,7 @@ def _nodes(run: Run) -> Iterator[Node]:
     yield Node(INDEX, 0)
     if not run.keeps_activations:
         yield Node(GUESS, 0)
-    for stage in SHARDED:
+    for stage in (name for name in SHARDED if name in run.info["stages"]):
         for level, count in enumerate(level_sizes(run.plan.count)):
             yield from (Node(level_name(stage, level), number) for number in range(count))
 

@@ -12,10 +12,12 @@ from microtome.dissect.cli.options import (
     LIMITS,
     RUN,
     budget_of,
+    label_options,
     limit_options,
     model_options,
     parse_size,
     preprocess_values,
+    segmenter_options,
     split_list,
     split_numbers,
 )
@@ -55,6 +57,8 @@ UNREADABLE_SAMPLES = 3
     "--keep-activations", type=click.Choice(["yes", "no"]), help="no: less disk, a second pass of the model. [yes]"
 )
 @click.option("--shard-samples", type=int, help="Samples a shard.")
+@label_options
+@segmenter_options
 @limit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @model_options
@@ -71,6 +75,7 @@ def audit_command(
       microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?' --tau 0.02 --out runs/first
       microtome audit nets.py:my_model folder:photos --layers layer3,layer4 --out runs/mine
       microtome audit torchvision:resnet18 folder:photos --layers 'layer[34]' --device cuda:0
+      microtome audit nets.py:my_model images:photos --layers layer4 --segmenter nets.py:my_segmenter --free colors
       microtome audit night.toml --time-limit 07:00
       microtome audit --resume runs/mine
     """
@@ -110,12 +115,14 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     """Only what the user gave, so that a TOML file's values and the defaults stay where nothing was said."""
     values = {
         "layers": split_list(options["layers"]),
+        "free": split_list(options["free"]),
         "tau": split_numbers(options["tau"], "--tau"),
         "label_size": parse_size(options["label_size"], "--label-size"),
     }
     simple = ["out", "iou", "min_iou", "top", "limit", "batch", "shard_samples"]
     simple += ["device", "torch_threads", "channels_last", "precision", "keep_activations"]
-    simple += ["workers", "cluster"]
+    simple += ["workers", "cluster", "concepts", "min_images"]
+    simple += ["segmenter", "segmenter_confidence", "segmenter_size"]
     values |= {name: options[name] for name in simple} | preprocess_values(options)
     return {name: value for name, value in values.items() if value not in (None, ())}
 

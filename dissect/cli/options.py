@@ -74,6 +74,32 @@ def preprocess_values(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def label_options(command: Command) -> Command:
+    """--free, --concepts and --min-images: labels beside the dataset's own, and what becomes of them all."""
+    options = [
+        click.option("--free", multiple=True, metavar="KIND,...", help="Concepts from pixels: colors, textures."),
+        click.option(
+            "--concepts", type=click.Path(path_type=Path), metavar="FILE", help="A CSV that merges and drops concepts."
+        ),
+        click.option("--min-images", type=int, metavar="N", help="Drop concepts in fewer images. [1]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def segmenter_options(command: Command) -> Command:
+    """--segmenter and its settings."""
+    options = [
+        click.option("--segmenter", metavar="SPEC", help="A model that labels the images, where nobody has."),
+        click.option("--segmenter-confidence", type=float, metavar="P", help="Below it a pixel is unlabelled."),
+        click.option("--segmenter-size", type=int, help="Shorter side that the segmenter sees. [the model's input]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def limit_options(command: Command) -> Command:
     """--max-disk, --max-memory and --time-limit."""
     options = [

@@ -15,11 +15,11 @@ from microtome.datasets.base import ImageDataset
 from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.stages.merge import State, pack_texts
-from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, layer_array
+from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, SEGMENTS, layer_array
 from microtome.storage.order import forget_orders
 
 STAGE = "index"
-STAYING = ("guess", "capture")
+STAYING = ("segment", "guess", "capture")
 ROWS_AT_ONCE = 1 << 16
 """Rows of the table of samples that are Python objects at a time; a million of them would be 200 MB."""
 
@@ -50,6 +50,8 @@ def _sample_rows(job: Job, samples: range) -> pd.DataFrame:
 def _create_arrays(job: Job) -> None:
     create = partial(job.run.arrays.create, grow="growth" in job.run.info["data"])
     create(LABELS, (len(job.dataset.plane_names), *job.label_size), "uint16")
+    if "segmenter" in job.run.info:
+        create(SEGMENTS, (job.run.info["segmenter"]["planes"], *job.label_size), "uint16")
     create(IMAGE_LABELS, (job.dataset.image_label_slots,), "uint16")
     for layer in job.layers:
         units, grid = layer["units"], layer["grid"]

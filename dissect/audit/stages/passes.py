@@ -20,6 +20,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.datasets.views.segmented import insert_segments
 from microtome.dissect.audit.forward import Captured, Forward
 from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Job
@@ -28,7 +29,7 @@ from microtome.dissect.audit.stopping import Stopped
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.audit.turns import Slots, TurnPool
 from microtome.dissect.maths.labels import count_labels
-from microtome.storage.arrays import MEANS, PEAK_AT, PEAKS
+from microtome.storage.arrays import MEANS, PEAK_AT, PEAKS, SEGMENTS
 from microtome.storage.schema import LayerEntry
 
 IN_MODEL = 2  # batches of a shard handed to the model at once: the next one is queued before the last is collected
@@ -72,8 +73,10 @@ class Passage:
     @contextmanager
     def shard(self, shard: int) -> Iterator[tuple[Records, Maps]]:
         """What `shard` holds, as `compute` gives it, and a place for it in memory while the context is open."""
-        with self.samples(self.job.run.plan.samples_of(shard), shard) as held:
-            yield held
+        with self.samples(self.job.run.plan.samples_of(shard), shard) as (records, maps):
+            if "segmenter" in self.job.run.info:
+                records.insert_segments(self.job, shard)
+            yield records, maps
 
     @contextmanager
     def samples(self, samples: Sequence[int], turn: int) -> Iterator[tuple[Records, Maps]]:
@@ -208,6 +211,12 @@ class Records:
                 self.labels[row] = item.planes
                 self.image_labels[row] = item.image_labels
                 self.height[row], self.width[row] = item.height, item.width
+
+    def insert_segments(self, job: Job, shard: int) -> None:
+        """Add the labels that stage segment has stored for `shard`; samples that could not be read stay empty."""
+        raw = job.run.arrays.read_shard(SEGMENTS, shard).astype(np.uint16)
+        raw[~self.ok] = 0
+        insert_segments(job.dataset, self.labels, self.image_labels, raw)
 
     def spread(self, values: NDArray[V], missing: float) -> NDArray[V]:
         """Rows of the readable samples put back among all of the shard; `missing` stands for the others."""

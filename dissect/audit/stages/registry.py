@@ -6,11 +6,13 @@ from microtome.dissect.audit.schedule import ShardedWork
 from microtome.dissect.audit.stages.capture import CAPTURE
 from microtome.dissect.audit.stages.guess import GUESS
 from microtome.dissect.audit.stages.merge import ShardedStage
+from microtome.dissect.audit.stages.segment import SEGMENT
 from microtome.dissect.audit.stages.tally import STREAMED_TALLY, TALLY
 from microtome.dissect.audit.stages.thresholds import STREAMED_THRESHOLDS, THRESHOLDS
 
 SHARDED: dict[str, ShardedStage] = {
-    stage.name + stage.variant: stage for stage in (CAPTURE, THRESHOLDS, STREAMED_THRESHOLDS, TALLY, STREAMED_TALLY)
+    stage.name + stage.variant: stage
+    for stage in (SEGMENT, CAPTURE, THRESHOLDS, STREAMED_THRESHOLDS, TALLY, STREAMED_TALLY)
 }
 
 

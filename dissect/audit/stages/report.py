@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
-from microtome.dissect.audit.data import open_data
+from microtome.dissect.audit.config import config_of_run
+from microtome.dissect.audit.data import open_data, pictures
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import progress
 from microtome.reports import build_report
@@ -18,7 +19,7 @@ from microtome.storage.run import Run
 
 def run_report(job: Job) -> None:
     """Build the pages of the job's run."""
-    write_report(job.run, job.dataset)
+    write_report(job.run, pictures(job.dataset))
 
 
 def rebuild_report(path: Path | str) -> str:
@@ -27,12 +28,12 @@ def rebuild_report(path: Path | str) -> str:
     unfinished = [stage for stage, info in run.info["stages"].items() if info["state"] != "done" and stage != "report"]
     if unfinished:
         raise UsageError(f"{path} is not finished ({', '.join(unfinished)}); run microtome audit --resume {path}")
-    dataset = open_data(run.info["config"]["dataset"], run)
+    dataset = open_data(config_of_run(run.info["config"], out=path, workers=None), run)
     if dataset.fingerprint() != run.info["data"]["fingerprint"]:
         raise RunMismatchError(
             f"{run.info['data']['spec']} has changed since the run was made; patches would show other images"
         )
-    return write_report(run, dataset)
+    return write_report(run, pictures(dataset))
 
 
 def write_report(run: Run, dataset: ImageDataset) -> str:

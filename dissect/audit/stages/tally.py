@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -26,8 +26,9 @@ from microtome.dissect.audit.stages.merge import (
 )
 from microtome.dissect.audit.stages.stream import second_pass, write_top_maps
 from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
-from microtome.dissect.audit.stages.totals import capture_totals, narrow
+from microtome.dissect.audit.stages.totals import capture_totals, dropped_concepts, narrow
 from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
+from microtome.dissect.maths.labels import count_labels
 from microtome.dissect.maths.tally import Convention, TallyCounts, tally
 from microtome.dissect.maths.thresholds import Thresholds
 from microtome.storage.arrays import IMAGE_LABELS, LABELS
@@ -39,10 +40,11 @@ STAGE = "tally"
 def run_tally(job: Job) -> None:
     """Count every shard, merge in shard order, and write units.parquet and iou.parquet of every layer."""
     totals, thresholds = capture_totals(job), merged_thresholds(job)
+    concept_pixels = np.where(dropped_concepts(job), 0, totals.concept_pixels)
     run_stage(job, TALLY if job.config.keep_activations else STREAMED_TALLY)
     merged = _unpack(job, whole_state(job, STAGE))
     for number in range(len(job.layers)):
-        counts = LayerCounts(merged[number], totals.concept_pixels)
+        counts = LayerCounts(merged[number], concept_pixels)
         write_layer_tables(job, number, totals.summaries[number], thresholds[number], counts)
 
 
@@ -102,13 +104,23 @@ class ShardLabels:
         samples = job.run.plan.samples_of(shard)
         totals = capture_totals(job)
         rows = np.flatnonzero(totals.error[samples.start : samples.stop] == "")
-        return cls(
+        found = cls(
             labels=_read_or_empty(job, LABELS, shard, (len(job.dataset.plane_names), *job.label_size)),
             image_labels=_read_or_empty(job, IMAGE_LABELS, shard, (job.dataset.image_label_slots,)),
             rows=rows,
             splits=job.split_of[samples.start : samples.stop][rows],
             annotated=totals.annotated[samples.start : samples.stop],
         )
+        dropped = dropped_concepts(job)
+        return found.without(job, dropped) if dropped.any() else found
+
+    def without(self, job: Job, dropped: NDArray[np.bool_]) -> ShardLabels:
+        """The same labels, where some concepts are none."""
+        stays = np.where(dropped, 0, np.arange(len(dropped))).astype(np.uint16)
+        labels, image_labels = stays[self.labels], stays[self.image_labels]
+        concepts, categories = len(job.dataset.concepts), len(job.categories)
+        counts = count_labels(labels, image_labels, concepts, job.category_of, categories)
+        return replace(self, labels=labels, image_labels=image_labels, annotated=counts.annotated)
 
     def tally(
         self,

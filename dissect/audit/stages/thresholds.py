@@ -26,7 +26,13 @@ from microtome.dissect.audit.stages.merge import (
     whole_state,
 )
 from microtome.dissect.audit.stages.stream import second_pass
-from microtome.dissect.audit.stages.totals import CaptureTotals, capture_totals, pack_fine, unpack_fine
+from microtome.dissect.audit.stages.totals import (
+    CaptureTotals,
+    capture_totals,
+    dropped_concepts,
+    pack_fine,
+    unpack_fine,
+)
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.maths.guesses import add_missed, take_guessed
 from microtome.dissect.maths.thresholds import NO_PREFIX, FineHistogram, Thresholds, exact_thresholds, plan_fine
@@ -34,6 +40,7 @@ from microtome.storage.arrays import ACTIVATIONS, layer_array
 from microtome.storage.schema import LayerEntry
 
 STAGE = "thresholds"
+NAMED = 8
 
 
 def run_thresholds(job: Job) -> None:
@@ -168,7 +175,12 @@ def _finish_samples(job: Job, totals: CaptureTotals) -> None:
     samples["status"] = np.where(totals.error == "", "ok", "error")
     samples["error"] = pd.Series(totals.error, dtype="str")
     job.run.write_table("samples", samples)
-    concepts = job.dataset.concepts
+    concepts, dropped = job.dataset.concepts, dropped_concepts(job)[1:]
+    if dropped.any():
+        names = [concept.name for concept, gone in zip(concepts, dropped, strict=True) if gone]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        few = f"{len(names)} concepts in fewer than {job.config.min_images} images are dropped"
+        say(f"{few}: {', '.join(names[:NAMED])}{more}")
     job.run.write_table(
         "concepts",
         pd.DataFrame(
@@ -178,6 +190,7 @@ def _finish_samples(job: Job, totals: CaptureTotals) -> None:
                 "category": pd.Series([concept.category for concept in concepts], dtype="str"),
                 "images": totals.concept_images.sum(axis=0)[1:],
                 "pixels": totals.concept_pixels.sum(axis=0)[1:],
+                "dropped": dropped,
             }
         ),
     )

@@ -44,6 +44,12 @@ def capture_totals(job: Job) -> CaptureTotals:
     return job.once("capture totals", lambda: _unpack(job, whole_state(job, CAPTURE)))
 
 
+def dropped_concepts(job: Job) -> NDArray[np.bool_]:
+    """(K + 1,) which concepts occur, but in fewer images than the run asks for: they count as unlabelled."""
+    images = capture_totals(job).concept_images.sum(axis=0)
+    return np.asarray((images > 0) & (images < job.config.min_images), dtype=np.bool_)
+
+
 def fold_capture(job: Job, states: Iterator[State]) -> State:
     """The state of neighbouring shards together, in the form of one shard's."""
     rows: dict[str, list[NDArray[np.generic]]] = {name: [] for name in PER_SAMPLE}
