@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept
 from microtome.datasets.planes import shared_pairs
+from microtome.datasets.tables import read_text
 from microtome.storage.errors import UsageError
 
 MAX_ID = 65535
@@ -56,16 +57,7 @@ class ClassTable:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a classes.csv. Raises UsageError, with file and line, where one cannot be used."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8 text; save classes.csv as UTF-8") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8 text; save classes.csv as UTF-8")
+    text = read_text(path)
     lines = csv.reader(text.splitlines(keepends=True), skipinitialspace=True)
     try:
         header = [cell.strip().lower() for cell in next(lines, [])]

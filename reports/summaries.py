@@ -37,7 +37,7 @@ class Concepts:
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Concepts:
-        """From concepts.parquet. Categories come in their usual order, others after them by name."""
+        """From concepts.parquet; dropped ones have no images. Categories in their usual order, others after by name."""
         present = {str(category) for category in table["category"]}
         categories = [c for c in CATEGORIES if c in present] + sorted(present.difference(CATEGORIES))
         count = int(table["id"].max()) + 1 if len(table) else 1
@@ -48,7 +48,8 @@ class Concepts:
         category = np.full(count, -1, np.int64)
         category[ids] = [categories.index(str(c)) for c in table["category"]]
         pixels, images = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        pixels[ids], images[ids] = table["pixels"], table["images"]
+        counted = ~table["dropped"].to_numpy(np.bool_) if "dropped" in table else np.ones(len(table), np.bool_)
+        pixels[ids], images[ids] = table["pixels"] * counted, table["images"] * counted
         return cls(names, category, categories, pixels, images)
 
 

@@ -12,6 +12,7 @@ that became wheel. What is given twice at a pixel counts once.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +23,12 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, ImageDataset, Labels, Remark, Sample
 from microtome.datasets.planes import once_a_pixel
-from microtome.datasets.tables import read_csv
+from microtome.datasets.tables import read_text
 from microtome.datasets.views.view import View
 from microtome.storage.errors import UsageError
 
-_COLUMNS = ("name", "category", "into", "into_category", "keep")
-_REQUIRED = ("name", "into")
+_REQUIRED, _OPTIONAL = ("name", "into"), ("category", "into_category", "keep")
+_COLUMNS = (*_REQUIRED, *_OPTIONAL)
 _YES, _NO = frozenset({"yes", "true", "1"}), frozenset({"", "no", "false", "0"})
 
 Name = tuple[str, str]
@@ -137,19 +138,21 @@ class Catalogue(View):
 
 def read_rules(path: Path) -> list[Rule]:
     """The lines of a catalogue. Raises UsageError, with file and line, where one cannot be used."""
-    try:
-        table = read_csv(path, _REQUIRED)
-    except UsageError as error:
-        raise UsageError(f"--concepts: {error}") from error
-    strangers = [name for name in table.column_names if name not in _COLUMNS]
-    if strangers:
-        raise UsageError(f"{path}, line 1: no column {strangers[0]!r} is known; there are {','.join(_COLUMNS)}")
-    columns = {name: table[name].to_pylist() for name in table.column_names}
+    lines = csv.reader(read_text(path).splitlines(keepends=True), skipinitialspace=True)
+    header = [cell.strip().lower() for cell in next(lines, [])]
+    missing = [name for name in _REQUIRED if name not in header]
+    strangers = [name for name in header if name not in _COLUMNS]
+    twice = [name for name in _COLUMNS if header.count(name) > 1]
+    if missing or strangers or twice:
+        what = f"no column {missing[0]}" if missing else f"a column {(strangers or twice)[0]!r} too many"
+        raise UsageError(f"{path}, line 1: {what}; expected name,into and perhaps {','.join(_OPTIONAL)}")
     rules = []
-    for row in range(table.num_rows):
-        cell = {name: columns[name][row].strip() if name in columns else "" for name in _COLUMNS}
+    for cells in lines:
+        if len(cells) > len(header):
+            raise UsageError(f"{path}, line {lines.line_num}: {len(cells)} cells, the header has {len(header)}")
+        cell = dict.fromkeys(_COLUMNS, "") | {name: text.strip() for name, text in zip(header, cells, strict=False)}
         if any(cell.values()):
-            rules.append(_rule(cell, path, row + 2))
+            rules.append(_rule(cell, path, lines.line_num))
     _refuse_contradictions(rules, path)
     return rules
 
