@@ -24,7 +24,7 @@ def read_csv(path: Path, required: Sequence[str], *, delimiter: str = ",") -> pa
         raise UsageError(f"{path} is missing; expected a table with the columns {','.join(required)}")
     if not path.stat().st_size:
         raise UsageError(f"{path} is empty; expected a table with the columns {','.join(required)}")
-    names = _header(path, delimiter)
+    names, header_bytes = _header(path, delimiter)
     missing = [name for name in required if name not in names]
     if missing:
         raise UsageError(
@@ -33,6 +33,8 @@ def read_csv(path: Path, required: Sequence[str], *, delimiter: str = ",") -> pa
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"{path}, line 1: two columns are called {twice[0]}")
+    if path.stat().st_size == header_bytes:  # without a line's end Arrow finds no header to leave out
+        return pa.table({name: pa.array([], pa.string()) for name in names})
     try:
         return csv.read_csv(
             path,
@@ -71,26 +73,14 @@ def line_of(path: Path, row: int) -> int:
         return next(itertools.islice(filled, row + 1, None), row + 2)
 
 
-def _header(path: Path, delimiter: str) -> list[str]:
-    with path.open("rb") as file:
-        line = file.readline(1 << 20)
+def _header(path: Path, delimiter: str) -> tuple[list[str], int]:
+    """The names in the first line, and how many bytes it has."""
     try:
+        with path.open("rb") as file:
+            line = file.readline(1 << 20)
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}, line 1: not UTF-8 text; save it as UTF-8") from error
-    return [cell.strip().strip('"') for cell in text.rstrip("\r\n").split(delimiter)]
-
-
-def read_text(path: Path) -> str:
-    """A text file of UTF-8, with or without a byte order mark. Raises UsageError, with file and line."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8 text; save {path.name} as UTF-8") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8 text; save {path.name} as UTF-8")
-    return text
+    return [cell.strip().strip('"') for cell in text.rstrip("\r\n").split(delimiter)], len(line)

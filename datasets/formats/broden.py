@@ -1,7 +1,7 @@
 """`broden:PATH`: the Broadly and Densely Labeled Dataset of network dissection (Bau et al. 2017), and data like it.
 
     PATH/index.csv       image,split,ih,iw,sh,sw and a column a category; a cell holds entries joined by ";": a number
-                         is a label of the whole image, anything else a label map below images/, R + 256 G a pixel
+                         is a label of the whole image, a PNG is a label map below images/, R + 256 G a pixel
     PATH/label.csv       number,name,category,frequency,coverage,syns: what the numbers mean
     PATH/category.csv    the categories that count; without it every further column of index.csv does
     PATH/c_CATEGORY.csv  number and coverage of labels in that category: which is the primary one of a label
@@ -30,6 +30,7 @@ from microtome.datasets.formats.broden_tables import (
     LABELS,
     MAX_NUMBER,
     IndexTable,
+    is_map,
     is_number,
     read_label_table,
 )
@@ -152,7 +153,7 @@ class BrodenDataset:
         index = operator.index(index)
         digest = hashlib.blake2b(self._table_digest, digest_size=8)
         digest.update(self._index.row(index).encode())
-        maps = [entry for _, entry in self._index.entries(index) if not is_number(entry)]
+        maps = [entry for _, entry in self._index.entries(index) if is_map(entry)]
         for name in (self._index.cell(index, "image"), *maps):
             digest.update(f"\n{size_and_time(self._root / 'images' / name)}".encode())
         return int.from_bytes(digest.digest())
@@ -171,6 +172,8 @@ class BrodenDataset:
                 elif concept := int(self._labels.lookup[number]):
                     of_image.append(concept)
                 continue
+            if not is_map(entry):
+                raise SampleError(key, f"{category} is {entry!r} in {INDEX}; expected a label's number or a map's PNG")
             plane = self._plane_of[category, positions[category]]
             positions[category] += 1
             numbers = self._read_map(index, key, category, entry, size)
@@ -190,7 +193,7 @@ class BrodenDataset:
         check_field_of_view(key, what, numbers.shape, size)
         height, width = self._index.cell(index, "sh"), self._index.cell(index, "sw")
         if not (is_number(height) and is_number(width)):
-            raise SampleError(key, f"{INDEX}: sh and sw are {height!r} and {width!r}; expected whole numbers")
+            raise SampleError(key, f"sh and sw are {height!r} and {width!r} in {INDEX}; expected whole numbers")
         if not same_field_of_view((numbers.shape[0], numbers.shape[1]), (int(height), int(width))):
             raise SampleError(
                 key,

@@ -25,6 +25,7 @@ MAX_NUMBER = 65535
 T = TypeVar("T", bound=np.generic)
 
 _FIXED = ("image", "split", "ih", "iw", "sh", "sw")
+_MAP_SUFFIXES = (".png", ".PNG")
 _SHARE = re.compile(r"([^()/]+?)\s*(?:\((\d+)\))?")
 
 
@@ -182,8 +183,13 @@ class IndexTable:
 
 
 def is_number(entry: str) -> bool:
-    """Whether an entry of index.csv is an image-level label; else it is the path of a map."""
+    """Whether an entry of index.csv is an image-level label."""
     return entry.isascii() and entry.isdigit()
+
+
+def is_map(entry: str) -> bool:
+    """Whether an entry of index.csv is the path of a label map."""
+    return entry.endswith(_MAP_SUFFIXES)
 
 
 def _categories(root: Path, header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -249,9 +255,9 @@ def _counts(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], NDArray[np.int3
         if (_bytes(chunk)[1] == ord(";")).any():
             cells = pc.split_pattern(chunk, ";")
             entries, rows = pc.list_flatten(cells), _values(pc.list_parent_indices(cells), np.dtype(np.int64))
-        plain = _flags(pc.match_substring_regex(entries, "^[0-9]*$"))
-        maps[start : start + len(chunk)] = np.bincount(rows[~plain], minlength=len(chunk))
-        if plain.any():
+        pictured = np.logical_or.reduce([_flags(pc.ends_with(entries, suffix)) for suffix in _MAP_SUFFIXES])
+        maps[start : start + len(chunk)] = np.bincount(rows[pictured], minlength=len(chunk))
+        if not pictured.all():
             given = _flags(pc.match_substring_regex(entries, "^0*[1-9][0-9]*$"))
             labels[start : start + len(chunk)] = np.bincount(rows[given], minlength=len(chunk))
         start += len(chunk)

@@ -1,0 +1,313 @@
+"""`broden:PATH`: tables, maps in red and green, image-level labels; what is planted is read, damage is named."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.formats.broden import (
+    CATEGORIES,
+    NAMES,
+    Picture,
+    drawn,
+    encode_rg,
+    pictures,
+    write_broden,
+)
+from helpers.images import encode, photo, save
+from helpers.readers import check_reader
+from numpy.typing import NDArray
+from PIL import Image
+
+from microtome.datasets.formats.broden import BrodenDataset
+from microtome.datasets.specs import open_dataset
+from microtome.storage.errors import SampleError, UsageError
+
+
+@pytest.fixture
+def broden(tmp_path: Path) -> Path:
+    return write_broden(tmp_path / "broden", pictures())
+
+
+def ids(dataset: BrodenDataset) -> dict[int, int]:
+    """{number: concept id} by name."""
+    of_name = {concept.name: concept.id for concept in dataset.concepts}
+    return {number: of_name[name] for number, name in NAMES.items() if name in of_name} | {0: 0}
+
+
+def translated(numbers: NDArray[np.uint16], concept: dict[int, int]) -> NDArray[np.uint16]:
+    return np.vectorize(concept.__getitem__, otypes=[np.uint16])(numbers)
+
+
+def test_it_keeps_the_contract(broden: Path) -> None:
+    check_reader(BrodenDataset(broden), samples=12, same=BrodenDataset(broden))
+    assert open_dataset(f"broden:{broden}").spec == f"broden:{broden}"
+
+
+@pytest.mark.parametrize(("size", "grid"), [(224, 112), (227, 113), (384, 192)])
+def test_it_reads_the_published_sizes(tmp_path: Path, size: int, grid: int) -> None:
+    path = write_broden(tmp_path, pictures(4, size, grid))
+    check_reader(BrodenDataset(path), same=BrodenDataset(path))
+    sample = BrodenDataset(path).read(0)
+    assert sample.image.shape == (size, size, 3)
+    assert sample.planes.shape[1:] == (grid, grid)
+
+
+def test_labels_are_those_planted(broden: Path) -> None:
+    dataset, rows = BrodenDataset(broden), pictures()
+    concept = ids(dataset)
+    assert dataset.plane_names == ("color", "object", "part", "part 2", "part 3", "material")
+    assert dataset.image_label_slots == 2
+    assert len(dataset) == len(rows)
+    for index, row in enumerate(rows):
+        entry, sample = dataset.entry(index), dataset.read(index)
+        assert (entry.key, entry.split, entry.label) == (row.name, row.split, None)
+        expected = np.zeros((6, 56, 56), np.uint16)
+        for category, cell in row.cells.items():
+            for position, numbers in enumerate(cell):
+                if isinstance(numbers, np.ndarray):
+                    name = f"{category} {position + 1}" if position else category
+                    expected[dataset.plane_names.index(name)] = translated(numbers, concept)
+        for y, x in np.ndindex(56, 56):  # the same part twice at a pixel counts once
+            for plane in range(6):
+                if expected[plane, y, x] in expected[:plane, y, x]:
+                    expected[plane, y, x] = 0
+        np.testing.assert_array_equal(sample.planes, expected)
+        of_image = [concept[entry] for cell in row.cells.values() for entry in cell if isinstance(entry, int)]
+        assert sample.image_labels.tolist() == [*of_image, 0, 0][:2]
+    assert dataset.unknown_ids() == {}
+    assert list(dataset.remarks()) == []
+
+
+def test_a_label_belongs_to_the_category_it_covers_most_of(broden: Path) -> None:
+    """Fabric is an object in more images, and covers more of those in which it is a material."""
+    assert ",fabric,object(4);material(3),7," in (broden / "label.csv").read_text(encoding="utf-8")
+    categories = {concept.name: concept.category for concept in BrodenDataset(broden).concepts}
+    assert categories["fabric"] == "material"
+    assert categories["car"] == "object"
+    for category in CATEGORIES:
+        (broden / f"c_{category}.csv").unlink()
+    without = BrodenDataset(broden)
+    assert {concept.name: concept.category for concept in without.concepts}["fabric"] == "object"
+    assert [(remark.text[:35], remark.examples) for remark in without.remarks()] == [
+        ("labels in several categories withou", ("fabric",))
+    ]
+
+
+def test_numbers_and_maps_may_share_a_cell(tmp_path: Path) -> None:
+    """0 is unlabelled; a label of the whole image is taken out of its planes and given once."""
+    both = drawn(20, 3, (1, 1196))
+    cells = {"color": [2, drawn(20, 1, (1,)), both], "texture": [0, 1197, 1196, 1197], "scene": [0]}
+    plain = {"texture": [np.full((20, 20), 1197, np.uint16)]}
+    rows = [
+        Picture("dtd/a.jpg", "train", photo(40, 40), cells),
+        Picture("dtd/b.jpg", "", photo(40, 40), plain),
+        Picture("dtd/c.jpg", "val", photo(40, 40), {"scene": [0]}),
+        Picture("dtd/d.jpg", "val", photo(40, 40)),
+    ]
+    path = write_broden(tmp_path, rows)
+    (path / "category.csv").unlink()
+    index = path / "index.csv"
+    index.write_bytes(index.read_bytes().replace(b";1197;1196;1197", b";;1197;1196;1197;"))
+    dataset = BrodenDataset(path)
+    check_reader(dataset, same=BrodenDataset(path))
+    concept = ids(dataset)
+    assert dataset.plane_names == ("color", "color 2", "texture")
+    assert dataset.image_label_slots == 4
+    sample = dataset.read(0)
+    assert sample.image_labels.tolist() == [concept[2], concept[1197], concept[1196], 0]
+    np.testing.assert_array_equal(sample.planes[0], translated(drawn(20, 1, (1,)), concept))
+    once = (both == 1) & (drawn(20, 1, (1,)) != 1)
+    np.testing.assert_array_equal(sample.planes[1], np.where(once, concept[1], 0))
+    assert not sample.planes[2].any()
+    np.testing.assert_array_equal(dataset.read(1).planes[2], np.full((20, 20), concept[1197]))
+    assert dataset.read(2).planes.shape == (3, 1, 1)
+    assert [(remark.text, remark.count, remark.examples) for remark in dataset.remarks()] == [
+        ("images without labels in any category", 2, ("dtd/c.jpg", "dtd/d.jpg"))
+    ]
+
+
+def test_category_csv_says_which_columns_count(broden: Path) -> None:
+    table = broden / "category.csv"
+    table.write_text("name,first,last,count,frequency\nobject,1,9,4,10\nscene,1,9,4,10\n", encoding="utf-8")
+    dataset = BrodenDataset(broden)
+    assert dataset.plane_names == ("object",)
+    assert dataset.image_label_slots == 1
+    assert [(remark.text[:20], remark.examples) for remark in dataset.remarks()] == [
+        ("images without label", tuple(row.name for row in pictures() if row.name[0] in "do")[:5]),
+        ("columns of index.csv", ("color", "material", "part", "texture")),
+    ]
+    table.unlink()
+    assert len(BrodenDataset(broden).plane_names) == 6
+
+
+def test_labels_may_lack_counts_and_share_a_name(broden: Path) -> None:
+    """Categories without a number in brackets, columns in another order; one concept under two numbers."""
+    text = "category,name,number\ncolor,black-c,1\nColor,black-c,2\nobject;part,car,9\nobject,-,0\n"
+    (broden / "label.csv").write_text(text, encoding="utf-8")
+    dataset = BrodenDataset(broden)
+    assert [(concept.id, concept.name, concept.category) for concept in dataset.concepts] == [
+        (1, "black-c", "color"),
+        (2, "car", "object"),
+    ]
+    np.testing.assert_array_equal(dataset.read(0).planes[0], np.isin(drawn(56, 0, (1, 2, 3)), (1, 2)))
+
+
+def test_a_change_shows_in_the_fingerprints(broden: Path) -> None:
+    def state() -> tuple[str, list[int]]:
+        dataset = BrodenDataset(broden)
+        return dataset.fingerprint(), [dataset.sample_fingerprint(index) for index in range(len(dataset))]
+
+    whole, samples = state()
+    assert state() == (whole, samples)
+
+    def changed(harm: Callable[[], object]) -> list[int]:
+        nonlocal whole, samples
+        before, old = whole, samples
+        harm()
+        whole, samples = state()
+        assert whole != before
+        return [index for index, (one, other) in enumerate(zip(old, samples, strict=True)) if one != other]
+
+    index = broden / "index.csv"
+    assert changed(lambda: save(broden / "images/ade20k/00004.jpg", encode(Image.fromarray(photo())))) == [4]
+    assert changed(lambda: save(broden / "images/ade20k/00004_part_2.png", encode_rg(drawn(9, 1, (1,))))) == [4]
+    assert changed(lambda: index.write_bytes(index.read_bytes().replace(b"1196;1197", b"1197", 1))) == [1]
+    assert changed(lambda: (broden / "c_object.csv").unlink()) == list(range(12))
+
+
+def test_a_number_without_a_name_is_unlabelled_and_counted(broden: Path) -> None:
+    numbers = drawn(56, 1, (4, 6, 7, 9))
+    numbers[numbers == 4] = 5000
+    save(broden / "images/ade20k/00000_object.png", encode_rg(numbers))
+    index = broden / "index.csv"
+    index.write_bytes(index.read_bytes().replace(b"777", b"99999").replace(b",1196;1197", b",1196;1200"))
+    dataset = BrodenDataset(broden)
+    for _ in range(2):
+        sample = dataset.read(0)
+        for position in range(12):
+            dataset.read_labels(position)
+    np.testing.assert_array_equal(
+        sample.planes[1], translated(np.where(numbers == 5000, 0, numbers).astype(np.uint16), ids(dataset))
+    )
+    assert dataset.unknown_ids() == {"object": {5000: 1}, "scene": {99999: 1}, "texture": {1200: 2}}
+
+
+def replace(name: str, old: bytes, new: bytes) -> Callable[[Path], None]:
+    def harm(root: Path) -> None:
+        content = (root / name).read_bytes()
+        assert old in content
+        (root / name).write_bytes(content.replace(old, new, 1))
+
+    return harm
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda root: shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
+
+
+def write(name: str, content: NDArray[np.generic] | Image.Image | bytes) -> Callable[[Path], object]:
+    return lambda root: save(root / name, content)
+
+
+def cut(name: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).write_bytes((root / name).read_bytes()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (remove("."), "does not exist; expected PATH/index.csv, PATH/label.csv and PATH/images/"),
+        (remove("index.csv"), "index.csv is missing; expected PATH/index.csv"),
+        (remove("images"), "images is missing; expected"),
+        (write("index.csv", b""), "index.csv is empty; expected a table with the columns image,split"),
+        (write("index.csv", b"image,split,ih,iw,sh,sw," + ",".join(CATEGORIES).encode()), "index.csv lists no images"),
+        (replace("index.csv", b",sh,sw,", b",h,w,"), "index.csv, line 1: no column sh, sw; expected image,split,ih"),
+        (replace("index.csv", b",texture", b",textures"), "index.csv, line 1: no column texture, a category that"),
+        (replace("index.csv", b",texture", b",scene"), "index.csv, line 1: two columns are called scene"),
+        (write("index.csv", b"image,split,ih,iw,sh,sw\r\na,b,1,1,1,1\r\n"), "line 1: no column"),
+        (replace("index.csv", b"pascal/00003.jpg", b"ade20k/00000.jpg"), "ade20k/00000.jpg is listed twice"),
+        (replace("index.csv", b"pascal/00003.jpg", b"../other/00003.jpg"), "line 5: image is '../other/00003.jpg'"),
+        (replace("index.csv", b"pascal/00003.jpg", b""), "line 5: image is ''; expected a path below images/"),
+        (replace("index.csv", b",dtd/00001_c", b",/dtd/00001_c"), "line 3: color is '/dtd/00001_color.png'"),
+        (replace("index.csv", b";pascal/", b";pascal/../../"), "line 5: part is 'pascal/../../00003_part_2.png'"),
+        (replace("index.csv", b"dtd/00001.jpg", b"dtd/\xff.jpg"), "index.csv cannot be read: .*invalid UTF8"),
+        (replace("index.csv", b",train,", b",train,1,"), "index.csv cannot be read: .*Expected 12 columns, got 13"),
+        (remove("label.csv"), "label.csv is missing; expected a table with the columns number,name,category"),
+        (replace("label.csv", b"number,", b"id,"), "label.csv, line 1: no column number"),
+        (replace("label.csv", b"\r\n2,", b"\r\n1,"), "label.csv, line 3: the number 1 stands there twice"),
+        (replace("label.csv", b"\r\n2,", b"\r\n2.5,"), "label.csv, line 3: the number is '2.5'; expected a whole"),
+        (replace("label.csv", b"\r\n2,", b"\r\n65536,"), "label.csv, line 3: the number is '65536'"),
+        (replace("label.csv", b"red-c", b""), "label.csv, line 3: label 2 has no name"),
+        (replace("label.csv", b"color(12)", b""), "label.csv, line 3: no category; expected such as object"),
+        (replace("label.csv", b"color(12)", b"color(12"), "label.csv, line 3: the category is 'color.12'; expected"),
+        (write("label.csv", b"number,name,category\n"), "label.csv lists no labels"),
+        (write("c_object.csv", b"number,coverage\nfour,1\n"), "c_object.csv, line 2: the number is 'four'"),
+        (write("c_object.csv", b"number,coverage\n4,much\n"), "c_object.csv, line 2: the coverage is 'much'"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_explained(broden: Path, harm: Callable[[Path], object], message: str) -> None:
+    harm(broden)
+    with pytest.raises(UsageError, match=message) as caught:
+        BrodenDataset(broden)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_folder_below_is_named(broden: Path) -> None:
+    with pytest.raises(UsageError, match=f"name the folder below it: broden:{broden}$"):
+        BrodenDataset(broden.parent)
+    with pytest.raises(UsageError, match=r"index\.csv is not a folder"):
+        BrodenDataset(broden / "index.csv")
+
+
+OBJECT = "images/ade20k/00000_object.png"
+GREY = (drawn(56, 1, (4, 6)) % 256).astype(np.uint8)
+INDEXED = Image.fromarray(GREY, "P")
+INDEXED.putpalette(bytes(range(256)) * 3)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (remove("images/ade20k/00000.jpg"), "the file is missing"),
+        (cut("images/ade20k/00000.jpg"), "truncated image file"),
+        (remove(OBJECT), "object map ade20k/00000_object.png: the file is missing"),
+        (replace("index.csv", b"00000_object.png", b"folder.png"), "object map ade20k/folder.png: a folder"),
+        (write(OBJECT, b""), r"object map .*: empty file \(0 bytes\)"),
+        (write(OBJECT, b"\x89PNG\r\n\x1a\n\0\0"), "object map .*: truncated image file"),
+        (cut(OBJECT), "object map .*: truncated image file"),
+        (write(OBJECT, encode(Image.fromarray(photo(56, 56)), "JPEG")), "object map .*: not a PNG"),
+        (write(OBJECT, GREY), "object map .*: a PNG of kind grey, 8 bits; expected RGB, 8 bits"),
+        (write(OBJECT, INDEXED), "object map .*: a PNG of kind indexed, 8 bits; expected RGB"),
+        (write(OBJECT, drawn(56, 1, (4, 300))), "object map .*: a PNG of kind grey, 16 bits"),
+        (write(OBJECT, np.dstack([encode_rg(drawn(56, 1, (4,))), GREY])), "object map .*: a PNG of kind RGB with tr"),
+        (
+            write(OBJECT, encode_rg(drawn(56, 1, (4,)))[:40]),
+            "object map .*: 56x40 pixels, the upright image 112x112",
+        ),
+        (replace("index.csv", b"112,112,56,56", b"112,112,56,40"), "56x56 pixels, 40x56 in index.csv; not the same"),
+        (
+            replace("index.csv", b"112,112,56,56", b"112,112,56,?"),
+            "sh and sw are '56' and '[?]' in index.csv",
+        ),
+        (replace("index.csv", b",778", b",-778"), "scene is '-778' in index.csv; expected a label's number or a map"),
+        (replace("index.csv", b"778,", b"7.78,"), "scene is '7.78' in index.csv; expected a label's number or a map"),
+    ],
+)
+def test_a_sample_that_cannot_be_used_is_named(broden: Path, harm: Callable[[Path], object], reason: str) -> None:
+    before = [BrodenDataset(broden).read(index) for index in range(1, 4)]
+    (broden / "images/ade20k/folder.png").mkdir()
+    harm(broden)
+    dataset = BrodenDataset(broden)
+    with pytest.raises(SampleError, match=reason) as caught:
+        dataset.read(0)
+    assert caught.value.key == "ade20k/00000.jpg"
+    assert str(broden) not in caught.value.reason
+    for index, sample in enumerate(before, 1):
+        found = dataset.read(index)
+        np.testing.assert_array_equal(found.image, sample.image)
+        np.testing.assert_array_equal(found.planes, sample.planes)
+    check_reader(dataset, samples=4)
