@@ -84,3 +84,16 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], int]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     return [cell.strip().strip('"') for cell in text.rstrip("\r\n").split(delimiter)], len(line)
+
+
+def read_text(path: Path) -> str:
+    """A text file of UTF-8, with or without a byte order mark. Raises UsageError, with file and line."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}, line {line}: not UTF-8 text; save {path.name} as UTF-8") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UsageError(f"{path}, line {line}: not UTF-8 text; save {path.name} as UTF-8")
+    return text
