@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from microtome.dissect.cli.audit import audit_command
+from microtome.dissect.cli.data import data_command
 from microtome.dissect.cli.extend import extend_command
 from microtome.dissect.cli.inspect import inspect_command
 from microtome.dissect.cli.query import query_command
@@ -40,6 +41,7 @@ def app() -> None:
 
 for _command in (
     inspect_command,
+    data_command,
     audit_command,
     extend_command,
     status_command,
