@@ -100,14 +100,14 @@ def underlying(dataset: ImageDataset) -> ImageDataset:
 def sample_fingerprints(dataset: ImageDataset, count: int) -> NDArray[np.uint64] | None:
     """(count,) fingerprints of the first `count` samples; None where the dataset does not tell samples apart."""
     places: Sequence[int] = range(count)
-    marks = []
+    marks: list[str] = []
     while isinstance(dataset, View):
         places = dataset.places(places)
-        marks.append(dataset.mark())
+        marks += [mark for mark in [dataset.mark()] if mark]
         dataset = dataset.dataset
     if not isinstance(dataset, FingerprintsSamples):
         return None
     found = np.fromiter((dataset.sample_fingerprint(place) for place in places), np.uint64, count)
-    if any(marks):
+    if marks:
         found ^= np.frombuffer(hashlib.blake2b("\n".join(marks).encode(), digest_size=8).digest(), "<u8")[0]
     return found
