@@ -132,7 +132,7 @@ def test_an_unreadable_image_is_named_and_the_others_are_read(tmp_path: Path) ->
         (lambda root: None, "does not exist"),
         (lambda root: save(root, b""), "is not a folder"),
         (lambda root: root.mkdir(), "no folders of classes; expected PATH/CLASS/NAME.EXT"),
-        (lambda root: save(root / "a.jpg", photo()), r"images without classes \(a.jpg, ...\) put them into images/"),
+        (lambda root: save(root / "a.jpg", photo()), r"images without classes \(a.jpg, ...\) name images:"),
         (lambda root: save(root / "wren" / "notes.txt", b""), "holds no images in folders of classes"),
         (lambda root: (root / "train" / "wren").mkdir(parents=True), "holds no images in folders of classes"),
     ],
