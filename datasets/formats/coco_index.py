@@ -264,7 +264,7 @@ def _packed(index: AnnotationFile) -> bytes:
 
 
 def _unpacked(file: Path, path: Path) -> AnnotationFile:
-    with np.load(file, allow_pickle=False) as arrays:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         state, categories, remarks, digest = json.loads(arrays["rest"].tobytes())
         return AnnotationFile(
             path=path,

@@ -1,6 +1,8 @@
 """Pixels of COCO annotations: panoptic PNGs, polygons and run-length codes to maps of concept ids.
 
-pycocotools decodes polygons and run lengths in C without looking at what it is given, so all of it is checked before.
+Polygons become run lengths by pycocotools, whose pixels are those that everybody counts; it is written in C and looks
+at nothing that it is given, so coordinates are checked before. Run lengths go column by column and begin with those
+outside of the region.
 """
 
 from __future__ import annotations
@@ -61,8 +63,6 @@ def paint(
     size: (h, w) of the image in the annotation file. Larger areas lie below smaller ones, crowds below all others,
     ties as in the file. What nothing lists is unlabelled, also where it lies on something else. Raises MaskError.
     """
-    from pycocotools import mask as coco_mask
-
     height, width = size
     if height * width > MAX_PIXELS:
         raise MaskError(f"too large: {width}x{height}, more than {MAX_PIXELS:,} pixels in all")
@@ -72,16 +72,17 @@ def paint(
         segmentation, category = annotation.get("segmentation"), annotation["category_id"]
         if not segmentation:
             continue
-        code = _run_length_code(segmentation, size)
+        runs = _runs(segmentation, size)
         if category not in concept_of:
             unknown.add(category)
-        layer = (not annotation.get("iscrowd"), -int(coco_mask.area(code)), number)
-        regions.append((layer, code, concept_of.get(category, 0)))
-    # pycocotools gives masks column by column; a map in the same order is painted faster
-    painted = np.zeros((width, height), np.uint16).T
-    for _, code, concept in sorted(regions, key=lambda region: region[0]):
-        np.copyto(painted, np.uint16(concept), where=coco_mask.decode(code).view(np.bool_))
-    return np.ascontiguousarray(painted), sorted(unknown)
+        layer = (not annotation.get("iscrowd"), -int(runs[1::2].sum()), number)
+        regions.append((layer, runs, concept_of.get(category, 0)))
+    columns = np.zeros(width * height, np.uint16)
+    for _, runs, concept in sorted(regions, key=lambda region: region[0]):
+        region = runs[1:-1] if len(runs) % 2 else runs[1:]
+        inside = np.repeat(np.arange(len(region)) % 2 == 0, region)
+        columns[runs[0] : runs[0] + len(inside)][inside] = concept
+    return np.ascontiguousarray(columns.reshape(width, height).T), sorted(unknown)
 
 
 def _categories(segments: object, key: str) -> dict[int, int]:
@@ -97,13 +98,10 @@ def _categories(segments: object, key: str) -> dict[int, int]:
     return found
 
 
-def _run_length_code(segmentation: object, size: tuple[int, int]) -> Any:
-    """The checked segmentation as a compressed code in the form that pycocotools takes."""
-    from pycocotools import mask as coco_mask
-
+def _runs(segmentation: object, size: tuple[int, int]) -> NDArray[np.int64]:
+    """The run lengths of a segmentation, which add up to the image's area. Raises MaskError."""
     if isinstance(segmentation, list):
-        polygons = [_polygon(points, size) for points in segmentation]
-        return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+        return _checked_runs(_runs_of_polygons([_polygon(points, size) for points in segmentation], size), size)
     if not isinstance(segmentation, dict):
         raise MaskError("a segmentation that is neither polygons nor run lengths")
     if segmentation.get("size") != list(size):
@@ -112,13 +110,18 @@ def _run_length_code(segmentation: object, size: tuple[int, int]) -> Any:
         )
     counts = segmentation.get("counts")
     if isinstance(counts, str):
-        _check_runs(_uncompressed(counts), size)
-        return {"size": list(size), "counts": counts.encode("ascii")}
+        return _checked_runs(_uncompressed(counts), size)
     if not isinstance(counts, list):
         raise MaskError("run lengths whose counts are neither text nor a list")
-    runs = _numbers(counts, "iu", "run lengths that are not whole numbers")
-    _check_runs(runs, size)
-    return coco_mask.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
+    return _checked_runs(_numbers(counts, "iu", "run lengths that are not whole numbers"), size)
+
+
+def _runs_of_polygons(polygons: list[list[float]], size: tuple[int, int]) -> NDArray[np.int64]:
+    """The run lengths of the union of checked polygons."""
+    from pycocotools import mask as coco_mask
+
+    pieces: Any = coco_mask.frPyObjects(polygons, *size)
+    return _uncompressed(coco_mask.merge(pieces)["counts"].decode("ascii"))
 
 
 def _polygon(points: object, size: tuple[int, int]) -> list[float]:
@@ -143,10 +146,11 @@ def _numbers(values: list[Any], kinds: str, problem: str) -> NDArray[Any]:
     return found
 
 
-def _check_runs(runs: NDArray[Any], size: tuple[int, int]) -> None:
+def _checked_runs(runs: NDArray[Any], size: tuple[int, int]) -> NDArray[np.int64]:
     area = size[0] * size[1]
     if not runs.size or runs.min() < 0 or runs.max() > area or int(runs.sum()) != area:
         raise MaskError(f"run lengths that do not add up to the {area} pixels of the image")
+    return runs.astype(np.int64)
 
 
 def _uncompressed(text: str) -> NDArray[np.int64]:

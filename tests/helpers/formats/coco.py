@@ -14,6 +14,8 @@ import numpy as np
 from helpers.images import photo, regions, save
 from numpy.typing import NDArray
 
+from microtome.datasets.base import ImageDataset
+
 THINGS = {1: "person", 18: "dog", 62: "chair"}
 STUFF = {92: "banner", 149: "river", 183: "other"}
 MERGED = {1: "person", 18: "dog", 62: "chair", 149: "river", 184: "tree-merged"}
@@ -141,6 +143,13 @@ def edit(root: Path, file: str, change: Callable[[Document], object]) -> None:
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
+
+
+def expected(dataset: ImageDataset, categories: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Category ids as concept ids, by the categories' names."""
+    by_name = {concept.name: concept.id for concept in dataset.concepts}
+    names = {**THINGS, **STUFF, **MERGED}
+    return np.array([by_name.get(names.get(number, ""), 0) for number in range(200)], np.uint16)[categories]
 
 
 def _write(
