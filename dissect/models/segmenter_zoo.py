@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from microtome.dissect.models.zoo import hub_as_reachable
 from microtome.storage.errors import UnknownNameError, UsageError
 
 BACKGROUND = "__background__"
@@ -113,20 +114,20 @@ def build_transformers(name: str) -> nn.Module:
         raise UsageError(
             f"transformers:{name} needs transformers, which is not installed: pip install 'microtome[transformers]'"
         ) from error
-    where = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    folder = Path(name).expanduser()
+    where = str(folder) if folder.is_dir() else name
     try:
-        config = transformers.AutoConfig.from_pretrained(where)
-        kind = "AutoModelForSemanticSegmentation"
-        if type(config) not in transformers.AutoModelForSemanticSegmentation._model_mapping:
-            kind = "AutoModelForUniversalSegmentation"
-        network = getattr(transformers, kind).from_pretrained(where, use_safetensors=True)
+        with hub_as_reachable(not folder.is_dir()):
+            config = transformers.AutoConfig.from_pretrained(where)
+            known = transformers.AutoModelForSemanticSegmentation._model_mapping
+            kind = "Semantic" if type(config) in known else "Universal"
+            network = getattr(transformers, f"AutoModelFor{kind}Segmentation").from_pretrained(
+                where, use_safetensors=True
+            )
+            processor = _processor(transformers, where)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"transformers:{name} cannot be loaded ({type(error).__name__}: {reason})") from error
-    try:
-        processor = transformers.AutoImageProcessor.from_pretrained(where)
-    except Exception:  # a model saved without its processor: the usual settings
-        processor = None
     labels = [str(config.id2label[index]) for index in range(len(config.id2label))]
     return ByScores(
         network,
@@ -135,6 +136,14 @@ def build_transformers(name: str) -> nn.Module:
         mean=getattr(processor, "image_mean", None) or _MEAN,
         std=getattr(processor, "image_std", None) or _STD,
     )
+
+
+def _processor(transformers: Any, where: str) -> Any:
+    """The image processor saved beside a model; None where there is none: then the usual settings are taken."""
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(where)
+    except (OSError, ValueError):
+        return None
 
 
 def _processor_side(processor: Any) -> int | tuple[int, int]:

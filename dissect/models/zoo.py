@@ -78,7 +78,7 @@ def build_timm(name: str, weights: str) -> ZooModel:
     if ":" not in name and not timm.is_model(name):
         raise UnknownNameError("timm model", name, timm.list_models())
     try:
-        with seeded(), _quiet(), _download_timeout(), _hub_as_reachable(weights == DEFAULT):
+        with seeded(), _quiet(), _download_timeout(), hub_as_reachable(weights == DEFAULT):
             module: nn.Module = timm.create_model(name, pretrained=weights == DEFAULT)
     except Exception as error:
         raise _no_weights("timm", name, f"{type(error).__name__}: {error}") from error
@@ -196,7 +196,7 @@ def _download_timeout() -> Iterator[None]:
 
 
 @contextmanager
-def _hub_as_reachable(wanted: bool) -> Iterator[None]:
+def hub_as_reachable(wanted: bool) -> Iterator[None]:
     """Where the Hugging Face hub does not answer, use its cache alone: its client would retry for most of a minute."""
     try:
         constants: Any = importlib.import_module("huggingface_hub.constants") if wanted else None
