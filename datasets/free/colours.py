@@ -107,7 +107,7 @@ def name_colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     cells = (image >> (8 - _BITS)).astype(np.uint32)
     where = (cells[..., 0] << (2 * _BITS)) | (cells[..., 1] << _BITS) | cells[..., 2]
-    return np.take(term_table(), where)
+    return np.asarray(np.take(term_table(), where), np.uint8)
 
 
 @cache
@@ -126,7 +126,7 @@ def term_table() -> NDArray[np.uint8]:
 def name_exactly(rgb: Floats) -> NDArray[np.uint8]:
     """(n,) uint8, 1 ... 11 as in COLOUR_TERMS, of (n, 3) sRGB values in [0, 255]: the formula, not the table."""
     lab = _cielab(_less_vivid(_linear(rgb)))
-    return (memberships(lab).argmax(axis=1) + 1).astype(np.uint8)
+    return np.asarray(memberships(lab).argmax(axis=1) + 1, np.uint8)
 
 
 def memberships(lab: Floats) -> Floats:

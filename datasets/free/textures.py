@@ -62,7 +62,7 @@ def name_textures(image: NDArray[np.uint8], size: tuple[int, int] | None = None)
     squares, fourths, sided, total = _averages(_working_luma(image))
     found = _decide(squares, fourths, sided, total)
     height, width = size or (image.shape[0], image.shape[1])
-    return resize_labels(found.astype(np.uint16)[None], (height, width))[0].astype(np.uint8)
+    return np.asarray(resize_labels(found.astype(np.uint16)[None], (height, width))[0], np.uint8)
 
 
 def _working_luma(image: NDArray[np.uint8]) -> Floats:
@@ -91,18 +91,19 @@ def _averages(luma: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     )  # fmt: skip
     half = (max(1, luma.shape[1] // 2), max(1, luma.shape[0] // 2))
     small = [cv2.resize(found, half, interpolation=cv2.INTER_AREA) for found in maps]
-    smooth = np.stack([cv2.GaussianBlur(found, (0, 0), _NEIGHBOURHOOD / 2) for found in small])
+    smooth = np.empty((len(maps), half[1], half[0]), np.float32)
+    for place, found in enumerate(small):
+        smooth[place] = cv2.GaussianBlur(found, (0, 0), _NEIGHBOURHOOD / 2)
     return smooth[0:2], smooth[2:4], smooth[4:6], smooth[6]
 
 
 def _decide(squares: Floats, fourths: Floats, sided: Floats, total: Floats) -> NDArray[np.uint8]:
     """The textures (h, w) uint8 by the definitions above."""
-    weight = np.maximum(total, np.float32(1e-6))
-    coherence, cross, imbalance = (np.hypot(pair[0], pair[1]) / weight for pair in (squares, fourths, sided))
-    balanced = imbalance <= _ONE_SIDED
-    textured = balanced & (total >= _LINES**2)
-    lines = textured & (coherence >= _COHERENT)
-    tangled = textured & (coherence <= _INCOHERENT)
+    coherent, crossed, one_sided = (pair[0] ** 2 + pair[1] ** 2 for pair in (squares, fourths, sided))
+    whole = total**2  # what the squared means are shares of
+    textured = (one_sided <= _ONE_SIDED**2 * whole) & (total >= _LINES**2)
+    lines = textured & (coherent >= _COHERENT**2 * whole)
+    tangled = textured & (coherent <= _INCOHERENT**2 * whole)
     doubled = np.arctan2(squares[1], squares[0])
     steps = np.abs(doubled)
     found = np.zeros(total.shape, np.uint8)
@@ -111,8 +112,8 @@ def _decide(squares: Floats, fourths: Floats, sided: Floats, total: Floats) -> N
         ("vertical lines", lines & (steps <= 2 * _SECTOR)),
         ("horizontal lines", lines & (steps >= np.pi - 2 * _SECTOR)),
         ("diagonal lines", lines & (np.abs(steps - np.pi / 2) <= 2 * _SECTOR)),
-        ("crossed lines", tangled & (cross >= _CROSSED)),
-        ("grainy", tangled & (cross <= _UNCROSSED) & (total >= _GRAINY**2)),
+        ("crossed lines", tangled & (crossed >= _CROSSED**2 * whole)),
+        ("grainy", tangled & (crossed <= _UNCROSSED**2 * whole) & (total >= _GRAINY**2)),
     ):
         found[where] = TEXTURES.index(name) + 1
     return found

@@ -108,7 +108,7 @@ def _colours(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     if (height, width) != image.shape[:2]:
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     names = name_colours(image)
-    return resize_labels(names.astype(np.uint16)[None], size)[0].astype(np.uint8)
+    return np.asarray(resize_labels(names.astype(np.uint16)[None], size)[0], np.uint8)
 
 
 def _unused(name: str, names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import ImageColor
-from skimage.color import deltaE_cie76, rgb2lab
+from skimage.color import rgb2lab
 
 from microtome.datasets.free.colours import (
     COLOUR_TERMS,
@@ -176,8 +176,9 @@ def test_borders_between_neighbours_are_crossed_at_a_half() -> None:
 def test_cielab_is_that_of_other_implementations() -> None:
     colours = np.random.default_rng(1).integers(0, 256, (1, 5000, 3)).astype(np.uint8)
     ours = cielab(colours[0].astype(np.float64))
-    assert deltaE_cie76(ours, rgb2lab(colours)[0]).max() < 0.05
-    assert deltaE_cie76(ours, cv2.cvtColor((colours / 255).astype(np.float32), cv2.COLOR_RGB2LAB)[0]).max() < 0.5
+    opencv = cv2.cvtColor((colours / 255).astype(np.float32), cv2.COLOR_RGB2LAB)[0]
+    assert np.linalg.norm(ours - rgb2lab(colours)[0], axis=1).max() < 0.05
+    assert np.linalg.norm(ours - opencv, axis=1).max() < 0.5
     np.testing.assert_allclose(cielab(np.array([[255.0, 255, 255]])), [[100, 0, 0]], atol=1e-9)
 
 
@@ -257,7 +258,7 @@ def test_the_colours_that_scenes_are_painted_with() -> None:
     agree: dict[str, list[bool]] = {name: [] for name in ids.values()}
     for index in range(len(dataset)):
         sample = dataset.read(index)
-        names = name_colours(cv2.blur(sample.image, (3, 3)))
+        names = name_colours(np.asarray(cv2.blur(sample.image, (3, 3)), np.uint8))
         for number, name in ids.items():
             agree[name].extend((names[sample.planes[4] == number] == COLOUR_TERMS.index(name) + 1).tolist())
     for name in ("blue", "green", "orange", "purple", "red", "yellow"):

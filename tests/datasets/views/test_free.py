@@ -22,6 +22,7 @@ from microtome.datasets.free.textures import TEXTURES, name_textures
 from microtome.datasets.scenes import ScenesDataset
 from microtome.datasets.views.free import FreeConcepts
 from microtome.datasets.views.view import sample_fingerprints
+from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError, UnknownNameError, UsageError
 
 BOTH = ("colors", "textures")
@@ -227,6 +228,37 @@ def test_any_image_with_any_labels(image: tuple[int, int], planes: tuple[int, in
         np.testing.assert_array_equal(found[: planes[0]], labels)
 
 
+@pytest.mark.parametrize("free", [("colors",), BOTH])
+def test_a_bare_folder_of_images_has_units_that_detect_colours(tmp_path: Path, free: tuple[str, ...]) -> None:
+    """Pages of paint: every pixel's colour is known, and counted."""
+    paint = {"red": (200, 20, 30), "green": (30, 140, 40), "blue": (40, 80, 200), "yellow": (240, 220, 40)}
+    for number, colour in enumerate(list(paint.values()) * 4):
+        page = np.full((64, 64, 3), colour, np.uint8)
+        page[:, 32:] = 128
+        save(tmp_path / "pages" / "images" / f"{number:02}.png", page)
+    save(tmp_path / "pages" / "images" / "99.png", b"\x89PNG broken")
+    config = AuditConfig(
+        model="builtin:scenes-cnn",
+        dataset=f"folder:{tmp_path / 'pages'}",
+        layers=("block2",),
+        out=tmp_path / "run",
+        free=free,
+    )
+    run = run_audit(config).run
+    concepts = run.table("concepts").set_index("name")
+    assert concepts.loc[[*paint, "gray"], "category"].eq("color").all()
+    pixels = concepts["pixels"]
+    assert pixels["gray"] == sum(pixels[name] for name in paint) > 0
+    assert len({pixels[name] for name in paint}) == 1
+    assert concepts["images"][[*paint, "gray"]].tolist() == [4, 4, 4, 4, 16]
+    if len(free) == 2:
+        assert concepts["images"]["smooth"] == 16
+    assert run.table("samples")["status"].tolist() == ["ok"] * 16 + ["error"]
+    units = run.layer_table("block2", "units")
+    assert units["threshold"].notna().all()
+    assert units["concept"].isin(COLOUR_TERMS + TEXTURES).any()
+
+
 def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
     with pytest.raises(UnknownNameError, match="no kind of free concepts named 'colours'; did you mean colors"):
         FreeConcepts(ScenesDataset(1), ("colours",))
@@ -265,7 +297,8 @@ def test_nothing_changes_without_kinds(tmp_path: Path) -> None:
 
 
 def test_colours_are_those_of_the_image_brought_to_the_grid() -> None:
-    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8), (0, 0), 3)
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
     labels = np.ones((1, 30, 40), np.uint16)
     view = FreeConcepts(Given(image, labels, (("car", "object"),), ("object",)), ("colors",))
     means = image.reshape(30, 3, 40, 3, 3).astype(np.float64).mean(axis=(1, 3))
