@@ -36,6 +36,7 @@ Source = bytes | str | os.PathLike[str]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _WHOLE_IS_CHEAP = 8
+_USUAL = ("JPEG", "PNG")
 _RUNS_OTHER_PROGRAMS = {"EPS"}
 _QUIET_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _ORIENTATION_TAG = 0x0112
@@ -207,9 +208,10 @@ def _silence_pillow() -> None:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Every format that Pillow decodes by itself."""
+    """Every format that Pillow decodes by itself, in the order in which it tries them: the usual ones first."""
     Image.init()
-    return tuple(name for name in Image.ID if name not in _RUNS_OTHER_PROGRAMS)
+    others = (name for name in Image.ID if name not in {*_USUAL, *_RUNS_OTHER_PROGRAMS})
+    return (*_USUAL, *others)
 
 
 def _check_size(image: Image.Image, key: str) -> None:

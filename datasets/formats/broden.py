@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,7 @@ class BrodenDataset:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._spec = f"broden:{os.fspath(path)}"
         self._root = Path(os.path.abspath(Path(path).expanduser()))
+        self._images = str(self._root / "images")
         _check_layout(self._root)
         self._labels = read_label_table(self._root)
         self._index = IndexTable(self._root)
@@ -104,7 +105,7 @@ class BrodenDataset:
         """
         index = operator.index(index)
         key = self._index.cell(index, "image")
-        image = decode_image(self._root / "images" / key, key)
+        image = decode_image(f"{self._images}/{key}", key)
         labels = self._read_labels(index, key, image.shape[:2])
         return Sample(image, labels.planes, labels.image_labels)
 
@@ -112,7 +113,7 @@ class BrodenDataset:
         """The labels of sample `index`; of the image its head alone is read."""
         index = operator.index(index)
         key = self._index.cell(index, "image")
-        return self._read_labels(index, key, image_size(self._root / "images" / key, key))
+        return self._read_labels(index, key, image_size(f"{self._images}/{key}", key))
 
     def unknown_ids(self) -> dict[str, dict[int, int]]:
         """Numbers in maps and cells that label.csv does not list: {plane or category: {number: images}}, ascending.
@@ -155,52 +156,68 @@ class BrodenDataset:
         digest.update(self._index.row(index).encode())
         maps = [entry for _, entry in self._index.entries(index) if is_map(entry)]
         for name in (self._index.cell(index, "image"), *maps):
-            digest.update(f"\n{size_and_time(self._root / 'images' / name)}".encode())
+            digest.update(f"\n{size_and_time(Path(self._images, name))}".encode())
         return int.from_bytes(digest.digest())
 
     def _read_labels(self, index: int, key: str, size: tuple[int, ...]) -> Labels:
-        of_image: list[int] = []
-        unknown: dict[int, set[int]] = {}
+        table, unknown = self._labels, dict[int, set[int]]()
+        entries = list(self._index.entries(index))
+        of_image = self._image_labels(key, entries, unknown)
         planes: dict[int, NDArray[np.uint16]] = {}
         held: dict[int, set[int]] = {}
-        positions = dict.fromkeys(self._index.categories, 0)
-        for category, entry in self._index.entries(index):
-            if is_number(entry):
-                number = int(entry)
-                if number > MAX_NUMBER or not self._labels.known[number]:
-                    unknown.setdefault(self._unknown_at[category], set()).add(number)
-                elif concept := int(self._labels.lookup[number]):
-                    of_image.append(concept)
-                continue
-            if not is_map(entry):
-                raise SampleError(key, f"{category} is {entry!r} in {INDEX}; expected a label's number or a map's PNG")
-            plane = self._plane_of[category, positions[category]]
-            positions[category] += 1
-            numbers = self._read_map(index, key, category, entry, size)
+        for plane, numbers in self._maps(index, key, entries, size):
             present = _present(numbers)
-            strange = present[~self._labels.known[present]].tolist()
+            strange = present[~table.known[present]].tolist()
             if strange:
                 unknown.setdefault(plane, set()).update(strange)
-            planes[plane] = self._labels.lookup.take(numbers)
-            held[plane] = set(self._labels.lookup[present].tolist()) - {0}
+            planes[plane] = table.lookup.take(numbers)
+            held[plane] = set(table.lookup[present].tolist()) - {0}
         if self._unknown.is_new(index):
             self._unknown.note(index, {plane: sorted(numbers) for plane, numbers in unknown.items()})
         return self._stacked(planes, held, of_image)
 
-    def _read_map(self, index: int, key: str, category: str, name: str, size: tuple[int, ...]) -> NDArray[np.uint16]:
-        what = f"{category} map {name}"
-        numbers = read_map(self._root / "images" / name, key, what)
-        check_field_of_view(key, what, numbers.shape, size)
+    def _image_labels(self, key: str, entries: Sequence[tuple[str, str]], unknown: dict[int, set[int]]) -> list[int]:
+        """The concepts that the whole image has; numbers without one are added to `unknown`."""
+        concepts = []
+        for category, entry in entries:
+            if is_map(entry):
+                continue
+            if not is_number(entry):
+                raise SampleError(key, f"{category} is {entry!r} in {INDEX}; expected a label's number or a map's PNG")
+            number = int(entry)
+            if number > MAX_NUMBER or not self._labels.known[number]:
+                unknown.setdefault(self._unknown_at[category], set()).add(number)
+            elif concept := int(self._labels.lookup[number]):
+                concepts.append(concept)
+        return concepts
+
+    def _maps(
+        self, index: int, key: str, entries: Sequence[tuple[str, str]], size: tuple[int, ...]
+    ) -> Iterator[tuple[int, NDArray[np.uint16]]]:
+        """(plane, numbers) of every map that the image, of `size`, has."""
+        positions: dict[str, int] = {}
+        for category, entry in entries:
+            if not is_map(entry):
+                continue
+            position = positions[category] = positions.get(category, -1) + 1
+            what = f"{category} map {entry}"
+            numbers = read_map(f"{self._images}/{entry}", key, what)
+            check_field_of_view(key, what, numbers.shape, size)
+            listed = self._listed_size(index, key)
+            if not same_field_of_view((numbers.shape[0], numbers.shape[1]), listed):
+                raise SampleError(
+                    key,
+                    f"{what}: {numbers.shape[1]}x{numbers.shape[0]} pixels, {listed[1]}x{listed[0]} in {INDEX}; "
+                    "not the same aspect ratio",
+                )
+            yield self._plane_of[category, position], numbers
+
+    def _listed_size(self, index: int, key: str) -> tuple[int, int]:
+        """(height, width) of the label maps as index.csv has them."""
         height, width = self._index.cell(index, "sh"), self._index.cell(index, "sw")
         if not (is_number(height) and is_number(width)):
             raise SampleError(key, f"sh and sw are {height!r} and {width!r} in {INDEX}; expected whole numbers")
-        if not same_field_of_view((numbers.shape[0], numbers.shape[1]), (int(height), int(width))):
-            raise SampleError(
-                key,
-                f"{what}: {numbers.shape[1]}x{numbers.shape[0]} pixels, {width}x{height} in {INDEX}; "
-                "not the same aspect ratio",
-            )
-        return numbers
+        return int(height), int(width)
 
     def _stacked(self, maps: dict[int, NDArray[np.uint16]], held: dict[int, set[int]], of_image: list[int]) -> Labels:
         """Planes and slots, a concept once a pixel; held: the concepts that each plane has."""
@@ -216,9 +233,11 @@ class BrodenDataset:
 
 
 def _present(numbers: NDArray[np.uint16]) -> NDArray[np.intp]:
-    """The numbers of a map, each once, ascending."""
+    """The numbers of a map, each once, ascending. Neighbours are mostly alike, so the changes are looked at alone."""
+    flat = numbers.ravel()
     present = np.zeros(MAX_NUMBER + 1, np.bool_)
-    present[numbers] = True
+    present[flat[0]] = True
+    present[flat[1:][flat[1:] != flat[:-1]]] = True
     return np.flatnonzero(present)
 
 
