@@ -24,7 +24,7 @@ demo: setup  ## dissect the built-in classifier; ends with the path of the repor
 	$(BIN)/microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?' --tau 0.04,0.005 --out runs/demo
 
 test: setup  ## run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: setup  ## ruff: style and formatting
 	$(BIN)/ruff check .

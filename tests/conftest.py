@@ -18,9 +18,10 @@ settings.load_profile("microtome")
 
 
 @pytest.fixture(autouse=True)
-def fixed_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seed the global generators and fix what the environment may change in output."""
+def fixed_start(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Seed the global generators, fix what the environment may change in output, and keep out of the user's caches."""
     random.seed(0)
     np.random.seed(0)
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("MICROTOME_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("COLUMNS", "110")
