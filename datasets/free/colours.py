@@ -2,8 +2,9 @@
 
 The terms are those of Berlin and Kay (1969). The model is the triple sigmoid with elliptical centre of R. Benavente,
 M. Vanrell and R. Baldrich, "Parametric fuzzy sets for automatic color naming", J. Opt. Soc. Am. A 25(10), 2582-2593
-(2008), with the parameters of its table: fuzzy memberships in CIELAB that were fitted to the names people gave to
-samples under illuminant D65, the white of sRGB, so that no adaptation to another white is needed.
+(2008), with the parameters of the authors' program, to two decimals: fuzzy memberships in CIELAB that were fitted to
+the names people gave to samples under illuminant D65, the white of sRGB, so that no adaptation to another white is
+needed.
 
 On each of six intervals of lightness the chromatic terms share the (a*, b*) plane as sectors around a centre near
 the neutral axis. With S(x) = 1 / (1 + exp(-x)), the membership of the term between two borders is
