@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
+from microtome.datasets.base import Remark
+
 _JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"})
+_LONGEST_JUNK = max(map(len, _JUNK))
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 """What the name of an image ends in, in lower case."""
-
-T = TypeVar("T")
 
 
 class _Hash(Protocol):
@@ -24,7 +25,7 @@ class _Hash(Protocol):
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder is hidden, or one that a system or a file manager leaves behind."""
-    return name.startswith(".") or name.casefold() in _JUNK
+    return name.startswith(".") or (len(name) <= _LONGEST_JUNK and name.casefold() in _JUNK)
 
 
 def looks_like_image(file: os.DirEntry[str] | str) -> bool:
@@ -73,38 +74,54 @@ def walk(root: Path, folder: str = "") -> Iterator[tuple[str, list[os.DirEntry[s
     A folder comes in runs of files between its subfolders, so that the paths come in the order in which the
     relative paths themselves sort. Links are followed, but not into a folder that they lie in.
     """
-    yield from _walk(os.path.join(root, folder) if folder else str(root), folder, (), lambda entry: entry)
+    for below, names, entries in _walk(os.path.join(root, folder) if folder else str(root), folder, (), remember=True):
+        yield below, [entries[name] for name in names]
 
 
 def walk_names(root: Path, folder: str = "") -> Iterator[tuple[str, list[str]]]:
     """As `walk`, with the names alone: a third of the memory, which counts where a folder holds a million files."""
-    yield from _walk(os.path.join(root, folder) if folder else str(root), folder, (), lambda entry: entry.name)
+    for below, names, _ in _walk(os.path.join(root, folder) if folder else str(root), folder, (), remember=False):
+        yield below, names
 
 
 def _walk(
-    path: str, folder: str, above: tuple[str, ...], kept: Callable[[os.DirEntry[str]], T]
-) -> Iterator[tuple[str, list[T]]]:
+    path: str, folder: str, above: tuple[str, ...], *, remember: bool
+) -> Iterator[tuple[str, list[str], dict[str, os.DirEntry[str]]]]:
+    """(relative folder, names of files, all entries of the folder where they are to be remembered)."""
     with os.scandir(path) as listing:
-        found = {
-            f"{entry.name}/" if entry.is_dir() else entry.name: kept(entry)
-            for entry in listing
-            if not is_junk(entry.name)
-        }
+        found: Iterable[os.DirEntry[str]] = list(listing) if remember else listing
+        names = [f"{name}/" if entry.is_dir() else name for entry in found if not is_junk(name := entry.name)]
+    entries = {entry.name: entry for entry in found} if remember else {}
+    names.sort()
     above = (*above, os.path.realpath(path))
-    files: list[T] = []
-    for name in sorted(found):
-        if not name.endswith("/"):
-            files.append(found[name])
-            continue
-        if files:
-            yield folder, files
-            files = []
-        inner = os.path.join(path, name[:-1])
+    start = 0
+    for at in [at for at, name in enumerate(names) if name.endswith("/")]:
+        if at > start:
+            yield folder, names[start:at], entries
+        start, name = at + 1, names[at][:-1]
+        inner = os.path.join(path, name)
         if not os.path.islink(inner) or os.path.realpath(inner) not in above:
-            yield from _walk(inner, f"{folder}/{name[:-1]}" if folder else name[:-1], above, kept)
-    del found
-    if files:
-        yield folder, files
+            yield from _walk(inner, f"{folder}/{name}" if folder else name, above, remember=remember)
+    if len(names) > start:
+        yield folder, names[start:] if start else names, entries
+
+
+class LeftOut:
+    """Files that a listing leaves out, or that are odd: how many, and the first of them."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._count = 0
+        self._examples: list[str] = []
+
+    def note(self, folder: str, names: Sequence[str]) -> None:
+        """Count the files `names` of `folder`."""
+        self._count += len(names)
+        self._examples += [printable(os.path.join(folder, name)) for name in names[: 5 - len(self._examples)]]
+
+    def remarks(self) -> list[Remark]:
+        """One, with `text`; none where there is no such file."""
+        return [Remark(self._text, self._count, tuple(self._examples))] if self._count else []
 
 
 class PathList:

@@ -14,6 +14,7 @@ import hashlib
 import operator
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import Row, class_table, example_rows, read_rows
 from microtome.datasets.images import decode_image, image_size
 from microtome.datasets.listing import (
+    LeftOut,
     PathList,
     hash_files,
     is_junk,
@@ -119,8 +121,11 @@ class FolderDataset:
         return self._mask_planes.unknown_ids()
 
     def remarks(self) -> Sequence[Remark]:
-        """Images without a mask in a plane: they are not annotated there."""
-        found = []
+        """Images without a mask in a plane (they are not annotated there), and files that are out of place.
+
+        Looks through the names once more: a second or two for a million images.
+        """
+        found = [*self._odd_names(), *self._stray_masks()]
         for name, marks in zip(self.plane_names, self._masks, strict=True):
             bare = np.flatnonzero(marks == 0)
             if len(bare):
@@ -146,6 +151,26 @@ class FolderDataset:
             mask = self._mask_path(index, plane)
             digest.update(f"\n{self._planes[plane]} {size_and_time(mask)}".encode("utf-8", "surrogateescape"))
         return int.from_bytes(digest.digest())
+
+    def _odd_names(self) -> list[Remark]:
+        odd = LeftOut("files in images/ that are no images by their names; each counts as a sample")
+        for folder, names in walk_names(self._root / "images"):
+            odd.note(folder, [name for name in names if not looks_like_image(name)])
+        return odd.remarks()
+
+    def _stray_masks(self) -> list[Remark]:
+        """What lies in masks/ and is not used."""
+        stray = LeftOut("masks that belong to no image")
+        others = LeftOut("files in masks/ that are no PNG; left out")
+        folders = walk_names(self._root / "masks") if self._planes else ()
+        for folder, names in folders:
+            plane, _, below = folder.partition("/")
+            below = below if plane in self._planes else folder
+            stems = _stems(self._root / "images" / below)
+            masks = [name for name in names if name.endswith(_SUFFIXES[1:])]
+            stray.note(folder, [name for name in masks if os.path.splitext(name)[0] not in stems])
+            others.note(folder, [name for name in names if not name.endswith(_SUFFIXES[1:])])
+        return [*stray.remarks(), *others.remarks()]
 
     def _rows(self) -> list[Row]:
         table = self._root / "classes.csv"
@@ -243,6 +268,13 @@ def _mask_suffixes(root: Path, plane: str, folder: str) -> dict[str, int]:
             if suffix in _SUFFIXES[1:] and not is_junk(entry.name):
                 found[stem] = min(_SUFFIXES.index(suffix), found.get(stem, len(_SUFFIXES)))
     return found
+
+
+def _stems(folder: Path) -> frozenset[str]:
+    """The names in a folder without their endings; none where there is no such folder."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return frozenset(os.path.splitext(name)[0] for name in os.listdir(folder))
+    return frozenset()
 
 
 def _check_found(root: Path, images: PathList, planes: Sequence[str], masks: NDArray[np.uint8]) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from microtome.datasets.base import Entry, Remark
-from microtome.datasets.formats.images import ImageFiles, LeftOut
-from microtome.datasets.listing import is_junk, looks_like_image, printable, walk_names
+from microtome.datasets.formats.images import ImageFiles
+from microtome.datasets.listing import LeftOut, is_junk, looks_like_image, printable, walk_names
 from microtome.storage.errors import UsageError
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev"})

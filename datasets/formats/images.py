@@ -19,6 +19,7 @@ from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.images import decode_image
 from microtome.datasets.listing import (
     IMAGE_SUFFIXES,
+    LeftOut,
     PathList,
     hash_files,
     looks_like_image,
@@ -28,24 +29,6 @@ from microtome.datasets.listing import (
 )
 from microtome.datasets.planes import stack_planes
 from microtome.storage.errors import UsageError
-
-
-class LeftOut:
-    """Files that are left out of a listing: how many, and the first of them."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._count = 0
-        self._examples: list[str] = []
-
-    def note(self, folder: str, names: Sequence[str]) -> None:
-        """The files `names` of `folder` are left out."""
-        self._count += len(names)
-        self._examples += [printable(os.path.join(folder, name)) for name in names[: 5 - len(self._examples)]]
-
-    def remarks(self) -> list[Remark]:
-        """One, or none where nothing was left out."""
-        return [Remark(self._text, self._count, tuple(self._examples))] if self._count else []
 
 
 class ImageFiles:
@@ -149,7 +132,7 @@ class ImageFiles:
 
     def _take(self, folder: str, names: list[str]) -> None:
         """Add the images among the files `names` of `folder`."""
-        images = [name for name in names if looks_like_image(name)]
+        images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]  # no junk comes out of a walk
         if images:
             self._images.append(folder, images)
         if len(images) < len(names):
