@@ -197,7 +197,7 @@ class CocoDataset:
 
     def _file_remarks(self) -> list[Remark]:
         """What the annotation files themselves show, and images without annotations in a plane."""
-        found = []
+        found: list[Remark] = []
         for at, kind in enumerate(self._kinds):
             bare: list[int] = []
             for start, annotated in zip(self._starts.tolist(), self._annotated, strict=False):
@@ -244,7 +244,8 @@ class CocoDataset:
         except SampleError as error:
             raise SampleError(key, f"panoptic PNG: {error.reason}") from error
         check_field_of_view(key, "panoptic PNG", channels.shape, size)
-        codes = channels[..., 0] | channels[..., 1].astype(np.uint32) << 8 | channels[..., 2].astype(np.uint32) << 16
+        red, green, blue = (channels[..., channel].astype(np.uint32) for channel in range(3))
+        codes = red + np.uint32(256) * green + np.uint32(65536) * blue
         ids, unknown = panoptic_map(codes, annotations[0]["segments_info"], self._concept_of[0], key)
         return {0: ids}, {0: unknown}
 

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,17 +133,17 @@ class _Indexer:
     def _add_image(self, image: dict[str, Any], where: str, start: int, end: int) -> None:
         number = self._whole(image, "id", where)
         name = self._file_name(image, where)
-        size = [image.get("height"), image.get("width")]
-        known = all(type(length) is int and 0 < length < 1 << 31 for length in size)
-        if not known and not self._panoptic:
-            raise self._error(
-                f"{where} ({printable(name)}): height and width are {size}; expected whole numbers from 1"
-            )
+        height, width = image.get("height"), image.get("width")
+        if not (_is_length(height) and _is_length(width)):
+            if not self._panoptic:
+                where = f"{where} ({printable(name)})"
+                raise self._error(f"{where}: height and width are {height} and {width}; expected whole numbers from 1")
+            height, width = 0, 0
         if self._row_of.setdefault(number, len(self._names)) != len(self._names):
             other = self._names[self._row_of[number]]
             raise self._error(f"{where}: the image id {number} occurs twice, for {other} and {name}")
         self._names.append(name)
-        self._sizes.extend(size if known else [0, 0])
+        self._sizes.extend((height, width))
 
     def _add_annotation(self, annotation: dict[str, Any], where: str, start: int, end: int) -> None:
         image = self._whole(annotation, "image_id", where)
@@ -237,6 +237,10 @@ class _Indexer:
 
 def _state(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
+
+
+def _is_length(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 < value < 1 << 31
 
 
 def _is_text(name: str) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from microtome.storage.errors import UsageError
 
@@ -86,7 +86,8 @@ class _Window:
     def __init__(self, file: BinaryIO, path: Path, digest: hashlib.blake2b) -> None:
         self._file, self._path, self._hash = file, path, digest
         self._text, self._at, self._base, self._ended = "", 0, 0, False
-        self._scan = json.JSONDecoder().scan_once
+        decoder: Any = json.JSONDecoder()
+        self._scan: Callable[[str, int], tuple[object, int]] = decoder.scan_once
         self._more()
         if self._text.startswith("\xef\xbb\xbf"):
             self._at = 3

@@ -120,8 +120,9 @@ def _runs_of_polygons(polygons: list[list[float]], size: tuple[int, int]) -> NDA
     """The run lengths of the union of checked polygons."""
     from pycocotools import mask as coco_mask
 
-    pieces: Any = coco_mask.frPyObjects(polygons, *size)
-    return _uncompressed(coco_mask.merge(pieces)["counts"].decode("ascii"))
+    to_codes: Any = coco_mask.frPyObjects
+    union: Any = coco_mask.merge(to_codes(polygons, *size))
+    return _uncompressed(union["counts"].decode("ascii"))
 
 
 def _polygon(points: object, size: tuple[int, int]) -> list[float]:
