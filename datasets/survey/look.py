@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,8 @@ def look_at(image: NDArray[np.uint8]) -> Look:
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
     picture = Image.fromarray(image)
-    if max(high - low for low, high in picture.getextrema()) <= FLAT:
+    channels = cast(tuple[tuple[int, int], ...], picture.getextrema())
+    if max(high - low for low, high in channels) <= FLAT:
         return Look(digest.digest(), None)
     bits = np.packbits(phash(picture).hash.ravel())
     return Look(digest.digest(), int.from_bytes(bits.tobytes()))
