@@ -54,7 +54,7 @@ def read_index(root: Path, images: PathList) -> Index:
     saved = cached("ade20k", digest.hexdigest(), ".json", lambda partial: _save(_gather(root, images), partial))
     try:
         return _load(saved)
-    except (OSError, ValueError, KeyError, TypeError):  # somebody damaged or deleted it
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # somebody damaged or deleted it
         return _gather(root, images)
 
 

@@ -88,9 +88,10 @@ def _object_names(path: Path) -> dict[int, str]:
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_ID)) and 0 < int(text) <= MAX_ID):
             raise UsageError(f"{path}, line {line}: Idx is {text!r}; expected a whole number, 1 to {MAX_ID}")
         if not name:
-            raise UsageError(f"{path}, line {line}: the Name of Idx {text} is empty")
+            raise UsageError(f"{path}, line {line}: the Name of Idx {text} is empty; write one, or take the line out")
         if names.setdefault(int(text), name) != name:
-            raise UsageError(f"{path}, line {line}: Idx {text} is {name}, but {names[int(text)]} in an earlier line")
+            earlier = names[int(text)]
+            raise UsageError(f"{path}, line {line}: Idx {text} is {name}, but {earlier} in an earlier line; keep one")
     if not names:
         raise UsageError(f"{path} lists no classes; expected a line for each, Idx to Name, tab-separated")
     return names
@@ -174,7 +175,10 @@ def _scene_lines(path: Path) -> dict[str, str]:
         if not words[scene]:
             raise UsageError(f"{path}, line {number}: {line.strip()!r}; expected NAME SCENE, such as {_EXAMPLE}")
         if scenes.setdefault(name, words[scene]) != words[scene]:
-            raise UsageError(f"{path}, line {number}: {name} is {words[scene]}, but {scenes[name]} in an earlier line")
+            earlier = scenes[name]
+            raise UsageError(
+                f"{path}, line {number}: {name} is {words[scene]}, but {earlier} in an earlier line; keep one"
+            )
     if not scenes:
         raise UsageError(f"{path} is empty; expected one line an image, such as {_EXAMPLE}, or no such file")
     return scenes
