@@ -51,7 +51,7 @@ class WebDataset:
         held = [plane for plane in self._index.planes if any(row.plane in ("", plane) for row in rows)]
         self._planes = tuple(held)
         self._at = tuple(1 + self._index.planes.index(plane) for plane in held)
-        self._classes = class_table(rows, held, self._shards.root / "classes.csv")
+        self._classes = class_table(rows, held or self._index.planes, self._shards.root / "classes.csv")
         self._masks = MaskPlanes(self._classes, self._planes, len(self._index))
         self._names = self._class_names()
         self._tables = _tables_digest(self._shards.root)

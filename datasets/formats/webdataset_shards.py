@@ -58,9 +58,9 @@ def find_shards(path: str) -> Shards:
     text = os.path.expanduser(path)
     full = Path(os.path.abspath(text))
     try:
-        if full.is_dir():
+        if os.path.isdir(text):
             return _shards(full, [os.path.join(folder, name) for folder, names in walk_names(full) for name in names])
-        if full.is_file():
+        if os.path.isfile(text):
             return _shards(full.parent, [full.name], single=True)
         if re.search(r"[{*?\[]", text):
             root = Path(os.path.abspath(os.path.dirname(re.split(r"[{*?\[]", text)[0])))

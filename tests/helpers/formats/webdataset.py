@@ -41,11 +41,11 @@ def planted(number: int, height: int = 24, width: int = 32) -> dict[str, np.ndar
     return found
 
 
-def street_members(numbers: Iterable[int]) -> list[tuple[str, bytes]]:
+def street_members(numbers: Iterable[int], *size: int) -> list[tuple[str, bytes]]:
     """The members of these samples: image, masks (parts for odd numbers alone), class, and things to leave alone."""
     members = []
     for number in numbers:
-        content = planted(number)
+        content = planted(number, *size)
         key = f"{number:06}"
         members.append((f"{key}.png", png(content["image"])))
         members.append((f"{key}.seg.png", png(content["seg"].astype(np.uint8))))
@@ -55,10 +55,10 @@ def street_members(numbers: Iterable[int]) -> list[tuple[str, bytes]]:
     return members
 
 
-def street_shards(root: Path, *, form: int = tarfile.PAX_FORMAT) -> Path:
+def street_shards(root: Path, *, form: int = tarfile.PAX_FORMAT, size: tuple[int, int] = (24, 32)) -> Path:
     """Splits train (samples 0 to 2 and 3 to 5 in two tars) and val (6 to 8), classes.csv and classes.txt."""
     for name, first in (("train/street-000000", 0), ("train/street-000001", 3), ("val/street-000000", 6)):
-        write_tar(root / f"{name}.tar", street_members(range(first, first + 3)), form=form)
+        write_tar(root / f"{name}.tar", street_members(range(first, first + 3), *size), form=form)
     (root / "classes.csv").write_text(CLASSES)
     (root / "classes.txt").write_text("town\nvillage\ncountry road\n")
     return root
