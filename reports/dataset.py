@@ -4,7 +4,7 @@
     FOLDER/pictures/12.jpg        sample 12; 12-0.jpg: under the labels of its first plane
     FOLDER/static/                style
 
-The same dataset gives the same bytes. A page is built beside its place and then takes the place of the old one.
+The same dataset gives the same bytes. An older page stays until the new one is built.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from microtome.reports.overlays import choose_colours, jpeg, overlay, picture_of
 from microtome.reports.pages import category_classes, environment, package_file
 from microtome.storage.errors import SampleError, UsageError
 
-_OURS = {"index.html", "pictures", "static"}
+_OURS = ("pictures", "static", "index.html")
+_BUILDING = ".building-"
 _LEGEND = 24
 _STYLE = "report.css"
 
@@ -38,12 +39,13 @@ def page_folder(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = sorted({entry.name for entry in folder.iterdir()} - _OURS)
+        names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise UsageError(f"{folder} cannot be a folder for the page: {error.strerror}; name another one") from error
+    others = [name for name in names if name not in _OURS and not name.startswith(_BUILDING)]
     if others:
         raise UsageError(f"{folder} holds other things ({others[0]}, ...); name a new or empty folder for the page")
-    if not os.access(folder, os.W_OK) or not os.access(folder.parent, os.W_OK):
+    if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} may not be written to; name another folder for the page")
     return folder
 
@@ -54,20 +56,20 @@ def build_dataset_page(dataset: ImageDataset, survey: Survey, folder: Path) -> P
     The images that it shows are read again; one that cannot be any more is left out.
     """
     page_folder(folder)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    for left_over in folder.glob(f"{_BUILDING}*"):
+        shutil.rmtree(left_over)
+    with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=folder) as name:
+        building = Path(name)
         (building / "pictures").mkdir()
         (building / "static").mkdir()
         context = dataset_context(dataset, survey, _Pictures(dataset, building / "pictures"))
         page = environment().get_template("dataset.html").render(root="", **context)
         (building / "index.html").write_text(page, encoding="utf-8")
         (building / "static" / _STYLE).write_bytes(package_file("static", _STYLE).read_bytes())
-        building.chmod(folder.stat().st_mode)
-        shutil.rmtree(folder)
-        os.replace(building, folder)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+        for part in _OURS:
+            if (folder / part).is_dir():
+                shutil.rmtree(folder / part)
+            os.replace(building / part, folder / part)
     return folder / "index.html"
 
 
@@ -181,7 +183,7 @@ def _examples(
         if sample is None:
             continue
         entry = dataset.entry(index)
-        of_image = [count.concept for count in survey.concepts if count.concept.id in set(sample.image_labels.tolist())]
+        of_image = [survey.concepts[number - 1].concept for number in sample.image_labels.tolist() if number]
         views = list(_views(dataset, index, sample, pictures))
         yield {
             "key": entry.key,

@@ -87,8 +87,7 @@ def _copies(dataset: ImageDataset, counts: Counts, duplicates: Duplicates | None
         if len(equal.samples):
             text = f"{len(equal.samples):,} images are equal, pixel for pixel, to one {where}"
             yield _repeats(dataset, counts, f"duplicates{suffix}", level, text, equal)
-        new = len(set(alike.samples.tolist()) - set(equal.samples.tolist()))
-        if new:
+        if len(np.setdiff1d(alike.samples, equal.samples)):
             also = f", {_many(len(equal.samples), 'equal one')} among them" if len(equal.samples) else ""
             text = f"{len(alike.samples):,} images look nearly like one {where}{also}"
             level = WARNING if across else NOTE

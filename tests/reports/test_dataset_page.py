@@ -116,7 +116,9 @@ def test_a_dataset_without_labels_or_without_anything_readable(tmp_path: Path) -
 def test_an_older_page_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     dataset = MemoryDataset([sample(photo(seed=seed)) for seed in range(3)])
     page_of(dataset, tmp_path / "page", examples=3)
+    (tmp_path / "page/.building-killed").mkdir()
     page_of(dataset, tmp_path / "page", examples=1)
+    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["index.html", "pictures", "static"]
     assert len(list((tmp_path / "page/pictures").iterdir())) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
     (tmp_path / "page/thesis.txt").write_text("years of work")
