@@ -7,7 +7,8 @@
 
 A part NAME is of the split that it is called after, without the year. Where every part has panoptic annotations these
 alone are read (plane "panoptic"); else of instances (plane "objects") and stuff (plane "stuff") those that every part
-has. What is left aside that way, or because its images are missing, is in the remarks.
+has. What is left aside that way, or because its images are missing, is in the remarks; pixel maps of stuff are not
+needed. Annotations belong to the images as they stand upright.
 
 Every category is a concept of category "object", things and stuff alike, and one concept where several have the same
 name. Unlabelled are id 0 of panoptic PNGs and the category "other" of stuff annotations, which covers all things. Of
@@ -23,6 +24,7 @@ import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from numpy.typing import NDArray
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import MAX_ID
 from microtome.datasets.formats.coco_index import PANOPTIC, AnnotationFile, index_file
-from microtome.datasets.formats.coco_layout import PLANES, Part, check_images, find_parts
+from microtome.datasets.formats.coco_layout import PLANES, Part, check_images, find_parts, image_remarks
 from microtome.datasets.formats.coco_masks import MaskError, paint, panoptic_map
 from microtome.datasets.images import decode_channels, decode_image, image_size
 from microtome.datasets.listing import PathList, file_state, printable, size_and_time, walk
@@ -61,7 +63,11 @@ class _Annotated:
 
     def annotations(self, row: int, key: str) -> list[dict[str, Any]]:
         """The annotations of image `row` of the part. Raises SampleError."""
-        return [json.loads(text) for text in self.texts(row, key)]
+        texts = self.texts(row, key)
+        try:
+            return [json.loads(text) for text in texts]
+        except ValueError as error:
+            raise SampleError(key, f"{self.file.path.name} has changed since the dataset was opened") from error
 
     def size(self, row: int) -> tuple[int, int]:
         """(height, width) that the file gives image `row` of the part."""
@@ -77,9 +83,9 @@ class _Annotated:
 class CocoDataset:
     """An ImageDataset over annotation files in COCO's form; see the module for layout and meaning.
 
-    Opening reads the annotation files once and lists the image folders; an index of large files is kept in the cache
-    folder. Held are 20 bytes an annotation and 60 an image. Raises UsageError where files are missing or not usable.
-    Safe among threads; can be pickled.
+    Opening reads the annotation files and no image; an index of large files is kept in the cache folder. Held are 16
+    bytes an annotation and 60 an image. Raises UsageError where files are missing or not usable. Safe among threads;
+    can be pickled.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -88,14 +94,15 @@ class CocoDataset:
         self._parts, self._kinds, remarks = find_parts(root)
         self._annotated: list[tuple[_Annotated, ...]] = []
         self._images = PathList()
-        listed: list[list[str]] = []
+        starts = [0]
         for part in self._parts:
             names, annotated = _open_part(part)
+            check_images(part, names)
             self._images.append(part.name, names)
             self._annotated.append(annotated)
-            listed.append(names)
-        self._starts = np.cumsum([0, *map(len, listed)])
-        self._remarks = (*remarks, *check_images(self._parts, listed), *self._file_remarks())
+            starts.append(len(self._images))
+        self._starts = np.array(starts)
+        self._remarks = (*remarks, *self._file_remarks())
         categories = [
             _categories(kind, [part[at].file for part in self._annotated]) for at, kind in enumerate(self._kinds)
         ]
@@ -159,8 +166,15 @@ class CocoDataset:
         return self._unknown.counts()
 
     def remarks(self) -> Sequence[Remark]:
-        """What was left aside, images that are missing, unlisted or without annotation, annotations of no image."""
-        return self._remarks
+        """What was left aside, images that are missing, unlisted or without annotation, annotations of no image.
+
+        Lists the image folders.
+        """
+        names = [
+            [self._images[index].removeprefix(f"{part.name}/") for index in range(start, end)]
+            for part, (start, end) in zip(self._parts, pairwise(self._starts.tolist()), strict=True)
+        ]
+        return (*self._remarks, *image_remarks(self._parts, names))
 
     def fingerprint(self) -> str:
         """A hash of the annotation files' contents, and of size and time of every listed image and panoptic PNG.
@@ -274,8 +288,10 @@ def _open_part(part: Part) -> tuple[list[str], tuple[_Annotated, ...]]:
         names = sorted({name for file in files for name in file.names})
     annotated = []
     for file in files:
-        row_of = {name: row for row, name in enumerate(file.names)}
-        rows = np.fromiter((row_of.get(name, -1) for name in names), np.int64, len(names))
+        rows = np.arange(len(names))
+        if file.names != names:
+            row_of = {name: row for row, name in enumerate(file.names)}
+            rows = np.fromiter((row_of.get(name, -1) for name in names), np.int64, len(names))
         annotated.append(_Annotated(replace(file, names=()), rows))
     return names, tuple(annotated)
 

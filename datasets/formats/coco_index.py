@@ -74,30 +74,29 @@ class AnnotationFile:
 def index_file(path: Path, kind: str) -> AnnotationFile:
     """Index an annotation file of a kind: panoptic, instances or stuff. Raises UsageError where it is not usable."""
     try:
-        status = path.stat()
+        size, time = state = _state(path.stat())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if status.st_size < _WORTH_CACHING:
-        return _Indexer(path, kind).result()
-    state = f"{_VERSION} {kind} {path} {status.st_size} {status.st_mtime_ns}"
+    if size < _WORTH_CACHING:
+        return _Indexer(path, kind, state).result()
 
     def make(target: Path) -> None:
-        target.write_bytes(_packed(_Indexer(path, kind).result()))
+        target.write_bytes(_packed(_Indexer(path, kind, state).result()))
 
     for _ in range(2):
-        file = cached("coco", state, ".npz", make)
+        file = cached("coco", f"{_VERSION} {kind} {path} {size} {time}", ".npz", make)
         try:
             return _unpacked(file, path)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             file.unlink(missing_ok=True)
-    return _Indexer(path, kind).result()
+    return _Indexer(path, kind, state).result()
 
 
 class _Indexer:
     """Reads a file once, and checks every element's form on the way."""
 
-    def __init__(self, path: Path, kind: str) -> None:
-        self._path, self._panoptic = path, kind == PANOPTIC
+    def __init__(self, path: Path, kind: str, state: tuple[int, int]) -> None:
+        self._path, self._panoptic, self._state = path, kind == PANOPTIC, state
         self._row_of: dict[int, int] = {}
         self._names: list[str] = []
         self._sizes = array("q")
@@ -107,8 +106,6 @@ class _Indexer:
         self._boxes: list[int] = []
 
     def result(self) -> AnnotationFile:
-        with self._path.open("rb") as file:  # before the rest, so that a later change is noticed
-            state = _state(os.fstat(file.fileno()))
         lists = JsonLists(self._path, _LISTS)
         add: dict[str, Callable[[dict[str, Any], str, int, int], None]] = {
             "images": self._add_image,
@@ -128,7 +125,7 @@ class _Indexer:
         for name in ("images", "categories"):
             if not numbers[name]:
                 raise self._error(f"the list {name} is empty")
-        return self._sorted(state, lists.digest)
+        return self._sorted(lists.digest)
 
     def _add_image(self, image: dict[str, Any], where: str, start: int, end: int) -> None:
         number = self._whole(image, "id", where)
@@ -190,7 +187,7 @@ class _Indexer:
             raise self._error(f"{where}: the file_name {name!r} leads out of its folder; expected a path below it")
         return posixpath.normpath(name)
 
-    def _sorted(self, state: tuple[int, int], digest: bytes) -> AnnotationFile:
+    def _sorted(self, digest: bytes) -> AnnotationFile:
         """The index with its images in the order of their names, and the annotations in that of their images."""
         count = len(self._names)
         order = sorted(range(count), key=self._names.__getitem__)
@@ -211,7 +208,7 @@ class _Indexer:
             raise self._error(f"{printable(names[int(counts.argmax())])} has {counts.max()} annotations; expected one")
         return AnnotationFile(
             path=self._path,
-            state=state,
+            state=self._state,
             digest=digest,
             names=names,
             sizes=np.array(self._sizes, np.int64).reshape(-1, 2)[order],

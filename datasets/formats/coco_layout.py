@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from microtome.datasets.base import Remark
@@ -69,30 +70,47 @@ def find_parts(root: Path) -> tuple[tuple[Part, ...], tuple[str, ...], tuple[Rem
     return parts, kinds, tuple(_left_aside(files, folders, kinds))
 
 
-def check_images(parts: Sequence[Part], names: Sequence[Sequence[str]]) -> tuple[Remark, ...]:
+def check_images(part: Part, names: Sequence[str]) -> None:
+    """Raise UsageError where none of a part's images is there; `names`: their file names."""
+    if not any((part.images / name).is_file() for name in names):
+        raise UsageError(f"{part.images} holds none of the images of {part.name}, such as {names[0]}; {LAYOUT}")
+
+
+def image_remarks(parts: Sequence[Part], names: Sequence[Sequence[str]]) -> tuple[Remark, ...]:
     """Remarks on listed images that are not there, and on images that no part lists; `names`: file names of parts."""
     present: dict[Path, set[str]] = {}
     listed: dict[Path, set[str]] = {}
     missing: list[str] = []
     for part, files in zip(parts, names, strict=True):
-        for file in files:
-            below, _, name = file.rpartition("/")
-            folder = part.images / below if below else part.images
-            if folder not in present:
-                present[folder] = _image_names(folder)
-            listed.setdefault(folder, set()).add(name)
-            if name not in present[folder] and not (folder / name).is_file():
-                missing.append(f"{part.name}/{file}")
+        gone = _missing(part, files, present, listed)
+        missing.extend(f"{part.name}/{printable(file)}" for file in gone)
     unlisted = sorted(
         printable(posixpath.join(folder.name, name))
         for folder, found in present.items()
         for name in found - listed[folder]
     )
-    found = (
-        ("images in annotation files whose file is missing", missing),
-        ("images that no annotation file lists", unlisted),
-    )
-    return tuple(Remark(text, len(of), tuple(of[:_EXAMPLES])) for text, of in found if of)
+    found = {
+        "images in annotation files whose file is missing": missing,
+        "images that no annotation file lists": unlisted,
+    }
+    return tuple(Remark(text, len(of), tuple(of[:_EXAMPLES])) for text, of in found.items() if of)
+
+
+def _missing(
+    part: Part, files: Sequence[str], present: dict[Path, set[str]], listed: dict[Path, set[str]]
+) -> list[str]:
+    """The `files` of a part that are not there; notes, by folder, the names of images present and those listed."""
+    gone = []
+    for below, in_folder in groupby(files, key=posixpath.dirname):
+        folder = part.images / below if below else part.images
+        if folder not in present:
+            present[folder] = _image_names(folder)
+        names = {posixpath.basename(file) for file in in_folder}
+        listed.setdefault(folder, set()).update(names)
+        gone.extend(
+            posixpath.join(below, name) for name in sorted(names - present[folder]) if not (folder / name).is_file()
+        )
+    return gone
 
 
 def _annotation_files(root: Path) -> dict[str, dict[str, Path]]:

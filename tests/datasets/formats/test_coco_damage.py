@@ -66,6 +66,10 @@ class TestDamagedDataset:
                 lambda root: (root / "val2017").rename(root / "train2017"),
                 "holds annotations of val2017, but no folder of their images",
             ),
+            (
+                lambda root: [path.unlink() for path in (root / "val2017").iterdir()],
+                "val2017 holds none of the images of val2017, such as 0+139.jpg; expected",
+            ),
             (raw(lambda text: b""), r"instances_val2017.json, byte 0: not an .* in JSON \(the file ends early\)"),
             (raw(lambda text: b"\x00" * 100), r"byte 0: not an .* in JSON \(expected {\); download"),
             (raw(lambda text: b"[" + text + b"]"), r"byte 0: not an .* in JSON \(expected {\)"),
