@@ -201,8 +201,9 @@ class HfDataset:
         return mask
 
     def _unlisted(self, plane: int, mask: NDArray[np.uint16]) -> list[int]:
-        numbers: list[int] = np.unique(mask[~self._classes.known[plane][mask]]).tolist()
-        return numbers
+        present = np.flatnonzero(np.bincount(mask.ravel()))
+        unlisted: list[int] = present[~self._classes.known[plane][present]].tolist()
+        return unlisted
 
     def _read_class_labels(self) -> NDArray[np.int64]:
         """The class of every sample, -1 for none; empty without a column of class labels."""

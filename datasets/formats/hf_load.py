@@ -86,6 +86,7 @@ def _library() -> Any:
             "folder, or pip install 'microtome[hf]'"
         )
     constants.HF_HUB_DISABLE_TELEMETRY = True
+    library.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     library.disable_progress_bars()
     hub.utils.disable_progress_bars()
     return library

@@ -204,6 +204,7 @@ class VocDataset:
         for number, (prefix, year) in enumerate(zip(self._prefixes, self._years, strict=True)):
             listed = read_names(year.root)
             images = stems(year.root / "JPEGImages", ".jpg")
+            _check_listed(year.root, listed, images)
             objects, context, parts = year.labelled()
             known = _with_others(listed, year.root, (context | parts) & images)
             self._names.append(prefix, list(known))
@@ -245,7 +246,9 @@ class VocDataset:
                 continue
             row = self._year_of[index] + 1 if plane == _CONTEXT else 0
             maps[place] = self._classes.lookup[row][found]
-            unlisted[place] = np.unique(found[~self._classes.known[row][found]]).tolist()
+            if self._unknown.is_new(index):
+                present = np.flatnonzero(np.bincount(found.ravel()))
+                unlisted[place] = present[~self._classes.known[row][present]].tolist()
         self._unknown.note(index, unlisted)
         planes = stack_planes(maps, len(self._planes))
         once_a_pixel(planes, self._shared)
@@ -261,6 +264,14 @@ class VocDataset:
             return year.context.read(year.root, name, key) if year.context else None
         except SampleError as error:
             raise SampleError(key, f"labels of plane {_PLANES[plane]}: {error.reason}") from error
+
+
+def _check_listed(root: Path, listed: Names, images: Set[str]) -> None:
+    if not listed.splits.keys() & images:
+        raise UsageError(
+            f"{root / 'JPEGImages'} holds none of the {len(listed.splits)} images that the lists name, such as "
+            f"{next(iter(listed.splits))}.jpg; expected names without .jpg in ImageSets/Segmentation"
+        )
 
 
 def _with_others(listed: Names, root: Path, annotated: set[str]) -> dict[str, str]:

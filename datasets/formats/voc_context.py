@@ -96,6 +96,8 @@ def _label_map(path: Path, key: str) -> NDArray[np.uint16]:
     values = load_variable(path, "LabelMap", key)
     if values.ndim != 2 or values.dtype.kind not in "buif" or not values.size:
         raise SampleError(key, f"LabelMap is {values.dtype} of shape {values.shape}; expected numbers, (height, width)")
+    if values.dtype in (np.uint8, np.uint16):
+        return values.astype(np.uint16)
     numbers = values.astype(np.float64)
     if not ((numbers >= 0) & (numbers <= MAX_ID) & (numbers == np.floor(numbers))).all():
         raise SampleError(key, f"LabelMap holds values that are no whole number of 0 to {MAX_ID}")

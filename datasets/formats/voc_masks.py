@@ -8,6 +8,7 @@ program makes of a mask in colours when it saves it with a palette).
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NAMES = {0: "background", **dict(enumerate(CLASSES, start=1)), BORDER: "border"}
 
 
+@functools.cache
 def voc_palette() -> NDArray[np.uint8]:
     """The colours of VOC's palette: (256, 3) uint8 RGB.
 
@@ -31,6 +33,7 @@ def voc_palette() -> NDArray[np.uint8]:
     for bit in range(8):
         for channel in range(3):
             colours[:, channel] |= ((numbers >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    colours.flags.writeable = False
     return colours
 
 

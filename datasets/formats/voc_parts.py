@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,6 @@ from microtome.datasets.formats.voc_layout import first_of
 from microtome.datasets.formats.voc_mat import load_variable
 from microtome.datasets.listing import size_and_time
 from microtome.storage.errors import SampleError
-
-_Part = tuple[str, NDArray[np.bool_]]
 
 
 def find_parts(root: Path) -> str | None:
@@ -53,44 +52,50 @@ def read_parts(path: Path, ids: Mapping[str, int], key: str) -> NDArray[np.uint1
 
     ids: of the names of parts. Raises SampleError for `key` where the file cannot be used.
     """
-    shape, parts = _parsed(path, key)
-    if shape is None:
+    anno = load_variable(path, "anno", key)
+    with _explained(key):
+        objects = list(_objects(anno))
+        parts = [(name, _mask(part)) for thing in objects for name, part in _parts_of(thing)]
+        shapes = {mask.shape for _, mask in parts} | {_mask(thing).shape for thing in objects}
+        if len(shapes) > 1:
+            raise ValueError("masks of several sizes")
+    if not shapes:
         return None
-    plane = np.zeros(shape, np.uint16)
-    for name, mask in sorted(parts, key=lambda part: -int(part[1].sum())):
+    plane = np.zeros(shapes.pop(), np.uint16, order="F")
+    for name, mask in sorted(parts, key=lambda part: -np.count_nonzero(part[1])):
         plane[mask] = ids.get(name, 0)
     return plane
 
 
 def _names_in(path: Path) -> set[str]:
     try:
-        return {name for name, _ in _parsed(path, "")[1]}
+        anno = load_variable(path, "anno", "")
+        with _explained(""):
+            return {name for thing in _objects(anno) for name, _ in _parts_of(thing)}
     except SampleError:
         return set()
 
 
-def _parsed(path: Path, key: str) -> tuple[tuple[int, ...] | None, list[_Part]]:
-    """The grid of all masks (None where there is no object), and the parts with their masks, in the file's order."""
-    anno = load_variable(path, "anno", key)
+@contextmanager
+def _explained(key: str) -> Iterator[None]:
+    """Make SampleErrors of what goes wrong in a file that is built otherwise."""
     try:
-        objects = [thing for image in _records(anno) for thing in _records(image["objects"])]
-        parts = [part for thing in objects for part in _parts_of(thing)]
-        shapes = {mask.shape for _, mask in parts} | {_mask(thing).shape for thing in objects}
-        if len(shapes) > 1:
-            raise ValueError("masks of several sizes")
+        yield
     except (ValueError, IndexError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())[:80]
         raise SampleError(key, f"not an annotation of Pascal-Part ({text})") from error
-    return next(iter(shapes), None), parts
 
 
-def _parts_of(thing: np.void) -> list[_Part]:
+def _objects(anno: NDArray[np.generic]) -> Iterator[np.void]:
+    for image in _records(anno):
+        yield from _records(image["objects"])
+
+
+def _parts_of(thing: np.void) -> Iterator[tuple[str, np.void]]:
+    """The parts of an object, by the names of their concepts."""
     owner = _text(thing, "class")
-    found = []
     for part in _records(thing["parts"]):
-        name = re.sub(r"_[0-9]+$", "", _text(part, "part_name"))
-        found.append((f"{owner} {name}", _mask(part)))
-    return found
+        yield f"{owner} {re.sub(r'_[0-9]+$', '', _text(part, 'part_name'))}", part
 
 
 def _records(value: NDArray[np.generic]) -> Iterator[np.void]:

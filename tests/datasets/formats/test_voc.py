@@ -340,6 +340,10 @@ def test_numbers_that_no_list_knows_are_counted(tmp_path: Path) -> None:
         (lambda y: write_list(y, "train", ["a", "../../secret"]), r"train.txt, line 2: '../../secret' leads out of"),
         (lambda y: write_list(y, "train", ["/etc/x"]), r"train.txt, line 1: '/etc/x' leads out of the folder"),
         (lambda y: save(y / "ImageSets/Segmentation/val.txt", b"a\n\xff\n"), r"val.txt, line 2: not UTF-8 text"),
+        (
+            lambda y: [write_list(y, split, [f"{split}.jpg"]) for split in ("train", "val")],
+            r"JPEGImages holds none of the 2 images that the lists name, such as train.jpg.jpg; expected names without",
+        ),
         (lambda y: (y / "labels.txt").unlink(), r"labels.txt is missing, so the numbers in .*trainval have no names"),
         (lambda y: save(y / "labels.txt", b""), r"labels.txt is empty; expected lines of NUMBER: NAME"),
         (lambda y: save(y / "labels.txt", b"1: a\n2 b\n"), r"labels.txt, line 2: '2 b'; expected NUMBER: NAME"),

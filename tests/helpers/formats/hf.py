@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers.images import encode, photo, regions
 from numpy.typing import NDArray
 from PIL import Image
-
-os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 HEIGHT, WIDTH = 24, 32
 CLASSES = "index,name,category,plane\n1,car,object,mask\n2,tree,object,\n3,house,object,mask\n4,wheel,part,seg_parts\n"
@@ -43,6 +40,14 @@ def mask_of(row: int) -> NDArray[np.uint16]:
 def part_of(row: int) -> NDArray[np.uint16]:
     """Numbers 0, 2 and 4: a tree in both planes, and wheels."""
     return regions(HEIGHT, WIDTH, row + 99, ids=3) * np.uint16(2)
+
+
+def planted(row: int) -> NDArray[np.int64]:
+    """The planes of a row as concept ids: car 1, tree 2, house 3, wheel 4."""
+    objects = np.array([0, 1, 2, 3])[mask_of(row)]
+    parts = np.array([0, 0, 2, 0, 4])[part_of(row)] if row % 3 else np.zeros_like(objects)
+    parts[(parts == objects) & (parts > 0)] = 0
+    return np.stack([objects, parts])
 
 
 def rows(count: int, first: int = 0) -> dict[str, list[Any]]:
@@ -88,3 +93,13 @@ def save_parquet(path: Path) -> Path:
     (path / "data").mkdir(parents=True)
     dataset(rows(5)).to_parquet(str(path / "data" / "train-00000-of-00001.parquet"))
     return path
+
+
+def offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the library from the network, and let it write to `cache` alone, whether or not it is imported already."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(import_module("huggingface_hub.constants"), "HF_HUB_OFFLINE", True)
+    config = import_module("datasets.config")
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", cache)
