@@ -24,7 +24,6 @@ import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from microtome.datasets.formats.coco_index import PANOPTIC, AnnotationFile, inde
 from microtome.datasets.formats.coco_layout import PLANES, Part, check_images, find_parts, image_remarks
 from microtome.datasets.formats.coco_masks import MaskError, paint, panoptic_map
 from microtome.datasets.images import decode_channels, decode_image, image_size
-from microtome.datasets.listing import PathList, file_state, printable, size_and_time, walk
+from microtome.datasets.listing import PathList, hash_files, printable, size_and_time, walk_names
 from microtome.datasets.planes import check_field_of_view, once_a_pixel, shared_pairs, stack_planes
 from microtome.datasets.unknown import UnknownIds
 from microtome.storage.errors import SampleError, UsageError
@@ -70,8 +69,8 @@ class _Annotated:
             raise SampleError(key, f"{self.file.path.name} has changed since the dataset was opened") from error
 
     def size(self, row: int) -> tuple[int, int]:
-        """(height, width) that the file gives image `row` of the part."""
-        height, width = self.file.sizes[self.rows[row]].tolist()
+        """(height, width) that the file gives image `row` of the part, (0, 0) where it gives none."""
+        height, width = self.file.sizes[self.rows[row]].tolist() if self.rows[row] >= 0 else (0, 0)
         return height, width
 
     def counts(self) -> NDArray[np.int64]:
@@ -170,11 +169,7 @@ class CocoDataset:
 
         Lists the image folders.
         """
-        names = [
-            [self._images[index].removeprefix(f"{part.name}/") for index in range(start, end)]
-            for part, (start, end) in zip(self._parts, pairwise(self._starts.tolist()), strict=True)
-        ]
-        return (*self._remarks, *image_remarks(self._parts, names))
+        return (*self._remarks, *image_remarks(self._parts, [self._names(at) for at in range(len(self._parts))]))
 
     def fingerprint(self) -> str:
         """A hash of the annotation files' contents, and of size and time of every listed image and panoptic PNG.
@@ -184,12 +179,13 @@ class CocoDataset:
         """
         if not self._fingerprint:
             digest = hashlib.blake2b(b"coco 1\n", digest_size=16)
-            for part, annotated in zip(self._parts, self._annotated, strict=True):
+            for at, part in enumerate(self._parts):
                 digest.update(os.fsencode(f"{part.name}\n"))
-                digest.update(b"".join(one.file.digest for one in annotated))
-                digest.update(_folder_state(part.masks) if part.masks else b"")
-            for index in range(len(self)):
-                digest.update(os.fsencode(f"{self._images[index]}\0{size_and_time(self._image_path(index))}\n"))
+                digest.update(b"".join(one.file.digest for one in self._annotated[at]))
+                hash_files(digest, part.images, self._names(at))
+                for folder, files in walk_names(part.masks) if part.masks else ():
+                    digest.update(os.fsencode(f"{folder}\n"))
+                    hash_files(digest, part.masks / folder, files)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
@@ -202,7 +198,7 @@ class CocoDataset:
         at, row = self._place(index)
         try:
             for one in self._annotated[at]:
-                digest.update(b"\n".join(one.texts(row, key)))
+                digest.update(f"\n{one.size(row)}\n".encode() + b"\n".join(one.texts(row, key)))
             if mask := self._mask_path(index, key):
                 digest.update(size_and_time(mask).encode())
         except SampleError as error:
@@ -226,6 +222,11 @@ class CocoDataset:
         """The number of a sample's part, and of the sample in there."""
         at = int(np.searchsorted(self._starts, index, "right")) - 1
         return at, index - int(self._starts[at])
+
+    def _names(self, at: int) -> list[str]:
+        """The file names of a part's images."""
+        start, end = self._starts[at : at + 2].tolist()
+        return [self._images[index].removeprefix(f"{self._parts[at].name}/") for index in range(start, end)]
 
     def _image_path(self, index: int) -> Path:
         part = self._parts[self._place(index)[0]]
@@ -319,8 +320,3 @@ def _number(categories: Sequence[dict[int, str]]) -> tuple[tuple[Concept, ...], 
         raise UsageError(f"the annotation files have {len(numbers)} categories; at most {MAX_ID} are possible")
     concepts = tuple(Concept(number, name, _CATEGORY) for name, number in numbers.items())
     return concepts, [{category: numbers.get(name, 0) for category, name in of.items()} for of in categories]
-
-
-def _folder_state(folder: Path) -> bytes:
-    """Name, size and time of every file below a folder."""
-    return os.fsencode("".join(f"{below}/{file_state(entry)}" for below, files in walk(folder) for entry in files))

@@ -330,6 +330,8 @@ class TestFingerprints:
         if write is write_panoptic:
             os.utime(tmp_path / "annotations/panoptic_val2017" / SECOND.replace("jpg", "png"), ns=(1, 1))
             assert changed() == [False, True, False, False]
+        edit(tmp_path, file, lambda document: document["images"][3].update(height=48, width=64))
+        assert changed() == [True, False, False, False]
         edit(tmp_path, file, lambda document: document["categories"][0].update(name="people"))
         assert changed() == [True] * 4
 
