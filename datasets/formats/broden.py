@@ -63,8 +63,8 @@ class BrodenDataset:
                 (category, position) for category, count in self._index.maps.items() for position in range(count)
             )
         }
-        self._unknown_at = {name: self._plane_of.get((name, 0)) for name in self._index.categories}
-        further = [name for name, plane in self._unknown_at.items() if plane is None]
+        further = [name for name in self._index.categories if (name, 0) not in self._plane_of]
+        self._unknown_at = {name: plane for (name, position), plane in self._plane_of.items() if not position}
         self._unknown_at |= {name: len(self._plane_of) + number for number, name in enumerate(further)}
         self._unknown = UnknownIds(len(self._index), (*self.plane_names, *further))
         self._table_digest = _table_digest(self._root)

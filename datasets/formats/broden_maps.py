@@ -59,11 +59,9 @@ def _decode(data: bytes, key: str) -> NDArray[np.uint16]:
         pixels = None
     if pixels is None or pixels.shape != (height, width, 3):
         pixels = decode_image(data, key)[..., ::-1]
-    numbers = np.empty((height, width, 2), np.uint8)
-    numbers[..., 0] = pixels[..., 2]
-    numbers[..., 1] = pixels[..., 1]
-    little: NDArray[np.uint16] = numbers.view("<u2")[..., 0]
-    return little
+    numbers: NDArray[np.uint16] = np.multiply(pixels[..., 1], 256, dtype=np.uint16)
+    numbers += pixels[..., 2]
+    return numbers
 
 
 def _is_whole(data: bytes) -> bool:

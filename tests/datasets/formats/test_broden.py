@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.formats.broden import BrodenDataset
+from microtome.datasets.formats.broden_maps import read_map
 from microtome.datasets.specs import open_dataset
+from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError, UsageError
+
+OBJECT = "images/ade20k/00000_object.png"
 
 
 @pytest.fixture
@@ -196,6 +201,29 @@ def test_a_number_without_a_name_is_unlabelled_and_counted(broden: Path) -> None
     assert dataset.unknown_ids() == {"object": {5000: 1}, "scene": {99999: 1}, "texture": {1200: 2}}
 
 
+def test_a_damaged_map_is_refused_or_read_as_it_was(broden: Path) -> None:
+    """Also where Pillow would not look at a checksum, and decode other numbers."""
+    numbers = drawn(56, 1, (4, 6, 7, 9))
+    whole = (broden / OBJECT).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        at = int(rng.integers(8, len(data)))
+        if rng.integers(2):
+            data[at] ^= 1 << int(rng.integers(8))
+        else:
+            del data[at : at + int(rng.integers(1, 200))]
+        (broden / OBJECT).write_bytes(data)
+        try:
+            np.testing.assert_array_equal(read_map(str(broden / OBJECT), "key", "map"), numbers)
+        except SampleError:
+            refused += 1
+    assert refused > 140
+    (broden / OBJECT).write_bytes(whole + b"left over")
+    np.testing.assert_array_equal(read_map(str(broden / OBJECT), "key", "map"), numbers)
+
+
 def replace(name: str, old: bytes, new: bytes) -> Callable[[Path], None]:
     def harm(root: Path) -> None:
         content = (root / name).read_bytes()
@@ -263,7 +291,6 @@ def test_the_folder_below_is_named(broden: Path) -> None:
         BrodenDataset(broden / "index.csv")
 
 
-OBJECT = "images/ade20k/00000_object.png"
 GREY = (drawn(56, 1, (4, 6)) % 256).astype(np.uint8)
 INDEXED = Image.fromarray(GREY, "P")
 INDEXED.putpalette(bytes(range(256)) * 3)
@@ -311,3 +338,47 @@ def test_a_sample_that_cannot_be_used_is_named(broden: Path, harm: Callable[[Pat
         np.testing.assert_array_equal(found.image, sample.image)
         np.testing.assert_array_equal(found.planes, sample.planes)
     check_reader(dataset, samples=4)
+
+
+def test_it_is_audited_with_an_unreadable_sample(tmp_path: Path) -> None:
+    """Concepts, counts and image-level labels of the run are those planted; the broken sample counts nowhere."""
+    planted = pictures()
+    path = write_broden(tmp_path / "broden", planted)
+    save(path / "images/ade20k/00004_part_1.png", GREY)
+    found = run_audit(
+        AuditConfig(model="builtin:scenes-cnn", dataset=f"broden:{path}", layers=("block2",), out=tmp_path / "run")
+    )
+    assert found.unreadable == 1
+    samples = found.run.table("samples")
+    assert samples["key"].tolist() == [row.name for row in planted]
+    assert samples["split"].tolist() == [row.split for row in planted]
+    assert samples["status"].tolist() == ["ok"] * 4 + ["error"] + ["ok"] * 7
+    assert samples["error"][4].startswith("part map ade20k/00004_part_1.png: a PNG of kind grey")
+    concepts = found.run.table("concepts")
+    pixels, images = dict.fromkeys(NAMES.values(), 0), dict.fromkeys(NAMES.values(), 0)
+    for row in planted[:4] + planted[5:]:
+        entries = [entry for cell in row.cells.values() for entry in cell]
+        for number, name in NAMES.items():
+            here = np.any([np.broadcast_to(np.equal(entry, number), (56, 56)) for entry in entries], axis=0)
+            pixels[name] += int(here.sum())
+            images[name] += bool(here.any())
+    assert dict(zip(concepts["name"], concepts["pixels"], strict=True)) == pixels
+    assert dict(zip(concepts["name"], concepts["images"], strict=True)) == images
+    assert set(concepts["category"]) == set(CATEGORIES)
+    units = found.run.layer_table("block2", "units")
+    assert units["threshold"].notna().all()
+    assert units["concept"].notna().any()
+
+
+def test_a_million_images_are_listed_in_little_memory(tmp_path: Path) -> None:
+    """Here 20,000: what is held is about the bytes of index.csv."""
+    path = write_broden(tmp_path, pictures(4))
+    lines = (path / "index.csv").read_bytes().splitlines(keepends=True)
+    with (path / "index.csv").open("wb") as file:
+        file.write(lines[0])
+        for number in range(20_000):
+            file.write(lines[1 + number % 4].replace(b"/0000", b"/%07d" % number))
+    dataset = BrodenDataset(path)
+    assert len(dataset) == 20_000
+    assert dataset.entry(19_999).key == "pascal/00199993.jpg"
+    assert len(pickle.dumps(dataset)) < 2 * (path / "index.csv").stat().st_size
