@@ -88,7 +88,8 @@ def _copies(dataset: ImageDataset, counts: Counts, duplicates: Duplicates | None
             text = f"{len(equal.samples):,} images are equal, pixel for pixel, to one {where}"
             yield _repeats(dataset, counts, f"duplicates{suffix}", level, text, equal)
         if len(np.setdiff1d(alike.samples, equal.samples)):
-            also = f", {_many(len(equal.samples), 'equal one')} among them" if len(equal.samples) else ""
+            both = len(np.intersect1d(alike.samples, equal.samples))
+            also = f", {_many(both, 'equal one')} among them" if both else ""
             text = f"{len(alike.samples):,} images look nearly like one {where}{also}"
             level = WARNING if across else NOTE
             yield _repeats(dataset, counts, f"near-duplicates{suffix}", level, text, alike)

@@ -190,18 +190,22 @@ def test_findings_of_duplicates(tmp_path: Path) -> None:
     save(tmp_path / "images/val/equal.png", photo(64, 64, 2))
     save(tmp_path / "images/val/near.jpg", Image.fromarray(photo(64, 64, 3)).resize((40, 40)))
     save(tmp_path / "images/val/other.png", photo(64, 64, 77))
+    save(tmp_path / "images/val/near-too.png", Image.fromarray(photo(64, 64, 77)).resize((50, 50)))
     for name in "ab":
         save(tmp_path / "images/val" / f"black-{name}.png", np.zeros((8, 8, 3), np.uint8))
     found = survey(open_dataset(f"folder:{tmp_path}"))
     equal = of_kind(found, "duplicates-across-splits")
     assert (equal.level, equal.count) == ("problem", 2)
     assert equal.examples == ("train/2.png = val/equal.png",)
-    assert "1 of the 6 of train, 1 of the 5 of val" in equal.text
+    assert "1 of the 6 of train, 1 of the 6 of val" in equal.text
     near = of_kind(found, "near-duplicates-across-splits")
     assert near.count == 4
     assert near.examples == ("train/3.png ~ val/near.jpg",)
     assert "2 equal ones among them" in near.text
     assert of_kind(found, "duplicates").examples == ("val/black-a.png = val/black-b.png",)
+    of_val = of_kind(found, "near-duplicates")
+    assert (of_val.count, of_val.examples, of_val.level) == (2, ("val/near-too.png ~ val/other.png",), "note")
+    assert "among them" not in of_val.text
     assert of_kind(found, "one-colour").count == 2
     assert not [f for f in survey(open_dataset(f"folder:{tmp_path}"), duplicates=False).findings if "dup" in f.kind]
 
