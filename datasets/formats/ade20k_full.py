@@ -27,17 +27,16 @@ from microtome.datasets.base import Entry, Remark
 from microtome.datasets.formats.ade20k_index import Index, read_index
 from microtome.datasets.formats.ade20k_names import SPLITS, Numbering, short_names
 from microtome.datasets.formats.masked import (
-    Files,
     IdTable,
     MaskedImages,
     MaskFile,
     Meaning,
-    Tally,
-    check_unique,
+    Names,
     tree,
+    unique_stems,
 )
 from microtome.datasets.images import decode_channels
-from microtome.datasets.listing import PathList, printable
+from microtome.datasets.listing import LeftOut, PathList, printable
 from microtome.storage.errors import UsageError
 
 _IMAGES = "images/ADE"
@@ -67,8 +66,8 @@ class Ade20kFullDataset(MaskedImages):
         folder, slash, _ = stem.partition("/")
         return Entry(key=printable(stem), split=printable(SPLITS.get(folder, folder)) if slash else "")
 
-    def _masks(self, index: int) -> Sequence[MaskFile]:
-        stem = os.path.splitext(self._images[index])[0]
+    def _masks(self, index: int, path: str) -> Sequence[MaskFile]:
+        stem = os.path.splitext(path)[0]
         if self._plain[index]:
             return ()
         parts = (
@@ -92,34 +91,33 @@ def _list_images(root: Path) -> tuple[PathList, NDArray[np.uint16], list[Remark]
     """Every image by path, the masks of each one (bit 0: _seg, bit n: _parts_n), and what was noticed."""
     images = PathList()
     marks: list[NDArray[np.uint16]] = [np.zeros(0, np.uint16)]
-    orphans = Tally()
+    orphans = LeftOut("masks without an image")
     for folder, files in tree(root, _IMAGES, _instance_folders):
-        names = [entry.name for entry in files if entry.name.lower().endswith(_SUFFIXES)]
-        stems = [os.path.splitext(name)[0] for name in names]
-        check_unique(root / folder, list(zip(stems, names, strict=True)))
+        names = [name for name in files if name.lower().endswith(_SUFFIXES)]
+        stems = unique_stems(root / folder, names)
         masks = _mask_levels(files)
         images.append(folder, names)
         marks.append(np.array([masks.get(stem, 0) for stem in stems], np.uint16))
-        orphans.add(f"{folder}/{stem}".removeprefix(f"{_IMAGES}/") for stem in sorted(masks.keys() - set(stems)))
+        orphans.note(folder[len(_IMAGES) + 1 :], sorted(masks.keys() - set(stems)))
     found = np.concatenate(marks)
     if not len(images):
         raise UsageError(f"{root / _IMAGES} holds no images; {_LAYOUT}")
     if not (found & 1).any():
         raise UsageError(f"{root / _IMAGES} holds no mask of an image: {images[0]} would have *_seg.png; {_LAYOUT}")
-    return images, found, orphans.remark("masks without an image")
+    return images, found, orphans.remarks()
 
 
-def _instance_folders(files: Files) -> set[str]:
+def _instance_folders(files: Names) -> set[str]:
     """The folders that may hold the instances of an image: they are called like it, and there are thousands."""
-    pairs = (os.path.splitext(entry.name) for entry in files)
+    pairs = (os.path.splitext(name) for name in files)
     return {stem for stem, suffix in pairs if suffix.lower() in (*_SUFFIXES, ".json")} | _mask_levels(files).keys()
 
 
-def _mask_levels(files: Files) -> dict[str, int]:
+def _mask_levels(files: Names) -> dict[str, int]:
     """{image's stem: its masks as bits}."""
     levels: dict[str, int] = {}
-    for entry in files:
-        found = _MASK.fullmatch(entry.name)
+    for name in files:
+        found = _MASK.fullmatch(name)
         if found:
             levels[found[1]] = levels.get(found[1], 0) | 1 << int(found[2] or 0)
     return levels
@@ -130,13 +128,11 @@ def _unmasked(images: PathList, marks: NDArray[np.uint16]) -> tuple[NDArray[np.b
     splits = [_stem(images[index]).partition("/")[0] for index in range(len(images))]
     annotated = {splits[index] for index in np.flatnonzero(marks & 1).tolist()}
     plain = np.fromiter((split not in annotated for split in splits), np.bool_, len(images))
-    bare, unannotated = Tally(), Tally()
-    bare.add(_stem(images[index]) for index in np.flatnonzero(~plain & (marks & 1 == 0)).tolist())
-    unannotated.add(_stem(images[index]) for index in np.flatnonzero(plain).tolist())
-    return plain, [
-        *bare.remark("images whose *_seg.png is missing: they cannot be read"),
-        *unannotated.remark("images in splits without annotations: they are not annotated"),
-    ]
+    bare = LeftOut("images whose *_seg.png is missing: they cannot be read")
+    bare.note("", [_stem(images[index]) for index in np.flatnonzero(~plain & (marks & 1 == 0)).tolist()])
+    unannotated = LeftOut("images in splits without annotations: they are not annotated")
+    unannotated.note("", [_stem(images[index]) for index in np.flatnonzero(plain).tolist()])
+    return plain, [*bare.remarks(), *unannotated.remarks()]
 
 
 def _meaning(index: Index, levels: Sequence[int]) -> Meaning:

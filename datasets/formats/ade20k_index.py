@@ -21,8 +21,7 @@ import numpy as np
 from microtome.datasets.base import Remark
 from microtome.datasets.caches import cached
 from microtome.datasets.formats.ade20k_names import Scenes, scene_name
-from microtome.datasets.formats.masked import Tally
-from microtome.datasets.listing import PathList, size_and_time
+from microtome.datasets.listing import LeftOut, PathList, size_and_time
 
 MOST = 25 * 256 + 255
 """The greatest number that the masks can hold: (R // 10) * 256 + G."""
@@ -66,7 +65,10 @@ def json_path(image: str) -> str:
 def _gather(root: Path, images: PathList) -> Index:
     """Read every JSON file; where two disagree on a name, the first in the order of the images holds."""
     index = Index()
-    missing, broken, unnamed = Tally(), Tally(), Tally()
+    missing = LeftOut("images without a JSON file: their labels have the names that other images give")
+    broken = LeftOut("JSON files that cannot be read: their labels have the names that other images give")
+    differing = LeftOut("numbers that JSON files give several names: the first one holds")
+    unnamed = LeftOut("images without a scene")
     others: dict[int, str] = {}
 
     def scenes() -> Iterator[str]:
@@ -74,24 +76,18 @@ def _gather(root: Path, images: PathList) -> Index:
             path = json_path(images[number])
             annotation = None
             if not (root / path).is_file():
-                missing.add([path])
+                missing.note("", [path])
             else:
                 annotation = _annotation(root / path)
-                broken.add([path] if annotation is None else [])
+                broken.note("", [path] if annotation is None else [])
             _note_objects(annotation or {}, index, others)
             scene = scene_name(_texts((annotation or {}).get("scene"))) or _scene_of_folder(images[number])
-            unnamed.add([] if scene else [images[number]])
+            unnamed.note("", [] if scene else [images[number]])
             yield scene
 
     index.scenes = Scenes.of(scenes())
-    differing = Tally()
-    differing.add(f"{number}: {index.names[number]} / {others[number]}" for number in sorted(others))
-    index.remarks = [
-        *missing.remark("images without a JSON file: their labels have the names that other images give"),
-        *broken.remark("JSON files that cannot be read: their labels have the names that other images give"),
-        *differing.remark("numbers that JSON files give several names: the first one holds"),
-        *unnamed.remark("images without a scene"),
-    ]
+    differing.note("", [f"{number}: {index.names[number]} / {others[number]}" for number in sorted(others)])
+    index.remarks = [remark for noticed in (missing, broken, differing, unnamed) for remark in noticed.remarks()]
     return index
 
 

@@ -66,15 +66,20 @@ def short_names(names: Mapping[int, str]) -> dict[int, str]:
     "car, auto, automobile" is car; "screen, silver screen" beside "screen, CRT screen" is screen (silver screen).
     """
     synonyms = {number: _synonyms(name) for number, name in names.items()}
-    firsts = Counter(words[0] for words in set(synonyms.values()))
+    firsts = Counter(said[0] for said in set(synonyms.values()))
     return {
-        number: words[0] if firsts[words[0]] == 1 or len(words) == 1 else f"{words[0]} ({words[1]})"
-        for number, words in synonyms.items()
+        number: said[0] if firsts[said[0]] == 1 or len(said) == 1 else f"{said[0]} ({said[1]})"
+        for number, said in synonyms.items()
     }
 
 
 def _synonyms(name: str) -> tuple[str, ...]:
-    return tuple(word for part in name.split(",") if (word := " ".join(part.split()))) or (name,)
+    return tuple(word for part in name.split(",") if (word := words(part))) or (words(name),)
+
+
+def words(text: str) -> str:
+    """The text with single spaces between its words; what is no character is written out."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
 
 
 def scene_name(path: Iterable[str]) -> str:
@@ -82,7 +87,7 @@ def scene_name(path: Iterable[str]) -> str:
 
     A last part that only says indoor or outdoor follows the part before it. "" where there is no part.
     """
-    parts = [" ".join(part.replace("_", " ").split()) for step in path for part in step.split("/")]
+    parts = [words(part.replace("_", " ")) for step in path for part in step.split("/")]
     parts = [part for part in parts if part]
     if len(parts) > 1 and parts[-1] in _SIDES and parts[-2] not in _SIDES:
         return f"{parts[-2]} {parts[-1]}"

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 
 from microtome.datasets.base import Entry, Remark
@@ -24,13 +25,12 @@ from microtome.datasets.formats.masked import (
     MaskedImages,
     MaskFile,
     Meaning,
-    Tally,
-    check_unique,
     file_names,
     tree,
+    unique_stems,
 )
-from microtome.datasets.listing import PathList, looks_like_image, printable
-from microtome.datasets.tables import read_csv
+from microtome.datasets.listing import LeftOut, PathList, looks_like_image, printable
+from microtome.datasets.tables import line_of, read_csv, read_text
 from microtome.storage.errors import UsageError
 
 _OBJECTS = "objectInfo150.txt"
@@ -58,8 +58,8 @@ class Ade20kParsingDataset(MaskedImages):
         folder, slash, _ = stem.partition("/")
         return Entry(key=printable(stem), split=printable(SPLITS.get(folder, folder)) if slash else "")
 
-    def _masks(self, index: int) -> Sequence[MaskFile]:
-        stem = _stem(self._images[index])
+    def _masks(self, index: int, path: str) -> Sequence[MaskFile]:
+        stem = _stem(path)
         return (MaskFile(0, f"annotations/{stem}.png"),) if os.path.dirname(stem) in self._annotated else ()
 
 
@@ -83,15 +83,17 @@ def _object_names(path: Path) -> dict[int, str]:
     """{number in the masks: name with all synonyms}, in the order of the table."""
     table = read_csv(path, ("Idx", "Name"), delimiter="\t")
     names: dict[int, str] = {}
-    for line, (cell, name) in enumerate(zip(table["Idx"].to_pylist(), table["Name"].to_pylist(), strict=True), 2):
+    for row, (cell, name) in enumerate(zip(table["Idx"].to_pylist(), table["Name"].to_pylist(), strict=True)):
         text, name = cell.strip(), name.strip()
+        problem = ""
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_ID)) and 0 < int(text) <= MAX_ID):
-            raise UsageError(f"{path}, line {line}: Idx is {text!r}; expected a whole number, 1 to {MAX_ID}")
-        if not name:
-            raise UsageError(f"{path}, line {line}: the Name of Idx {text} is empty; write one, or take the line out")
-        if names.setdefault(int(text), name) != name:
-            earlier = names[int(text)]
-            raise UsageError(f"{path}, line {line}: Idx {text} is {name}, but {earlier} in an earlier line; keep one")
+            problem = f"Idx is {text!r}; expected a whole number, 1 to {MAX_ID}"
+        elif not name:
+            problem = f"the Name of Idx {text} is empty; write one, or take the line out"
+        elif names.setdefault(int(text), name) != name:
+            problem = f"Idx {text} is {name}, but {names[int(text)]} in an earlier line; keep one"
+        if problem:
+            raise UsageError(f"{path}, line {line_of(path, row)}: {problem}")
     if not names:
         raise UsageError(f"{path} lists no classes; expected a line for each, Idx to Name, tab-separated")
     return names
@@ -101,22 +103,26 @@ def _list_images(root: Path) -> tuple[PathList, frozenset[str], list[Remark]]:
     """Every image by path, the folders that are annotated, and what was noticed."""
     images = PathList()
     annotated: set[str] = set()
-    bare, unannotated, orphans, matched = Tally(), Tally(), Tally(), 0
+    matched = 0
+    bare = LeftOut("images whose mask is missing: they cannot be read")
+    unannotated = LeftOut("images in folders without annotations: they are not annotated")
+    orphans = LeftOut("masks without an image")
     for folder, files in tree(root, "images"):
         below = folder.partition("/")[2]
-        names = [entry.name for entry in files if looks_like_image(entry)]
-        stems = [os.path.splitext(name)[0] for name in names]
-        check_unique(root / folder, list(zip(stems, names, strict=True)))
+        names = [name for name in files if looks_like_image(name)]
+        stems = unique_stems(root / folder, names)
         images.append(folder, names)
-        if (root / "annotations" / below).is_dir():
-            annotated.add(below)
-            found = file_names(root / "annotations" / below)
-            masks = {name.removesuffix(".png") for name in found if name.endswith(".png")}
-            bare.add(f"{below}/{stem}" for stem in stems if stem not in masks)
-            orphans.add(f"{below}/{stem}" for stem in sorted(masks.difference(stems)))
-            matched += len(masks.intersection(stems))
-        else:
-            unannotated.add(f"{below}/{stem}" for stem in stems)
+        if not (root / "annotations" / below).is_dir():
+            unannotated.note(below, stems)
+            continue
+        annotated.add(below)
+        found = file_names(root / "annotations" / below)
+        masks = {name.removesuffix(".png") for name in found if name.endswith(".png")}
+        bare.note(below, [stem for stem in stems if stem not in masks])
+        matched += len(masks)
+        masks.difference_update(stems)
+        matched -= len(masks)
+        orphans.note(below, sorted(masks))
     if not len(images):
         raise UsageError(f"{root / 'images'} holds no images; expected ADE_*.jpg in training/ and validation/")
     if not matched:
@@ -124,12 +130,7 @@ def _list_images(root: Path) -> tuple[PathList, frozenset[str], list[Remark]]:
             f"no mask in {root / 'annotations'} belongs to an image: {images[0]} would have "
             f"{_stem(images[0])}.png there"
         )
-    remarks = [
-        *bare.remark("images whose mask is missing: they cannot be read"),
-        *unannotated.remark("images in folders without annotations: they are not annotated"),
-        *orphans.remark("masks without an image"),
-    ]
-    return images, frozenset(annotated), remarks
+    return images, frozenset(annotated), [*bare.remarks(), *unannotated.remarks(), *orphans.remarks()]
 
 
 def _scenes(path: Path, images: PathList) -> tuple[Scenes | None, list[Remark]]:
@@ -137,48 +138,41 @@ def _scenes(path: Path, images: PathList) -> tuple[Scenes | None, list[Remark]]:
     if not path.exists():
         return None, [Remark(f"images without a scene: {_SCENES} is missing", len(images))]
     listed = _scene_lines(path)
-    bare = Tally()
+    bare = LeftOut(f"images without a scene: {_SCENES} does not list them")
+    absent = LeftOut(f"images that {_SCENES} lists and that are not there")
     used: set[str] = set()
-    found: list[str] = []
-    for index in range(len(images)):
-        stem = _stem(images[index])
-        name = os.path.basename(stem)
-        used.add(name)
-        found.append(listed.get(name, ""))
-        bare.add([] if name in listed else [stem])
-    absent = Tally()
-    absent.add(name for name in listed if name not in used)
-    return Scenes.of(found), [
-        *bare.remark(f"images without a scene: {_SCENES} does not list them"),
-        *absent.remark(f"images that {_SCENES} lists and that are not there"),
-    ]
+
+    def found() -> Iterator[str]:
+        for index in range(len(images)):
+            stem = _stem(images[index])
+            name = os.path.basename(stem)
+            scene = listed.get(name, "")
+            if scene:
+                used.add(name)
+            else:
+                bare.note("", [stem])
+            yield scene
+
+    scenes = Scenes.of(found())
+    absent.note("", [name for name in listed if name not in used])
+    return scenes, [*bare.remarks(), *absent.remarks()]
 
 
 def _scene_lines(path: Path) -> dict[str, str]:
     """{image's name: scene in words}."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        at = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}, line {at}: not UTF-8 text; save it as UTF-8") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     words: dict[str, str] = {}
     scenes: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(StringIO(read_text(path)), 1):
         name, _, scene = line.strip().partition(" ")
         if not name:
             continue
-        scene = scene.strip()
         if scene not in words:
             words[scene] = scene_name([scene])
         if not words[scene]:
             raise UsageError(f"{path}, line {number}: {line.strip()!r}; expected NAME SCENE, such as {_EXAMPLE}")
         if scenes.setdefault(name, words[scene]) != words[scene]:
-            earlier = scenes[name]
-            raise UsageError(
-                f"{path}, line {number}: {name} is {words[scene]}, but {earlier} in an earlier line; keep one"
-            )
+            both = f"{words[scene]}, but {scenes[name]} in an earlier line"
+            raise UsageError(f"{path}, line {number}: {name} is {both}; keep one")
     if not scenes:
         raise UsageError(f"{path} is empty; expected one line an image, such as {_EXAMPLE}, or no such file")
     return scenes

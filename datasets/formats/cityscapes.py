@@ -22,17 +22,15 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, Remark
 from microtome.datasets.formats.masked import (
-    Files,
     IdTable,
     MaskedImages,
     MaskFile,
     Meaning,
-    Tally,
-    check_unique,
     file_names,
     tree,
+    unique_stems,
 )
-from microtome.datasets.listing import PathList, looks_like_image, printable
+from microtome.datasets.listing import LeftOut, PathList, looks_like_image, printable
 from microtome.storage.errors import UsageError
 
 _NAMES = (
@@ -84,21 +82,17 @@ class CityscapesDataset(MaskedImages):
         split, slash, _ = stem.partition("/")
         return Entry(key=printable(stem), split=printable(split) if slash else "")
 
-    def _masks(self, index: int) -> Sequence[MaskFile]:
+    def _masks(self, index: int, path: str) -> Sequence[MaskFile]:
         kind = int(self._kinds[index])
         if kind == _NONE:
             return ()
         folder, ending = _MASKS[kind]
-        return (MaskFile(0, f"{folder}/{_stem(self._images[index])}{ending}", table=kind % 2),)
+        return (MaskFile(0, f"{folder}/{_stem(path)}{ending}", table=kind % 2),)
 
 
 def _stem(path: str) -> str:
     """SPLIT/CITY/NAME of an image's path, which both its key and its masks have."""
-    return _frame(path).partition("/")[2]
-
-
-def _frame(name: str) -> str:
-    return os.path.splitext(name)[0].removesuffix(_ENDING)
+    return os.path.splitext(path)[0].partition("/")[2].removesuffix(_ENDING)
 
 
 def _check_layout(root: Path) -> None:
@@ -120,32 +114,22 @@ def _list_images(root: Path) -> tuple[PathList, NDArray[np.uint8], list[Remark]]
     """Every image by path, which of _MASKS each one has, and what was noticed."""
     images = PathList()
     kinds: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
-    bare, orphans, left_out = Tally(), Tally(), Tally()
+    bare = LeftOut("images without a mask: they are not annotated")
+    orphans = LeftOut("masks without an image")
+    left_out = LeftOut("images left out: their names do not end in _leftImg8bit")
     for folder, files in tree(root, _IMAGES):
         below = folder.partition("/")[2]
-        names = _frame_names(root / folder, files)
+        found = [name for name in files if looks_like_image(name)]
+        names = [name for name in found if os.path.splitext(name)[0].endswith(_ENDING)]
+        frames = [stem.removesuffix(_ENDING) for stem in unique_stems(root / folder, names)]
         masks = _mask_kinds(root, below)
-        found = np.array([masks.get(_frame(name), _NONE) for name in names], np.uint8)
+        which = np.array([masks.get(frame, _NONE) for frame in frames], np.uint8)
         images.append(folder, names)
-        kinds.append(found)
-        bare.add(f"{below}/{_frame(names[at])}" for at in np.flatnonzero(found == _NONE).tolist())
-        orphans.add(f"{below}/{stem}" for stem in sorted(masks.keys() - {_frame(name) for name in names}))
-        taken = set(names)
-        left_out.add(f"{folder}/{e.name}" for e in files if looks_like_image(e) and e.name not in taken)
-    remarks = [
-        *bare.remark("images without a mask: they are not annotated"),
-        *orphans.remark("masks without an image"),
-        *left_out.remark("images left out: their names do not end in _leftImg8bit"),
-    ]
-    return images, np.concatenate(kinds), remarks
-
-
-def _frame_names(folder: Path, files: Files) -> list[str]:
-    """The names of a folder's images that are named as they should be."""
-    names = [entry.name for entry in files if looks_like_image(entry)]
-    pairs = [(os.path.splitext(name)[0], name) for name in names if os.path.splitext(name)[0].endswith(_ENDING)]
-    check_unique(folder, pairs)
-    return [name for _, name in pairs]
+        kinds.append(which)
+        bare.note(below, [frames[at] for at in np.flatnonzero(which == _NONE).tolist()])
+        orphans.note(below, sorted(masks.keys() - set(frames)))
+        left_out.note(folder, sorted(set(found).difference(names)))
+    return images, np.concatenate(kinds), [*bare.remarks(), *orphans.remarks(), *left_out.remarks()]
 
 
 def _mask_kinds(root: Path, folder: str) -> dict[str, int]:

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import MAX_ID
 from microtome.datasets.images import decode_image, decode_mask, image_size
-from microtome.datasets.listing import PathList, is_junk, printable, size_and_time
+from microtome.datasets.listing import PathList, is_junk, size_and_time
 from microtome.datasets.planes import check_field_of_view, once_a_pixel, shared_pairs, stack_planes
 from microtome.datasets.unknown import UnknownIds
 from microtome.storage.errors import SampleError, UsageError
 
-_EXAMPLES = 5
-Files = list[os.DirEntry[str]]
+Names = list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,8 @@ class MaskedImages(ABC):
         """Key and split of sample `index`."""
 
     @abstractmethod
-    def _masks(self, index: int) -> Sequence[MaskFile]:
-        """The masks that sample `index` should have, whether they can be read or not."""
+    def _masks(self, index: int, path: str) -> Sequence[MaskFile]:
+        """The masks that sample `index`, whose image is `path`, should have, whether they can be read or not."""
 
     def _decode_mask(self, path: Path, key: str) -> NDArray[np.uint16]:
         """The numbers of a mask, (h, w) uint16; SampleError where it is of another kind."""
@@ -184,26 +183,28 @@ class MaskedImages(ABC):
             digest = hashlib.blake2b(f"{type(self).__name__} 1\n".encode(), digest_size=16)
             digest.update(self._meaning_digest)
             for index in range(len(self)):
-                digest.update(os.fsencode(f"{self._images[index]}\n{self._state(index)}"))
+                path = self._images[index]
+                digest.update(os.fsencode(f"{path}\n{self._state(index, path)}"))
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
     def sample_fingerprint(self, index: int) -> int:
         """A hash of size and modification time of the image and its masks, and of what the labels mean."""
-        state = self._state(operator.index(index))
+        state = self._state(operator.index(index), self._images[operator.index(index)])
         return int.from_bytes(hashlib.blake2b(self._meaning_digest + os.fsencode(state), digest_size=8).digest())
 
-    def _state(self, index: int) -> str:
-        masks = (f"{mask.path} {size_and_time(self._root / mask.path)}\n" for mask in self._masks(index))
+    def _state(self, index: int, path: str) -> str:
+        root = os.path.join(self._root, "")
+        masks = (f"{mask.path} {size_and_time(root + mask.path)}\n" for mask in self._masks(index, path))
         labels = self._image_labels(index).tolist()
-        return f"{size_and_time(self._root / self._images[index])}\n{''.join(masks)}{labels}\n"
+        return f"{size_and_time(root + path)}\n{''.join(masks)}{labels}\n"
 
     def _image_labels(self, index: int) -> NDArray[np.uint16]:
         labels = self._meaning.image_labels
         return np.zeros(0, np.uint16) if labels is None else labels[index : index + 1].copy()
 
     def _labels(self, index: int, key: str, size: tuple[int, ...]) -> Labels:
-        masks = [(mask, self._read_mask(mask, key, size)) for mask in self._masks(index)]
+        masks = [(mask, self._read_mask(mask, key, size)) for mask in self._masks(index, self._images[index])]
         tables = self._meaning.tables
         if self._unknown.is_new(index):
             self._unknown.note(index, {mask.plane: tables[mask.table].unknown(numbers) for mask, numbers in masks})
@@ -224,9 +225,9 @@ class MaskedImages(ABC):
 
 
 def tree(
-    root: Path, folder: str, skip: Callable[[Files], Collection[str]] | None = None
-) -> Iterator[tuple[str, Files]]:
-    """Every folder at and below `root / folder`, once, with all its files by name: (relative folder, files).
+    root: Path, folder: str, skip: Callable[[Names], Collection[str]] | None = None
+) -> Iterator[tuple[str, Names]]:
+    """Every folder at and below `root / folder`, once, with all its files by name: (relative folder, names).
 
     A folder comes before its subfolders, which come by name; junk is left out. skip: names of subfolders not to
     enter, told by the files beside them. Links are followed, but not into a folder that they lie in. Raises
@@ -239,22 +240,25 @@ def tree(
 
 
 def _tree(
-    root: Path, folder: str, skip: Callable[[Files], Collection[str]] | None, above: tuple[str, ...]
-) -> Iterator[tuple[str, Files]]:
+    root: Path, folder: str, skip: Callable[[Names], Collection[str]] | None, above: tuple[str, ...]
+) -> Iterator[tuple[str, Names]]:
+    files: Names = []
+    folders: Names = []
     with os.scandir(root / folder) as listing:
-        found = sorted((entry for entry in listing if not is_junk(entry.name)), key=lambda entry: entry.name)
-    files = [entry for entry in found if not entry.is_dir()]
+        for entry in listing:
+            if not is_junk(entry.name):
+                (folders if entry.is_dir() else files).append(entry.name)
+    files.sort()
     yield folder, files
     above = (*above, os.path.realpath(root / folder))
     skipped = skip(files) if skip else ()
-    for entry in found:
-        if entry.is_dir() and entry.name not in skipped:
-            if entry.is_symlink() and os.path.realpath(entry.path) in above:
-                continue
-            yield from _tree(root, f"{folder}/{entry.name}", skip, above)
+    for name in sorted(folders):
+        inner = root / folder / name
+        if name not in skipped and not (inner.is_symlink() and os.path.realpath(inner) in above):
+            yield from _tree(root, f"{folder}/{name}", skip, above)
 
 
-def file_names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> Names:
     """The names of what lies in a folder, sorted, without junk; empty where there is no such folder.
 
     Raises UsageError where it cannot be listed.
@@ -267,30 +271,14 @@ def file_names(folder: Path) -> list[str]:
         raise UsageError(f"{folder} cannot be listed: {error.strerror}") from error
 
 
-def check_unique(folder: Path, stems: Sequence[tuple[str, str]]) -> None:
-    """Raise UsageError where two images of a folder, (stem, file name) each, have the same stem: one key, one mask."""
-    seen: dict[str, str] = {}
-    for stem, name in stems:
-        if seen.setdefault(stem, name) != name:
-            raise UsageError(
-                f"{folder} has {seen[stem]} and {name}, which would be one sample with one mask; keep one of them"
-            )
+def unique_stems(folder: Path, names: Names) -> list[str]:
+    """The images `names` of a folder without their endings.
 
-
-class Tally:
-    """How many of a kind were found at opening, and the first five of them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._examples: list[str] = []
-
-    def add(self, keys: Iterable[str]) -> None:
-        """Count some more."""
-        for key in keys:
-            self.count += 1
-            if len(self._examples) < _EXAMPLES:
-                self._examples.append(printable(key))
-
-    def remark(self, text: str) -> list[Remark]:
-        """A remark that says `text` of them; none where there were none."""
-        return [Remark(text, self.count, tuple(self._examples))] if self.count else []
+    Raises UsageError where two have the same: it would be one key, and one mask.
+    """
+    stems = [os.path.splitext(name)[0] for name in names]
+    if len(set(stems)) < len(stems):
+        last = dict(zip(stems, names, strict=True))
+        one, other = next((name, last[stem]) for stem, name in zip(stems, names, strict=True) if last[stem] != name)
+        raise UsageError(f"{folder} has {one} and {other}, which would be one sample with one mask; keep one")
+    return stems

@@ -333,3 +333,10 @@ def test_it_is_audited_to_the_pixel(tmp_path: Path) -> None:
     units = found.run.layer_table("block2", "units")
     assert units["threshold"].notna().all()
     assert units["concept"].notna().any()
+
+
+def test_names_that_are_no_text_are_written_out(release: Path) -> None:
+    rewrite(release / STREET, lambda found: found.update(scene=["urban", "caf\ud800"]))
+    dataset = opened(release)
+    assert "caf\\ud800" in [concept.name for concept in dataset.concepts]
+    check_reader(dataset, same=opened(release))
