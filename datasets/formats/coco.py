@@ -183,9 +183,10 @@ class CocoDataset:
                 digest.update(os.fsencode(f"{part.name}\n"))
                 digest.update(b"".join(one.file.digest for one in self._annotated[at]))
                 hash_files(digest, part.images, self._names(at))
-                for folder, files in walk_names(part.masks) if part.masks else ():
-                    digest.update(os.fsencode(f"{folder}\n"))
-                    hash_files(digest, part.masks / folder, files)
+                if part.masks:
+                    for folder, files in walk_names(part.masks):
+                        digest.update(os.fsencode(f"{folder}\n"))
+                        hash_files(digest, part.masks / folder, files)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 

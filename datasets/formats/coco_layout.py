@@ -100,7 +100,7 @@ def _missing(
     part: Part, files: Sequence[str], present: dict[Path, set[str]], listed: dict[Path, set[str]]
 ) -> list[str]:
     """The `files` of a part that are not there; notes, by folder, the names of images present and those listed."""
-    gone = []
+    gone: list[str] = []
     for below, in_folder in groupby(files, key=posixpath.dirname):
         folder = part.images / below if below else part.images
         if folder not in present:
