@@ -58,6 +58,7 @@ UNREADABLE_SAMPLES = 3
 )
 @click.option("--shard-samples", type=int, help="Samples a shard.")
 @label_options
+@click.option("--min-images", type=int, metavar="N", help="Drop concepts in fewer images. [1]")
 @segmenter_options
 @limit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")

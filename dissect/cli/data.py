@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from microtome.dissect.cli.options import label_options, split_list
 from microtome.dissect.cli.output import show_json, show_table
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ _LONGEST_SLUG = 80
     "--examples", type=click.IntRange(min=0), default=16, show_default=True, metavar="N", help="Images on the page."
 )
 @click.option("--no-duplicates", is_flag=True, help="Read the labels alone: quicker, but damaged images go unnoticed.")
+@label_options
 def data_command(
     dataset: str,
+    free: tuple[str, ...],
+    concepts: Path | None,
     limit: int | None,
     out: Path | None,
     as_json: bool,
@@ -53,14 +57,15 @@ def data_command(
       microtome data scenes:200
       microtome data folder:~/data/street --out runs/street
       microtome data imagefolder:~/data/birds --no-duplicates --json
+      microtome data images:~/photos --free colors,textures
     """
-    from microtome.datasets.specs import open_dataset
     from microtome.datasets.survey.overview import survey
     from microtome.dissect.audit.config import available_cores
+    from microtome.dissect.audit.data import open_images, with_labels
     from microtome.dissect.audit.progress import progress
     from microtome.reports.dataset import build_dataset_page, page_folder
 
-    opened = open_dataset(dataset)
+    opened = with_labels(open_images(dataset, None), split_list(free), None, concepts)
     folder = out if as_json or out else Path("runs", "data", slug(dataset))
     if folder is not None:
         page_folder(folder)

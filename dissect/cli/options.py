@@ -75,13 +75,12 @@ def preprocess_values(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def label_options(command: Command) -> Command:
-    """--free, --concepts and --min-images: labels beside the dataset's own, and what becomes of them all."""
+    """--free and --concepts: labels beside the dataset's own, and what becomes of them all."""
     options = [
         click.option("--free", multiple=True, metavar="KIND,...", help="Concepts from pixels: colors, textures."),
         click.option(
             "--concepts", type=click.Path(path_type=Path), metavar="FILE", help="A CSV that merges and drops concepts."
         ),
-        click.option("--min-images", type=int, metavar="N", help="Drop concepts in fewer images. [1]"),
     ]
     for option in reversed(options):
         command = option(command)
