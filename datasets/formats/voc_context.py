@@ -93,9 +93,13 @@ def _read_labels(path: Path, folder: Path) -> dict[int, str]:
 
 
 def _label_map(path: Path, key: str) -> NDArray[np.uint16]:
-    values = load_variable(path, "LabelMap", key)
-    if values.ndim != 2 or values.dtype.kind not in "buif" or not values.size:
-        raise SampleError(key, f"LabelMap is {values.dtype} of shape {values.shape}; expected numbers, (height, width)")
+    matrix = load_variable(path, "LabelMap", key)
+    try:
+        values = matrix.numbers()
+    except ValueError as error:
+        raise SampleError(key, f"LabelMap: {error}; expected whole numbers, height x width") from error
+    if values.ndim != 2 or not values.size:
+        raise SampleError(key, f"LabelMap is of shape {values.shape}; expected whole numbers, height x width")
     if values.dtype in (np.uint8, np.uint16):
         return values.astype(np.uint16)
     numbers = values.astype(np.float64)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.caches import cached
 from microtome.datasets.formats.voc_layout import first_of
-from microtome.datasets.formats.voc_mat import load_variable
+from microtome.datasets.formats.voc_mat import Matrix, load_variable
 from microtome.datasets.listing import size_and_time
 from microtome.storage.errors import SampleError
 
@@ -81,41 +81,29 @@ def _explained(key: str) -> Iterator[None]:
     """Make SampleErrors of what goes wrong in a file that is built otherwise."""
     try:
         yield
-    except (ValueError, IndexError, KeyError, TypeError) as error:
-        text = " ".join(str(error).split())[:80]
+    except (ValueError, KeyError) as error:
+        text = f"no field {error}" if isinstance(error, KeyError) else str(error)[:80]
         raise SampleError(key, f"not an annotation of Pascal-Part ({text})") from error
 
 
-def _objects(anno: NDArray[np.generic]) -> Iterator[np.void]:
-    for image in _records(anno):
-        yield from _records(image["objects"])
+def _objects(anno: Matrix) -> Iterator[dict[str, Matrix]]:
+    for image in anno.records():
+        yield from image["objects"].records()
 
 
-def _parts_of(thing: np.void) -> Iterator[tuple[str, np.void]]:
+def _parts_of(thing: dict[str, Matrix]) -> Iterator[tuple[str, dict[str, Matrix]]]:
     """The parts of an object, by the names of their concepts."""
-    owner = _text(thing, "class")
-    for part in _records(thing["parts"]):
-        yield f"{owner} {re.sub(r'_[0-9]+$', '', _text(part, 'part_name'))}", part
+    owner = thing["class"].text().strip()
+    for part in thing["parts"].records():
+        name = re.sub(r"_[0-9]+$", "", part["part_name"].text().strip())
+        if not owner or not name:
+            raise ValueError("a part without a name")
+        yield f"{owner} {name}", part
 
 
-def _records(value: NDArray[np.generic]) -> Iterator[np.void]:
-    """The structs of a MATLAB struct array; none for an empty matrix."""
-    for record in value.ravel(order="F"):
-        if not isinstance(record, np.void):
-            raise ValueError(f"{value.dtype} where structs were expected")
-        yield record
-
-
-def _text(record: np.void, name: str) -> str:
-    value = np.asarray(record[name])
-    if value.dtype.kind != "U" or value.size != 1 or not str(value.ravel()[0]).strip():
-        raise ValueError(f"the field {name} is not a text")
-    return str(value.ravel()[0]).strip()
-
-
-def _mask(record: np.void) -> NDArray[np.bool_]:
-    value = np.asarray(record["mask"])
-    if value.ndim != 2 or value.dtype.kind not in "buif" or not value.size:
-        raise ValueError(f"a mask is {value.dtype} of shape {value.shape}")
+def _mask(record: dict[str, Matrix]) -> NDArray[np.bool_]:
+    value = record["mask"].numbers()
+    if value.ndim != 2 or not value.size:
+        raise ValueError(f"a mask of shape {value.shape}")
     mask: NDArray[np.bool_] = value != 0
     return mask
