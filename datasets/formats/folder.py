@@ -153,7 +153,7 @@ class FolderDataset:
         return int.from_bytes(digest.digest())
 
     def _odd_names(self) -> list[Remark]:
-        odd = LeftOut("files in images/ that are no images by their names; each counts as a sample")
+        odd = LeftOut("files in images/ that are no images by their names; each is a sample all the same")
         for folder, names in walk_names(self._root / "images"):
             odd.note(folder, [name for name in names if not looks_like_image(name)])
         return odd.remarks()

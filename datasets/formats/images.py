@@ -107,8 +107,10 @@ class ImageFiles:
         if not self._fingerprint:
             digest = hashlib.blake2b(self._head(), digest_size=16)
             for folder, names in walk_names(self._root):
-                digest.update(os.fsencode(f"{folder}\n"))
-                hash_files(digest, self._root / folder, [name for name in names if looks_like_image(name)])
+                images = [name for name in names if looks_like_image(name)]
+                if images:
+                    digest.update(os.fsencode(f"{folder}\n"))
+                    hash_files(digest, self._root / folder, images)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 

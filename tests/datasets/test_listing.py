@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.datasets.listing import PathList, is_junk, walk
+from microtome.datasets.base import Remark
+from microtome.datasets.listing import (
+    LeftOut,
+    PathList,
+    below,
+    file_state,
+    hash_files,
+    is_junk,
+    looks_like_image,
+    walk,
+    walk_names,
+)
 
 names = st.text("ab.-é", min_size=1, max_size=4).filter(lambda name: not is_junk(name))
 
@@ -41,3 +54,49 @@ def test_a_hundred_thousand_paths_cost_little() -> None:
         paths.append(f"train/n{folder:08}", [f"n{folder:08}_{number}.JPEG" for number in range(1000)])
     assert len(paths) == 100_000
     assert paths.nbytes() < 40 * len(paths)
+
+
+def test_names_alone_are_walked_in_the_same_order(tmp_path: Path) -> None:
+    for name in ("b", "a/x", "a.b/x", "a/b/c/d", "a/b.c", "c/x", ".git/x", "a/Thumbs.db"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a/round").symlink_to(tmp_path)
+    (tmp_path / "d").symlink_to(tmp_path / "c")
+    with_entries = [(folder, [entry.name for entry in entries]) for folder, entries in walk(tmp_path)]
+    assert list(walk_names(tmp_path)) == with_entries
+    assert with_entries[-1] == ("d", ["x"])
+    assert list(walk_names(tmp_path, "a/b")) == [("a/b/c", ["d"])]
+
+
+@pytest.mark.parametrize("name", [".hidden", "Thumbs.db", "DESKTOP.INI", "Icon\r", "__MACOSX", "@eaDir"])
+def test_what_systems_leave_behind_is_junk(name: str) -> None:
+    assert is_junk(name)
+
+
+def test_images_are_known_by_their_names() -> None:
+    assert all(map(looks_like_image, ["a.jpg", "b.JPEG", "c.d.Png", "e.ppm"]))
+    assert not any(map(looks_like_image, ["a", "jpg", "b.jpg.txt", "._c.jpg", ".jpg"]))
+
+
+def test_files_are_hashed_by_name_size_and_time(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12")
+    os.utime(tmp_path / "a", ns=(7, 9))
+    digest = hashlib.sha256()
+    hash_files(digest, tmp_path, ["a", "gone"])
+    assert digest.digest() == hashlib.sha256(b"a\x002 9\ngone\x00missing\n").digest()
+    with os.scandir(tmp_path) as listing:
+        assert [file_state(entry) for entry in listing] == ["a\x002 9\n"]
+
+
+def test_what_is_left_out_is_counted_with_examples() -> None:
+    left_out = LeftOut("odd files")
+    assert left_out.remarks() == []
+    left_out.note("", ["a", "b"])
+    left_out.note("c", [f"{number}" for number in range(9)])
+    assert left_out.remarks() == [Remark("odd files", 11, ("a", "b", "c/0", "c/1", "c/2"))]
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "..", "../a", "a/../../b", "a\0b"])
+def test_nothing_is_below_by_a_way_out(tmp_path: Path, path: str) -> None:
+    assert below(tmp_path, path) is None
+    assert below(tmp_path, "a/../b") == tmp_path / "b"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import photo, regions, save, street
+from helpers.images import encode, photo, regions, save, street
+from helpers.readers import check_reader
 from PIL import Image
 
-from microtome.datasets.base import Concept, Entry
+from microtome.datasets.base import Concept, Entry, Remark
 from microtome.datasets.formats.folder import FolderDataset
 from microtome.datasets.planes import same_field_of_view
+from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError, UsageError
 
 
@@ -242,6 +246,148 @@ class TestMistakes:
         save(tmp_path / "masks/a.tif", photo())
         with pytest.raises(UsageError, match=r"holds no PNG \(a.tif"):
             FolderDataset(tmp_path)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "other columns": (lambda root: classes(root, "id,label\n1,car\n"), r"classes.csv, line 1: no column index, name"),
+    "empty classes.csv": (lambda root: classes(root, ""), r"classes.csv, line 1: no column .* found nothing"),
+    "not UTF-8": (
+        lambda root: (root / "classes.csv").write_bytes(b"index,name,category\n1,caf\xe9,object\n"),
+        "classes.csv, line 2: not UTF-8 text",
+    ),
+    "an index twice": (
+        lambda root: classes(root, "index,name,category\n1,car,object\n1,bus,object\n"),
+        r"line 3: index 1 is bus \(object\), but car \(object\) in line 2",
+    ),
+    "an index above all": (lambda root: classes(root, "index,name,category\n65536,car,object\n"), "is above 65535"),
+    "a plane that is not there": (
+        lambda root: classes(root, "index,name,category,plane\n1,car,object,rats\n"),
+        "line 2: there is no mask plane 'rats'",
+    ),
+    "no images": (lambda root: shutil.rmtree(root / "images"), "no folder images/; expected PATH/images/"),
+    "images that are a file": (
+        lambda root: (shutil.rmtree(root / "images"), (root / "images").touch()),
+        "no folder images/",
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", REFUSED)
+def test_what_cannot_be_used_at_all_is_refused(tmp_path: Path, harm: str) -> None:
+    path = street(tmp_path)
+    REFUSED[harm][0](path)
+    with pytest.raises(UsageError, match=REFUSED[harm][1]):
+        FolderDataset(path)
+
+
+HALF = encode(Image.fromarray(photo(240, 320)), "JPEG")[:900]
+MASK = "masks/parts/train/001.png"
+IMAGE = "images/train/001.png"
+SKIPPED: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "image of text": (IMAGE, lambda path: path.write_bytes(b"<html>"), "not an image in a format that can be read"),
+    "image empty": (IMAGE, lambda path: path.write_bytes(b""), r"empty file \(0 bytes\)"),
+    "image cut short": (IMAGE, lambda path: path.write_bytes(HALF), "truncated image file"),
+    "image missing": (IMAGE, Path.unlink, "the file is missing"),
+    "mask missing": (MASK, Path.unlink, "mask of plane parts: the file is missing"),
+    "mask cut short": (
+        MASK,
+        lambda path: path.write_bytes(path.read_bytes()[:-60]),
+        "mask of plane parts: (truncated|damaged) image",
+    ),
+    "mask in colours": (
+        MASK,
+        lambda path: save(path, photo()),
+        "mask of plane parts: a mask in colours; expected",
+    ),
+    "mask of another shape": (
+        MASK,
+        lambda path: save(path, np.ones((32, 24), np.uint8)),
+        "mask of plane parts: 24x32 pixels, the upright image 32x24; not the same aspect ratio",
+    ),
+    "mask partly transparent": (
+        MASK,
+        lambda path: save(path, np.zeros((24, 32, 4), np.uint8)),
+        "mask of plane parts: a mask with transparent pixels",
+    ),
+    "mask a folder": (MASK, lambda path: (path.unlink(), path.mkdir()), "mask of plane parts: a folder, not an image"),
+}
+
+
+@pytest.mark.parametrize("harm", SKIPPED)
+def test_one_sample_that_cannot_be_used_is_skipped(tmp_path: Path, harm: str) -> None:
+    path = street(tmp_path)
+    whole = [FolderDataset(path).read(index) for index in range(6)]
+    dataset = FolderDataset(path)
+    name, do, reason = SKIPPED[harm]
+    do(path / name)
+    for read in (dataset.read, dataset.read_labels) if harm.startswith("mask") else (dataset.read,):
+        with pytest.raises(SampleError, match=reason) as caught:
+            read(1)
+        assert caught.value.key == "train/001.png"
+        assert str(tmp_path) not in caught.value.reason
+    for index in (0, 2, 3, 4, 5):
+        np.testing.assert_array_equal(dataset.read(index).image, whole[index].image)
+        np.testing.assert_array_equal(dataset.read(index).planes, whole[index].planes)
+    check_reader(dataset, same=dataset)
+
+
+class TestRemarks:
+    def test_what_is_out_of_place(self, tmp_path: Path) -> None:
+        path = street(tmp_path)
+        bare = Remark("images without a mask in plane parts", 3, ("train/000.png", "train/004.png", "val/002.png"))
+        assert FolderDataset(path).remarks() == [bare]
+        mask = np.ones((24, 32), np.uint8)
+        save(path / "images/train/list.txt", b"000 to 005")
+        save(path / "masks/object/train/009.png", mask)
+        save(path / "masks/object/test/000.png", mask)
+        save(path / "masks/parts/000.PNG", mask)
+        save(path / "masks/parts/train/readme.md", b"about them")
+        without_object = Remark("images without a mask in plane object", 1, ("train/list.txt",))
+        examples = ("object/test/000.png", "object/train/009.png", "parts/000.PNG")
+        assert FolderDataset(path).remarks() == [
+            Remark(
+                "files in images/ that are no images by their names; each is a sample all the same",
+                1,
+                ("train/list.txt",),
+            ),
+            Remark("masks that belong to no image", 3, examples),
+            Remark("files in masks/ that are no PNG; left out", 1, ("parts/train/readme.md",)),
+            without_object,
+            Remark(bare.text, 4, ("train/000.png", "train/004.png", "train/list.txt", "val/002.png")),
+        ]
+
+    def test_masks_without_planes(self, tmp_path: Path) -> None:
+        path = flat(tmp_path, np.ones((6, 8), np.uint8))
+        save(path / "masks/b.png", np.ones((6, 8), np.uint8))
+        assert FolderDataset(path).remarks() == [Remark("masks that belong to no image", 1, ("b.png",))]
+
+    def test_images_alone(self, tmp_path: Path) -> None:
+        save(tmp_path / "images/a.png", photo())
+        assert FolderDataset(tmp_path).remarks() == []
+
+
+def test_it_is_audited_to_the_pixel(tmp_path: Path) -> None:
+    path = street(tmp_path / "data", height=128, width=128)
+    save(path / "masks/parts/val/005.png", b"broken")
+    found = run_audit(
+        AuditConfig(
+            model="builtin:scenes-cnn",
+            dataset=f"folder:{path}",
+            layers=("block2",),
+            out=tmp_path / "run",
+            label_size=(128, 128),
+        )
+    )
+    assert found.run.table("samples")["status"].tolist() == ["ok"] * 5 + ["error"]
+    concepts = found.run.table("concepts").set_index("name")
+    named = {"car": 1, "tree": 2, "house": 3, "road": 4, "Lane": 5}
+    for name, number in named.items():
+        held = [regions(128, 128, image) == number for image in range(5)]
+        for image in (1, 3):  # tree holds for every plane
+            held[image] |= (regions(128, 128, image + 99, ids=4) == number) & (name == "tree")
+        expected = [sum(map(bool, map(np.any, held))), sum(map(np.sum, held))]
+        assert concepts.loc[name, ["images", "pixels"]].tolist() == expected
+    assert found.run.layer_table("block2", "units")["threshold"].notna().all()
 
 
 class TestFingerprint:

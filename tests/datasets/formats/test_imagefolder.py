@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.images import photo, save
+from helpers.images import encode, photo, save
 from helpers.readers import check_reader
+from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from microtome.datasets.base import Remark
 from microtome.datasets.formats.imagefolder import ImageFolderDataset
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
@@ -88,10 +91,21 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
 def test_what_is_no_image_or_in_no_class_is_left_out(tmp_path: Path) -> None:
     path = birds(tmp_path)
     before = labelled(ImageFolderDataset(path))
+    assert ImageFolderDataset(path).remarks() == []
+    assert ImageFolderDataset(path).unknown_ids() == {}
     fingerprint = ImageFolderDataset(path).fingerprint()
     save(path / "wren" / "notes.txt", b"seen twice")
     save(path / "wren" / ".DS_Store", b"")
     save(path / "overview.png", photo())
+    (path / "auk" / "young").mkdir(parents=True)
+    save(path / "auk" / "young" / "list.csv", b"none yet")
+    assert [key for key, *_ in labelled(ImageFolderDataset(path))] == [key for key, *_ in before]
+    assert ImageFolderDataset(path).remarks() == [
+        Remark("files that are no images by their names; left out", 2, ("auk/young/list.csv", "wren/notes.txt")),
+        Remark("images that lie in no class; left out", 1, ("overview.png",)),
+        Remark("classes without an image", 1, ("auk",)),
+    ]
+    shutil.rmtree(path / "auk")
     assert labelled(ImageFolderDataset(path)) == before
     save(path / "wren" / "2.png", photo())
     assert len(ImageFolderDataset(path)) == len(before) + 1
@@ -117,13 +131,33 @@ def test_a_changed_image_and_a_renumbered_class_change_its_fingerprint(tmp_path:
     assert not any(one == other for one, other in zip(changed, renumbered, strict=True))
 
 
-def test_an_unreadable_image_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+HALF = encode(Image.fromarray(photo(200, 200)), "JPEG")[:900]
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda path: path.write_bytes(b"\x89PNG broken"), "not an image in a format that can be read"),
+        (lambda path: path.write_bytes(b""), r"empty file \(0 bytes\)"),
+        (lambda path: path.write_bytes(HALF), "truncated image file"),
+        (lambda path: path.unlink(), "the file is missing"),
+        (lambda path: path.write_bytes(b"P6 70000 70000 255\n"), "too large"),
+        (lambda path: (path.unlink(), path.symlink_to("gone.png")), "the file is missing"),
+    ],
+)
+def test_an_unreadable_image_is_named_and_the_others_are_read(
+    tmp_path: Path, harm: Callable[[Path], object], reason: str
+) -> None:
     path = birds(tmp_path)
-    save(path / "owl" / "barn" / "0.png", b"\x89PNG broken")
     dataset = ImageFolderDataset(path)
-    with pytest.raises(SampleError, match=r"owl/barn/0\.png"):
+    harm(path / "owl" / "barn" / "0.png")
+    with pytest.raises(SampleError, match=reason) as caught:
         dataset.read(2)
-    assert dataset.read(3).image.shape == (24, 32, 3)
+    assert caught.value.key == "owl/barn/0.png"
+    assert str(tmp_path) not in caught.value.reason
+    for index in (0, 1, 3, 4, 5):
+        assert dataset.read(index).image.shape == (24, 32, 3)
+    check_reader(dataset, same=dataset)
 
 
 @pytest.mark.parametrize(
