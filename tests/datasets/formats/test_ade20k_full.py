@@ -213,6 +213,15 @@ class TestFull:
         assert moved != changed
         assert not any(one == other for one, other in zip(of_mask, of_scene, strict=True))  # ids moved
 
+    def test_links_are_followed_but_not_round_and_round(self, release: Path) -> None:
+        keys = [opened(release).entry(index).key for index in range(6)]
+        (release / "images/ADE/training/urban/loop").symlink_to(release / "images/ADE")
+        elsewhere = release.parent / "elsewhere"
+        (release / "images/ADE/validation").rename(elsewhere)
+        (release / "images/ADE/validation").symlink_to(elsewhere)
+        dataset = opened(release)
+        assert [dataset.entry(index).key for index in range(len(dataset))] == keys
+
     def test_what_is_odd_is_remarked(self, release: Path) -> None:
         Path(f"{release / STREET}.jpg").unlink()
         Path(f"{release / STREET.replace('0001', '0004')}_seg.png").unlink()
