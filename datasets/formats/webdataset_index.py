@@ -61,7 +61,9 @@ def open_index(shards: Shards) -> Index:
         with suppress(OSError):  # a full disk: this process has the index all the same
             _write(found[0], path)
 
-    state = "\n".join([_VERSION, *(f"{shards.path(tar)} {shards.states[tar]}" for tar in range(len(shards)))])
+    state = "\n".join(
+        [_VERSION, str(shards.root), *(f"{shards.path(tar)} {shards.states[tar]}" for tar in range(len(shards)))]
+    )
     path = cached("webdataset", state, ".arrow", make)
     if not found:
         with suppress(pa.ArrowInvalid, OSError, LookupError, ValueError):

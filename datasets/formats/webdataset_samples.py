@@ -1,14 +1,13 @@
 """Which members of a tar form a sample: the WebDataset convention.
 
-A sample are consecutive members whose paths agree up to the first dot of the base name, the key. Of these
-KEY.jpg (jpeg, png, webp, ...) is the image, KEY.PLANE.png the mask of a plane, KEY.cls the class label as text; others
-are left alone. A KEY.png is the image only where there is no other.
+A sample is a run of members whose paths agree up to the first dot of the base name: the key. Of these KEY.jpg (jpeg,
+png, webp, ...) is the image, KEY.PLANE.png the mask of a plane, KEY.cls the class label as text; others are left alone.
+A KEY.png is the image only where there is no other.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,8 +77,6 @@ def _opened(shards: Shards, tar: int) -> Iterator[TarScan]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"{path} is not a regular file; samples of a tar are read at random")
             if (status.st_size, status.st_mtime_ns) != shards.states[tar]:
                 raise UsageError(f"{path} has changed since the dataset was opened; open it again")
             yield TarScan(descriptor, status.st_size, path)

@@ -14,6 +14,7 @@ import itertools
 import math
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,4 +131,7 @@ def _shards(root: Path, files: list[str], *, single: bool = False) -> Shards:
     if not names:
         raise UsageError(f"webdataset {root} holds no .tar; {_LAYOUT}")
     states = [os.stat(os.path.join(root, name)) for name in names]
+    for name, state in zip(names, states, strict=True):
+        if not stat.S_ISREG(state.st_mode):
+            raise UsageError(f"{root / printable(name)} is not a regular file; samples of a tar are read at random")
     return Shards(root, names, tuple((state.st_size, state.st_mtime_ns) for state in states))

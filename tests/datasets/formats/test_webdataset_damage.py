@@ -95,6 +95,14 @@ REFUSED: dict[str, tuple[Harm, str]] = {
         lambda root: (root / TAR).write_bytes(b"\x28\xb5\x2f\xfd" + bytes(600)),
         r"street-000000\.tar is compressed with zstd",
     ),
+    "a pipe": (
+        lambda root: os.mkfifo(root / "train/b.tar"),
+        r"train/b\.tar is not a regular file; samples of a tar are read at random",
+    ),
+    "a link to nothing": (
+        lambda root: (root / "train/b.tar").symlink_to("gone.tar"),
+        r"data cannot be listed: No such file or directory \(.*train/b\.tar\)",
+    ),
     "a sparse member": (sparse, r"street-000000\.tar holds 9\.jpg as a sparse file.*write the tar without --sparse"),
     "a key twice": (
         lambda root: write_tar(root / TAR, [("0.jpg", JPG), ("1.jpg", JPG), ("0.cls", b"1")]),
