@@ -80,10 +80,15 @@ def _store(root: Path, folder: Path, repeats: int) -> dict[str, object]:
     arrays.create(IMAGE_LABELS, (dataset.image_label_slots,), "uint16")
 
     def store(shard: int) -> None:
-        read = [dataset.read_labels(index) for index in plan.samples_of(shard)]
-        planes = np.stack([crop_labels(labels.planes, geometry, (GRID, GRID)) for labels in read])
+        samples = plan.samples_of(shard)
+        planes = np.empty((len(samples), len(dataset.plane_names), GRID, GRID), np.uint16)
+        image_labels = np.empty((len(samples), dataset.image_label_slots), np.uint16)
+        for row, index in enumerate(samples):
+            labels = dataset.read_labels(index)
+            planes[row] = crop_labels(labels.planes, geometry, (GRID, GRID))
+            image_labels[row] = labels.image_labels
         arrays.write_shard(LABELS, shard, planes)
-        arrays.write_shard(IMAGE_LABELS, shard, np.stack([labels.image_labels for labels in read]))
+        arrays.write_shard(IMAGE_LABELS, shard, image_labels)
 
     def all_shards() -> None:
         with ThreadPoolExecutor(THREADS) as pool:

@@ -146,7 +146,11 @@ class IndexTable:
         self._columns = {name: table[name] for name in ("image", "split", "sh", "sw", *self.categories)}
         repeated = first_repeated(table["image"])
         if repeated is not None:
-            raise UsageError(f"{path}: {repeated} is listed twice; every image once")
+            first, second = np.flatnonzero(pc.equal(table["image"], repeated).to_numpy())[:2].tolist()
+            raise UsageError(
+                f"{path}, line {line_of(path, second)}: {repeated} is listed twice, first in line "
+                f"{line_of(path, first)}; leave one of the two out"
+            )
         for name in ("image", *self.categories):
             _check_paths(path, name, table[name])
         self.maps: dict[str, int] = {}

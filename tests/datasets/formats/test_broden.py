@@ -257,12 +257,16 @@ def cut(name: str) -> Callable[[Path], object]:
         (replace("index.csv", b",texture", b",textures"), "index.csv, line 1: no column texture, a category that"),
         (replace("index.csv", b",texture", b",scene"), "index.csv, line 1: two columns are called scene"),
         (write("index.csv", b"image,split,ih,iw,sh,sw\r\na,b,1,1,1,1\r\n"), "line 1: no column"),
-        (replace("index.csv", b"pascal/00003.jpg", b"ade20k/00000.jpg"), "ade20k/00000.jpg is listed twice"),
+        (
+            replace("index.csv", b"pascal/00003.jpg", b"ade20k/00000.jpg"),
+            "line 5: ade20k/00000.jpg is listed twice, first in line 2",
+        ),
         (replace("index.csv", b"pascal/00003.jpg", b"../other/00003.jpg"), "line 5: image is '../other/00003.jpg'"),
         (replace("index.csv", b"pascal/00003.jpg", b""), "line 5: image is ''; expected a path below images/"),
         (replace("index.csv", b",dtd/00001_c", b",/dtd/00001_c"), "line 3: color is '/dtd/00001_color.png'"),
         (replace("index.csv", b";pascal/", b";pascal/../../"), "line 5: part is 'pascal/../../00003_part_2.png'"),
         (replace("index.csv", b"dtd/00001.jpg", b"dtd/\xff.jpg"), "index.csv cannot be read: .*invalid UTF8"),
+        (replace("index.csv", b"\r\npascal/00003", b"\r\n\r\n\r\n../pascal/00003"), "line 7: image is"),
         (replace("index.csv", b",train,", b",train,1,"), "index.csv cannot be read: .*Expected 12 columns, got 13"),
         (remove("label.csv"), "label.csv is missing; expected a table with the columns number,name,category"),
         (replace("label.csv", b"number,", b"id,"), "label.csv, line 1: no column number"),
@@ -370,8 +374,8 @@ def test_it_is_audited_with_an_unreadable_sample(tmp_path: Path) -> None:
     assert units["concept"].notna().any()
 
 
-def test_a_million_images_are_listed_in_little_memory(tmp_path: Path) -> None:
-    """Here 20,000: what is held is about the bytes of index.csv."""
+def test_many_images_are_held_in_little_memory(tmp_path: Path) -> None:
+    """What is held is about the bytes of index.csv, and no object an image."""
     path = write_broden(tmp_path, pictures(4))
     lines = (path / "index.csv").read_bytes().splitlines(keepends=True)
     with (path / "index.csv").open("wb") as file:
