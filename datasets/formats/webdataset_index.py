@@ -61,9 +61,8 @@ def open_index(shards: Shards) -> Index:
         with suppress(OSError):  # a full disk: this process has the index all the same
             _write(found[0], path)
 
-    state = "\n".join(
-        [_VERSION, str(shards.root), *(f"{shards.path(tar)} {shards.states[tar]}" for tar in range(len(shards)))]
-    )
+    tars = (f"{name} {state}" for name, state in zip(shards.names, shards.states, strict=True))
+    state = "\n".join([_VERSION, str(shards.root), *tars])
     path = cached("webdataset", state, ".arrow", make)
     if not found:
         with suppress(pa.ArrowInvalid, OSError, LookupError, ValueError):

@@ -6,6 +6,8 @@ import io
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +22,9 @@ from helpers.readers import check_reader
 from PIL import Image
 
 from microtome.datasets.base import Concept, Entry
-from microtome.datasets.formats import webdataset_reading
+from microtome.datasets.formats import webdataset_index, webdataset_reading
 from microtome.datasets.formats.webdataset import WebDataset
+from microtome.datasets.formats.webdataset_samples import Survey
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
 from microtome.dissect.audit.pipeline import Outcome
@@ -287,6 +290,30 @@ class TestReading:
         again = pickle.loads(pickle.dumps(dataset))
         np.testing.assert_array_equal(again.read(1).planes, before.planes)
         assert again.fingerprint() == dataset.fingerprint()
+
+
+def test_a_million_samples_open_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = 1_000_000
+    path = write_tar(tmp_path / "a.tar", [("0.jpg", JPG)])
+    (tmp_path / "classes.csv").write_text("index,name,category\n1,car,object\n")
+    names = b"".join(b"n%010d" % number for number in range(samples))
+    places = np.full((samples, 2), 512, np.int64)
+    numbers = np.arange(samples, dtype=np.int64)
+    found = Survey(("seg",), (), names, np.arange(samples + 1) * 11, numbers * 0, numbers % 1000, (places, places))
+    monkeypatch.setattr(webdataset_index, "survey", lambda _: found)
+    WebDataset(path)
+    code = (
+        "import resource, time\n"
+        "from microtome.datasets.formats.webdataset import WebDataset\n"
+        f"dataset = WebDataset({str(path)!r})\n"
+        "print(len(dataset), dataset.entry(999_999).key, dataset.entry(999_999).label, time.process_time(),\n"
+        "      resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    length, key, label, seconds, kilobytes = ran.stdout.split()
+    assert (length, key, label) == ("1000000", "a.tar/n0000999999", "999")
+    assert float(seconds) < 3
+    assert int(kilobytes) < 500_000
 
 
 class TestFingerprints:
