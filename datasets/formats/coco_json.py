@@ -123,8 +123,8 @@ class _Window:
                 problem, where = error.msg, error.pos
             except (ValueError, RecursionError):
                 problem = "a value that is too long or too deep"
-            # A number that goes up to the end of the window may go on behind it.
-            if not problem and (end < len(self._text) or self._ended):
+            # A number may go on behind the window, which then ends with it or with up to two characters, as in "1e+".
+            if not problem and (end + 2 < len(self._text) or self._ended):
                 break
             if not problem or problem.startswith("Unterminated") or where > len(self._text) - _NEAR_THE_END:
                 if self._more() or not problem:

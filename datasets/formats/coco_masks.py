@@ -128,12 +128,13 @@ def _runs_of_polygons(polygons: list[list[float]], size: tuple[int, int]) -> NDA
 def _polygon(points: object, size: tuple[int, int]) -> list[float]:
     if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
         raise MaskError("a polygon that is not a list of three or more pairs of coordinates")
-    coordinates = _numbers(points, "iuf", "a polygon with coordinates that are not numbers")
+    numbers = _numbers(points, "iuf", "a polygon with coordinates that are not numbers")
+    coordinates = numbers.astype(np.float64)  # of the least int64, the absolute value is negative
     # The rasteriser's memory grows with the extent, and numbers beyond 32 bits overflow in it.
     reach = 2 * sum(size)
     if not (np.abs(coordinates) <= reach).all():
         raise MaskError("a polygon with coordinates far outside of the image")
-    inside: list[float] = coordinates.astype(np.float64).tolist()
+    inside: list[float] = coordinates.tolist()
     return inside
 
 

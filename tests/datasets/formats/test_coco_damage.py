@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,7 @@ BAD_SEGMENTATIONS: list[tuple[object, str]] = [
     ([[1, 2, 3, 4, 5, 6, 7]], "three or more pairs of coordinates"),
     ([1, 2, 3, 4, 5, 6], "three or more pairs of coordinates"),
     ([[1, 2, 3, 4, 5, 1e9]], "coordinates far outside of the image"),
+    ([[1, 2, 3, 4, 5, -(2**63)]], "coordinates far outside of the image"),
     ([[1, 2, 3, 4, 5, float("nan")]], "coordinates far outside of the image"),
     ([[1, 2, 3, 4, 5, float("-inf")]], "coordinates far outside of the image"),
     ([[1, 2, 3, 4, 5, "6"]], "coordinates that are not numbers"),
@@ -313,3 +316,46 @@ def test_garbage_never_gets_further_than_an_error() -> None:
         points = (rng.standard_normal(2 * int(rng.integers(3, 9))) * 10.0 ** rng.integers(-3, 12)).tolist()
         with suppress(MaskError):
             paint([{"segmentation": [points], "category_id": 1}], SIZE, {1: 7})
+
+
+ODD: list[object] = [
+    *(None, True, 0, -1, 1.5, 1e308, float("nan"), 2**70, -(2**63), "", "x", "../x", "\ud800", "0" * 50),
+    *([], {}, [[]], [None], [1] * 6, [[1] * 6], {"size": [24, 32]}),
+]
+
+
+def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value within a JSON document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, element in inner:
+        yield (*path, name)
+        yield from places(element, (*path, name))
+
+
+@pytest.mark.parametrize("write", [write_panoptic, write_instances])
+def test_odd_values_anywhere_are_an_error_with_words_or_harmless(
+    tmp_path: Path, write: Callable[[Path], object]
+) -> None:
+    write(tmp_path)
+    (path,) = (tmp_path / "annotations").glob("*.json")
+    text = path.read_text()
+    dice = random.Random(11)
+    paths = list(places(json.loads(text)))
+    read = 0
+    for _ in range(150):
+        document = json.loads(text)
+        *above, last = dice.choice(paths)
+        inside = document
+        for name in above:
+            inside = inside[name]
+        inside[last] = dice.choice(ODD)
+        path.write_text(json.dumps(document))
+        try:
+            dataset = CocoDataset(tmp_path)
+        except UsageError:
+            continue
+        for index in range(len(dataset)):
+            dataset.sample_fingerprint(index)
+            with suppress(SampleError):
+                read += dataset.read_labels(index).planes.any()
+    assert read > 300
