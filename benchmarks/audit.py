@@ -19,7 +19,7 @@ import torch
 from microtome.datasets.base import Sample
 from microtome.datasets.scenes import ScenesDataset
 from microtome.dissect import AuditConfig, run_audit
-from microtome.dissect.audit.config import available_cores
+from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.models import load_model
 
 MODEL = "torchvision:resnet18?weights=none"

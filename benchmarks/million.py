@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from microtome.dissect.audit.config import available_cores
+from microtome.dissect.audit.cores import available_cores
 from microtome.storage.places import open_place
 from microtome.storage.run import Run
 from microtome.storage.runlog import read_log

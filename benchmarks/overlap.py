@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks.timing import best_wall
 from microtome.datasets.scenes import ScenesDataset
 from microtome.dissect import AuditConfig
-from microtome.dissect.audit.config import available_cores
+from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.devices import DirectDevice
 from microtome.dissect.audit.forward import Forward
 from microtome.dissect.audit.heap import keep_memory

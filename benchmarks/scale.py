@@ -28,7 +28,7 @@ from distributed import Client
 from benchmarks.timing import busy_seconds
 from microtome.dissect import AuditConfig
 from microtome.dissect.audit.cluster import SHARDS_A_TASK, TASKS_AHEAD, DaskExecutor, block_size, dask_executor
-from microtome.dissect.audit.config import available_cores
+from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.prepare import join, prepare
 from microtome.dissect.audit.schedule import ThreadExecutor

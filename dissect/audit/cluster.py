@@ -26,7 +26,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.comm.core import CommClosedError
 from distributed.security import Security
 
-from microtome.dissect.audit.config import available_cores
+from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.job import Job, run_key
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.schedule import Advance, Done, ShardedWork

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -164,11 +163,6 @@ def preprocess_overrides(settings: Mapping[str, Any]) -> PreprocessOverrides:
         size=(size, size) if size else None,
         **{name: settings.get(name) for name in ("resize", "mean", "std", "interpolation")},
     )
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _jsonable(value: object) -> object:

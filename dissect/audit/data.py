@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.specs import open_dataset
-from microtome.datasets.views.catalogue import Catalogue
+from microtome.datasets.views.labelled import with_labels
 from microtome.datasets.views.ordered import OrderedDataset
-from microtome.datasets.views.segmented import Segmented, Segments
-from microtome.datasets.views.view import View
+from microtome.datasets.views.segmented import Segments
 from microtome.dissect.audit.config import AuditConfig
 from microtome.storage.errors import RunMismatchError
 from microtome.storage.order import read_order
@@ -41,26 +37,6 @@ def open_images(spec: str, run: Run | None) -> ImageDataset:
             f"{run.url} was made with more images than {spec} has now ({len(dataset):,}); put them back"
         )
     return OrderedDataset(dataset, order)
-
-
-def with_labels(
-    dataset: ImageDataset, free: Sequence[str], segments: Segments | None, concepts: Path | None
-) -> ImageDataset:
-    """`dataset` with concepts computed from pixels, room for those of a segmenter, and all as a catalogue has them."""
-    if free:
-        from microtome.datasets.views.free import FreeConcepts
-
-        dataset = FreeConcepts(dataset, free)
-    if segments is not None:
-        dataset = Segmented(dataset, segments)
-    return dataset if concepts is None else Catalogue(dataset, concepts)
-
-
-def pictures(dataset: ImageDataset) -> ImageDataset:
-    """`dataset` without the labels that a run has added: its images, in the same order."""
-    while isinstance(dataset, View) and not isinstance(dataset, OrderedDataset):
-        dataset = dataset.dataset
-    return dataset
 
 
 def segments_of(info: SegmenterInfo | None) -> Segments | None:

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.specs import open_dataset
+from microtome.datasets.views.labelled import with_labels
 from microtome.datasets.views.ordered import OrderedDataset
 from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.budget import NO_LIMITS, Budget
 from microtome.dissect.audit.config import AuditConfig, config_of_run, preprocess_overrides, with_changes
-from microtome.dissect.audit.data import segments_of, with_labels
+from microtome.dissect.audit.data import segments_of
 from microtome.dissect.audit.images import read_item
 from microtome.dissect.audit.job import choose_device, preprocess_of, run_key
 from microtome.dissect.audit.pilot import PILOT_IMAGES, PILOT_TRIES, run_pilot

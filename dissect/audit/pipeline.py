@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from microtome.dissect.audit.budget import NO_LIMITS, Budget, Watch, disk_needed, free_disk, size_text
-from microtome.dissect.audit.config import AuditConfig, available_cores
+from microtome.dissect.audit.config import AuditConfig
+from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.logsummary import format_summary, summarise
 from microtome.dissect.audit.prepare import prepare, reopen

@@ -14,11 +14,11 @@ from microtome.datasets.base import ImageDataset
 from microtome.dissect.audit.budget import NO_LIMITS, Budget, resident_bytes
 from microtome.dissect.audit.config import (
     AuditConfig,
-    available_cores,
     config_of_run,
     preprocess_overrides,
     with_changes,
 )
+from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.data import open_data, open_images, segments_of
 from microtome.dissect.audit.job import Division, Job, choose_device
 from microtome.dissect.audit.pilot import Pilot, run_pilot

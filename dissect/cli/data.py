@@ -59,13 +59,14 @@ def data_command(
       microtome data imagefolder:~/data/birds --no-duplicates --json
       microtome data images:~/photos --free colors,textures
     """
+    from microtome.datasets.specs import open_dataset
     from microtome.datasets.survey.overview import survey
-    from microtome.dissect.audit.config import available_cores
-    from microtome.dissect.audit.data import open_images, with_labels
+    from microtome.datasets.views.labelled import with_labels
+    from microtome.dissect.audit.cores import available_cores
     from microtome.dissect.audit.progress import progress
     from microtome.reports.dataset import build_dataset_page, page_folder
 
-    opened = with_labels(open_images(dataset, None), split_list(free), None, concepts)
+    opened = with_labels(open_dataset(dataset), split_list(free), None, concepts)
     folder = out if as_json or out else Path("runs", "data", slug(dataset))
     if folder is not None:
         page_folder(folder)

@@ -42,7 +42,8 @@ def inspect_command(
       microtome inspect torchvision:resnet18 --layers 'layer[1234]' --samples 50000
       microtome inspect nets.py:my_model --json
     """
-    from microtome.dissect.audit.config import available_cores, preprocess_overrides
+    from microtome.dissect.audit.config import preprocess_overrides
+    from microtome.dissect.audit.cores import available_cores
     from microtome.dissect.audit.job import choose_device
     from microtome.dissect.models import describe_layers, load_model, measure_cost, resolve_layers
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
+from microtome.datasets.views.labelled import pictures
 from microtome.dissect.audit.config import config_of_run
-from microtome.dissect.audit.data import open_data, pictures
+from microtome.dissect.audit.data import open_data
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import progress
 from microtome.reports import build_report

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.geometry import CropGeometry
 from microtome.datasets.images import Interpolation, crop_labels, resize_crop
+from microtome.datasets.views.labelled import pictures
 from microtome.dissect.audit.config import AuditConfig
-from microtome.dissect.audit.data import pictures
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.schedule import Advance, ShardTask
