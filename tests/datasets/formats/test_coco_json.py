@@ -65,3 +65,12 @@ def test_damage_is_a_usage_error_or_other_json(
         else:
             with suppress(UsageError):  # another form: a list that is none any more
                 lists(path)
+
+
+@pytest.mark.parametrize("number", ["10.0", "-1.5e+10", "2E-3", "-0", "123456789"])
+def test_a_number_may_lie_across_an_edge(tmp_path: Path, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(f'{{"a": [{number}, {number}], "b": [], "info": {number}}}')
+    for block in range(1, 30):
+        monkeypatch.setattr(coco_json, "_BLOCK", block)
+        assert lists(path)["a"] == [json.loads(number)] * 2
