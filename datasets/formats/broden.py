@@ -17,6 +17,7 @@ import hashlib
 import operator
 import os
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +31,18 @@ from microtome.datasets.formats.broden_tables import (
     LABELS,
     MAX_NUMBER,
     IndexTable,
+    LabelTable,
     is_map,
     is_number,
     read_label_table,
 )
 from microtome.datasets.images import decode_image, image_size
 from microtome.datasets.listing import file_state, size_and_time, walk
-from microtome.datasets.planes import check_field_of_view, once_a_pixel, same_field_of_view, stack_planes
+from microtome.datasets.planes import check_field_of_view, once_a_pixel, same_field_of_view, shared_pairs, stack_planes
 from microtome.datasets.unknown import UnknownIds
 from microtome.storage.errors import SampleError, UsageError
 
+_STRAY = 65535
 _LAYOUT = "expected PATH/index.csv, PATH/label.csv and PATH/images/"
 
 
@@ -67,6 +70,12 @@ class BrodenDataset:
         self._unknown_at = {name: plane for (name, position), plane in self._plane_of.items() if not position}
         self._unknown_at |= {name: len(self._plane_of) + number for number, name in enumerate(further)}
         self._unknown = UnknownIds(len(self._index), (*self.plane_names, *further))
+        self._count = len(self._plane_of)
+        expected = {name: _expected(self._labels, name) for name in self._index.maps}
+        self._expected = [expected[name] for name, _ in self._plane_of]
+        held = [np.setdiff1d(lookup, [_STRAY]) for lookup in self._expected]
+        self._possible = [frozenset(ids.tolist()) for ids in held]
+        self._shared = shared_pairs(held)
         self._table_digest = _table_digest(self._root)
         self._fingerprint = ""
 
@@ -160,21 +169,36 @@ class BrodenDataset:
         return int.from_bytes(digest.digest())
 
     def _read_labels(self, index: int, key: str, size: tuple[int, ...]) -> Labels:
-        table, unknown = self._labels, dict[int, set[int]]()
+        unknown: dict[int, set[int]] = {}
         entries = list(self._index.entries(index))
-        of_image = self._image_labels(key, entries, unknown)
-        planes: dict[int, NDArray[np.uint16]] = {}
-        held: dict[int, set[int]] = {}
-        for plane, numbers in self._maps(index, key, entries, size):
-            present = _present(numbers)
-            strange = present[~table.known[present]].tolist()
-            if strange:
-                unknown.setdefault(plane, set()).update(strange)
-            planes[plane] = table.lookup.take(numbers)
-            held[plane] = set(table.lookup[present].tolist()) - {0}
+        once = list(dict.fromkeys(self._image_labels(key, entries, unknown)))
+        slots = np.zeros(self._index.image_labels, np.uint16)
+        slots[: len(once)] = once
+        maps = dict(self._maps(index, key, entries, size))
+        planes = stack_planes({plane: self._expected[plane].take(found) for plane, found in maps.items()}, self._count)
+        shared: Sequence[tuple[int, int]] = [pair for pair in self._shared if pair[0] in maps and pair[1] in maps]
+        covered = any(concept in self._possible[plane] for plane in maps for concept in once)
+        if planes.max(initial=0) == _STRAY:
+            planes = self._planes_with_strays(maps, unknown)
+            shared, covered = tuple(combinations(sorted(maps), 2)), bool(once)
         if self._unknown.is_new(index):
             self._unknown.note(index, {plane: sorted(numbers) for plane, numbers in unknown.items()})
-        return self._stacked(planes, held, of_image)
+        once_a_pixel(planes, shared, slots if covered else None)
+        return Labels(planes, slots)
+
+    def _planes_with_strays(
+        self, maps: dict[int, NDArray[np.uint16]], unknown: dict[int, set[int]]
+    ) -> NDArray[np.uint16]:
+        """The planes where a map has a number that label.csv lists in other categories alone, or not at all.
+
+        Those that it does not list are added to `unknown`.
+        """
+        for plane, numbers in maps.items():
+            present = np.unique(numbers)
+            strange = present[~self._labels.known[present]].tolist()
+            if strange:
+                unknown.setdefault(plane, set()).update(strange)
+        return stack_planes({plane: self._labels.lookup.take(found) for plane, found in maps.items()}, self._count)
 
     def _image_labels(self, key: str, entries: Sequence[tuple[str, str]], unknown: dict[int, set[int]]) -> list[int]:
         """The concepts that the whole image has; numbers without one are added to `unknown`."""
@@ -219,26 +243,13 @@ class BrodenDataset:
             raise SampleError(key, f"sh and sw are {height!r} and {width!r} in {INDEX}; expected whole numbers")
         return int(height), int(width)
 
-    def _stacked(self, maps: dict[int, NDArray[np.uint16]], held: dict[int, set[int]], of_image: list[int]) -> Labels:
-        """Planes and slots, a concept once a pixel; held: the concepts that each plane has."""
-        planes = stack_planes(maps, len(self._plane_of))
-        slots = np.zeros(self._index.image_labels, np.uint16)
-        once = list(dict.fromkeys(of_image))
-        slots[: len(once)] = once
-        order = sorted(held)
-        shared = [(one, other) for i, other in enumerate(order) for one in order[:i] if held[one] & held[other]]
-        covered = set(once) & set().union(*held.values())
-        once_a_pixel(planes, shared, slots if covered else None)
-        return Labels(planes, slots)
 
-
-def _present(numbers: NDArray[np.uint16]) -> NDArray[np.intp]:
-    """The numbers of a map, each once, ascending. Neighbours are mostly alike, so the changes are looked at alone."""
-    flat = numbers.ravel()
-    present = np.zeros(MAX_NUMBER + 1, np.bool_)
-    present[flat[0]] = True
-    present[flat[1:][flat[1:] != flat[:-1]]] = True
-    return np.flatnonzero(present)
+def _expected(labels: LabelTable, category: str) -> NDArray[np.uint16]:
+    """(65536,) the concept of each number that label.csv lists in `category`, _STRAY for all others, 0 for 0."""
+    lookup = np.full(MAX_NUMBER + 1, _STRAY, np.uint16)
+    numbers = [0, *labels.listed.get(category, ())]
+    lookup[numbers] = labels.lookup[numbers]
+    return lookup
 
 
 def _check_layout(root: Path) -> None:

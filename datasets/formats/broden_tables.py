@@ -34,12 +34,14 @@ class LabelTable:
     """The concepts, and which of them each number in index.csv and in the maps means.
 
     lookup: (65536,) uint16 concept id, 0 = none; known: (65536,) bool, listed or the number 0;
+    listed: {category: the numbers that label.csv lists in it}
     guessed: names of labels in several categories whose coverage no c_*.csv tells, so that frequency decided
     """
 
     concepts: tuple[Concept, ...]
     lookup: NDArray[np.uint16]
     known: NDArray[np.bool_]
+    listed: dict[str, list[int]]
     guessed: tuple[str, ...]
 
 
@@ -55,6 +57,7 @@ def read_label_table(root: Path) -> LabelTable:
     coverages: dict[str, dict[int, float]] = {}
     numbers: dict[tuple[str, str], int] = {}
     guessed: list[str] = []
+    listed: dict[str, list[int]] = {}
     lookup, known = np.zeros(MAX_NUMBER + 1, np.uint16), np.zeros(MAX_NUMBER + 1, np.bool_)
     known[0] = True
     seen: set[int] = set()
@@ -74,10 +77,12 @@ def read_label_table(root: Path) -> LabelTable:
             guessed.append(name)
         lookup[number] = numbers.setdefault((name, category.lower()), len(numbers) + 1)
         known[number] = True
+        for category in shares:
+            listed.setdefault(category, []).append(number)
     if not numbers:
         raise UsageError(f"{path} lists no labels; expected lines of number,name,category,frequency,coverage,syns")
     concepts = tuple(Concept(number, name, category) for (name, category), number in numbers.items())
-    return LabelTable(concepts, lookup, known, tuple(guessed))
+    return LabelTable(concepts, lookup, known, listed, tuple(guessed))
 
 
 def _number(text: str, path: Path, row: int) -> int:
