@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_numbers_and_maps_may_share_a_cell(tmp_path: Path) -> None:
     assert [(remark.text, remark.count, remark.examples) for remark in dataset.remarks()] == [
         ("images without labels in any category", 2, ("dtd/c.jpg", "dtd/d.jpg"))
     ]
+
+
+def test_a_label_counts_where_label_csv_does_not_expect_it(tmp_path: Path) -> None:
+    """Fabric in a map of objects, once a pixel, although label.csv lists it as a material alone."""
+    objects, materials = drawn(20, 1, (7, 9)), drawn(20, 2, (7, 301))
+    materials[materials == 0] = 7
+    cells = {"object": [objects], "material": [materials], "scene": [777]}
+    row = Picture("ade20k/a.jpg", "train", photo(40, 40), cells)
+    path = write_broden(tmp_path, [row, Picture("ade20k/b.jpg", "val", photo(40, 40), {**cells, "scene": [7]})])
+    expected = BrodenDataset(path).read(0)
+    table = path / "label.csv"
+    table.write_bytes(re.sub(rb"7,fabric,[^,]*", b"7,fabric,material(1)", table.read_bytes()))
+    dataset = BrodenDataset(path)
+    check_reader(dataset)
+    concept = ids(dataset)
+    sample = dataset.read(0)
+    np.testing.assert_array_equal(sample.planes, expected.planes)
+    np.testing.assert_array_equal(sample.planes[0], translated(objects, concept))
+    assert ((objects == 7) & (materials == 7)).any()
+    np.testing.assert_array_equal(
+        sample.planes[1], translated(np.where(objects == materials, 0, materials).astype(np.uint16), concept)
+    )
+    assert not (dataset.read(1).planes == concept[7]).any()
+    assert dataset.unknown_ids() == {}
 
 
 def test_category_csv_says_which_columns_count(broden: Path) -> None:
