@@ -16,9 +16,9 @@ from helpers.readers import check_reader
 from PIL import Image
 
 from microtome.datasets.base import Concept, Entry, Remark, Sample
-from microtome.datasets.formats.ade20k import Ade20k, open_ade20k
-from microtome.datasets.formats.ade20k_full import Ade20kFullDataset
-from microtome.datasets.formats.ade20k_parsing import Ade20kParsingDataset
+from microtome.datasets.formats.ade20k.full import Ade20kFullDataset
+from microtome.datasets.formats.ade20k.parsing import Ade20kParsingDataset
+from microtome.datasets.formats.ade20k.reader import Ade20k, open_ade20k
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError, UsageError

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.base import Entry, Remark
-from microtome.datasets.formats.ade20k import open_ade20k
-from microtome.datasets.formats.ade20k_full import Ade20kFullDataset
+from microtome.datasets.formats.ade20k.full import Ade20kFullDataset
+from microtome.datasets.formats.ade20k.reader import open_ade20k
 from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError, UsageError
 
@@ -182,7 +182,7 @@ class TestFull:
         first = opened(release)
         (kept,) = cache.iterdir()
         with monkeypatch.context() as patched:
-            patched.setattr("microtome.datasets.formats.ade20k_index._annotation", None)
+            patched.setattr("microtome.datasets.formats.ade20k.index._annotation", None)
             check_reader(first, same=opened(release))
             os.utime(f"{release / STREET}.json", ns=(1, 1))
             with pytest.raises(TypeError):

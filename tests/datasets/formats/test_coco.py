@@ -29,8 +29,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from microtome.datasets.base import Concept, Entry
-from microtome.datasets.formats import coco_index
-from microtome.datasets.formats.coco import CocoDataset
+from microtome.datasets.formats.coco import index as coco_index
+from microtome.datasets.formats.coco.reader import CocoDataset
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
 

@@ -26,8 +26,8 @@ from helpers.images import encode, photo, save
 from helpers.readers import check_reader
 from PIL import Image
 
-from microtome.datasets.formats.coco import CocoDataset
-from microtome.datasets.formats.coco_masks import MaskError, paint
+from microtome.datasets.formats.coco.masks import MaskError, paint
+from microtome.datasets.formats.coco.reader import CocoDataset
 from microtome.storage.errors import SampleError, UsageError
 
 FIRST, SECOND = image_name(0), image_name(1)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from microtome.datasets.formats import coco_json
-from microtome.datasets.formats.coco_json import JsonLists
+from microtome.datasets.formats.coco import json_lists
+from microtome.datasets.formats.coco.json_lists import JsonLists
 from microtome.storage.errors import UsageError
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
@@ -41,7 +41,7 @@ def test_elements_are_those_of_json(
     path = tmp_path / "file.json"
     path.write_text(json.dumps(document, **layout), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco_json, "_BLOCK", block)
+        patch.setattr(json_lists, "_BLOCK", block)
         assert lists(path) == {"a": document["a"], "b": document["b"]}
 
 
@@ -56,7 +56,7 @@ def test_damage_is_a_usage_error_or_other_json(
     data[place:] = b"" if cut else bytes([byte]) + data[place + 1 :]
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco_json, "_BLOCK", block)
+        patch.setattr(json_lists, "_BLOCK", block)
         try:
             json.loads(data)
         except ValueError:
@@ -72,5 +72,5 @@ def test_a_number_may_lie_across_an_edge(tmp_path: Path, number: str, monkeypatc
     path = tmp_path / "file.json"
     path.write_text(f'{{"a": [{number}, {number}], "b": [], "info": {number}}}')
     for block in range(1, 30):
-        monkeypatch.setattr(coco_json, "_BLOCK", block)
+        monkeypatch.setattr(json_lists, "_BLOCK", block)
         assert lists(path)["a"] == [json.loads(number)] * 2

@@ -31,7 +31,7 @@ from helpers.readers import check_reader
 from PIL import Image
 
 from microtome.datasets.base import Concept, Entry, Remark
-from microtome.datasets.formats.hf import HfDataset
+from microtome.datasets.formats.hf.reader import HfDataset
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError
@@ -171,7 +171,7 @@ def test_it_is_opened_again_without_the_library(tmp_path: Path, classes: Path) -
 def test_the_library_is_quiet(tmp_path: Path) -> None:
     path = save_one(tmp_path / "one")
     code = (
-        "import sys\nfrom microtome.datasets.formats.hf import HfDataset\n"
+        "import sys\nfrom microtome.datasets.formats.hf.reader import HfDataset\n"
         f"HfDataset({str(path)!r} + '?mask=')\n"
         "import huggingface_hub.constants, datasets.config\n"
         "print(huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY, datasets.config.HF_UPDATE_DOWNLOAD_COUNTS)\n"

@@ -27,8 +27,8 @@ from helpers.images import encode, photo, save
 from helpers.readers import check_reader
 from PIL import Image
 
-from microtome.datasets.formats import hf_load
-from microtome.datasets.formats.hf import HfDataset
+from microtome.datasets.formats.hf import load as hf_load
+from microtome.datasets.formats.hf.reader import HfDataset
 from microtome.datasets.specs import open_dataset
 from microtome.storage.errors import SampleError, UsageError
 

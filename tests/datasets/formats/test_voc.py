@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.base import Concept, Entry, Remark
-from microtome.datasets.formats.voc import VocDataset
-from microtome.datasets.formats.voc_layout import CLASSES
-from microtome.datasets.formats.voc_masks import voc_palette
+from microtome.datasets.formats.voc.layout import CLASSES
+from microtome.datasets.formats.voc.masks import voc_palette
+from microtome.datasets.formats.voc.reader import VocDataset
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError, UsageError

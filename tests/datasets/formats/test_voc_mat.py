@@ -9,8 +9,8 @@ import pytest
 from helpers.formats.voc import anno, context_numbers, planted_parts
 from scipy.io import loadmat, savemat
 
-from microtome.datasets.formats.voc_mat import load_variable
-from microtome.datasets.formats.voc_parts import read_parts
+from microtome.datasets.formats.voc.mat import load_variable
+from microtome.datasets.formats.voc.parts import read_parts
 from microtome.storage.errors import SampleError
 
 VARIABLES = {

@@ -22,9 +22,10 @@ from helpers.readers import check_reader
 from PIL import Image
 
 from microtome.datasets.base import Concept, Entry
-from microtome.datasets.formats import webdataset_index, webdataset_reading
-from microtome.datasets.formats.webdataset import WebDataset
-from microtome.datasets.formats.webdataset_samples import Survey
+from microtome.datasets.formats.webdataset import index as webdataset_index
+from microtome.datasets.formats.webdataset import reading as webdataset_reading
+from microtome.datasets.formats.webdataset.reader import WebDataset
+from microtome.datasets.formats.webdataset.samples import Survey
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
 from microtome.dissect.audit.pipeline import Outcome
@@ -304,7 +305,7 @@ def test_a_million_samples_open_in_seconds(tmp_path: Path, monkeypatch: pytest.M
     WebDataset(path)
     code = (
         "import time\n"
-        "from microtome.datasets.formats.webdataset import WebDataset\n"
+        "from microtome.datasets.formats.webdataset.reader import WebDataset\n"
         f"dataset = WebDataset({str(path)!r})\n"
         "print(len(dataset), dataset.entry(999_999).key, dataset.entry(999_999).label, time.process_time())\n"
         "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])\n"

@@ -17,8 +17,8 @@ from helpers.images import encode, photo
 from helpers.readers import check_reader
 from PIL import Image
 
-from microtome.datasets.formats.webdataset import WebDataset
-from microtome.datasets.formats.webdataset_shards import find_shards
+from microtome.datasets.formats.webdataset.reader import WebDataset
+from microtome.datasets.formats.webdataset.shards import find_shards
 from microtome.storage.errors import SampleError, UsageError
 
 TAR = "train/street-000000.tar"
@@ -368,7 +368,7 @@ class TestCache:
 
         WebDataset(data)
         with monkeypatch.context() as patched:
-            patched.setattr("microtome.datasets.formats.webdataset_index.survey", no_more)
+            patched.setattr("microtome.datasets.formats.webdataset.index.survey", no_more)
             assert len(WebDataset(data)) == 9
         write_tar(data / TAR, street_members([0]))
         assert len(WebDataset(data)) == 7
