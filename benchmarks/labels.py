@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.timing import best_wall
-from microtome.datasets.formats.broden import BrodenDataset
+from microtome.datasets.formats.broden.reader import BrodenDataset
 from microtome.datasets.geometry import CropGeometry
 from microtome.datasets.images import crop_labels
 from microtome.storage.arrays import IMAGE_LABELS, LABELS, RunArrays, limit_threads
@@ -38,7 +38,7 @@ HEADER = ",".join(["image", "split", "ih", "iw", "sh", "sw", *MAPS, *SCALARS])
 OPEN = """
 import json, re, sys, time
 from pathlib import Path
-from microtome.datasets.formats.broden import BrodenDataset
+from microtome.datasets.formats.broden.reader import BrodenDataset
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e3

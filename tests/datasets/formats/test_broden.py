@@ -24,8 +24,8 @@ from helpers.readers import check_reader
 from numpy.typing import NDArray
 from PIL import Image
 
-from microtome.datasets.formats.broden import BrodenDataset
-from microtome.datasets.formats.broden_maps import read_map
+from microtome.datasets.formats.broden.maps import read_map
+from microtome.datasets.formats.broden.reader import BrodenDataset
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import AuditConfig, run_audit
 from microtome.storage.errors import SampleError, UsageError

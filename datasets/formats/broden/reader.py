@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
-from microtome.datasets.formats.broden_maps import read_map
-from microtome.datasets.formats.broden_tables import (
+from microtome.datasets.formats.broden.maps import read_map
+from microtome.datasets.formats.broden.tables import (
     CATEGORIES,
     INDEX,
     LABELS,
