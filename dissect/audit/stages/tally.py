@@ -6,6 +6,7 @@ A run that keeps no activations computes them again for this: the model runs a s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
@@ -35,6 +36,8 @@ from microtome.storage.arrays import IMAGE_LABELS, LABELS
 from microtome.storage.schema import LayerEntry
 
 STAGE = "tally"
+TABLES_AT_ONCE = 2
+"""Layers whose tables are written at a time: much of it is waiting for the disk."""
 
 
 def run_tally(job: Job) -> None:
@@ -43,9 +46,14 @@ def run_tally(job: Job) -> None:
     concept_pixels = np.where(dropped_concepts(job), 0, totals.concept_pixels)
     run_stage(job, TALLY if job.config.keep_activations else STREAMED_TALLY)
     merged = _unpack(job, whole_state(job, STAGE))
-    for number in range(len(job.layers)):
+    job.once("concepts", lambda: job.run.table("concepts"))
+
+    def write(number: int) -> None:
         counts = LayerCounts(merged[number], concept_pixels)
         write_layer_tables(job, number, totals.summaries[number], thresholds[number], counts)
+
+    with ThreadPoolExecutor(TABLES_AT_ONCE, thread_name_prefix="tables") as writers:
+        list(writers.map(write, range(len(job.layers))))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ the guess missed is counted in one more pass through the model, over the layers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -44,10 +45,15 @@ NAMED = 8
 
 
 def run_thresholds(job: Job) -> None:
-    """Merge the capture's summaries, count finely where each answer lies, and write the samples and thresholds."""
+    """Merge the capture's summaries, count finely where each answer lies, and write the samples and thresholds.
+
+    What follows from the capture alone is written meanwhile: where others count, this process has nothing else to do.
+    """
     totals = capture_totals(job)
-    _finish_samples(job, totals)
-    run_stage(job, _stage(job))
+    with ThreadPoolExecutor(1, thread_name_prefix="tables") as writer:
+        written = writer.submit(_write_what_is_known, job, totals)
+        run_stage(job, _stage(job))
+        written.result()
     for number, found in enumerate(merged_thresholds(job)):
         _write(job, number, totals.summaries[number], found)
 
@@ -168,6 +174,25 @@ def _merge(job: Job) -> list[Thresholds]:
     return found
 
 
+def _write_what_is_known(job: Job, totals: CaptureTotals) -> None:
+    """samples.parquet, concepts.parquet and every layer's histogram.parquet."""
+    _finish_samples(job, totals)
+    for layer, summary in zip(job.layers, totals.summaries, strict=True):
+        unit, low, high, count = summary.bins()
+        job.run.write_layer_table(
+            layer["name"],
+            "histogram",
+            pd.DataFrame(
+                {
+                    "unit": unit,
+                    "low": low.astype(np.float64) * layer["scale"],
+                    "high": high.astype(np.float64) * layer["scale"],
+                    "count": count,
+                }
+            ),
+        )
+
+
 def _finish_samples(job: Job, totals: CaptureTotals) -> None:
     """Complete samples.parquet and concepts.parquet with what capture learnt."""
     samples = job.run.table("samples")[["index", "key", "split", "label"]]
@@ -199,7 +224,7 @@ def _finish_samples(job: Job, totals: CaptureTotals) -> None:
 
 
 def _write(job: Job, number: int, summary: LayerSummary, found: Thresholds) -> None:
-    """thresholds.parquet and histogram.parquet of one layer, in true values."""
+    """thresholds.parquet of one layer, in true values."""
     layer = job.layers[number]
     units, taus = found.value.shape
     for what, counts in (("NaN", found.nan), ("infinite values", summary.infinite)):
@@ -216,19 +241,6 @@ def _write(job: Job, number: int, summary: LayerSummary, found: Thresholds) -> N
                 "realised": found.realised.ravel(),
                 "count_above": found.count_above.ravel(),
                 "saturated": found.saturated.ravel(),
-            }
-        ),
-    )
-    unit, low, high, count = summary.bins()
-    job.run.write_layer_table(
-        layer["name"],
-        "histogram",
-        pd.DataFrame(
-            {
-                "unit": unit,
-                "low": low.astype(np.float64) * layer["scale"],
-                "high": high.astype(np.float64) * layer["scale"],
-                "count": count,
             }
         ),
     )
