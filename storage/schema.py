@@ -34,6 +34,14 @@ class ModelInfo(TypedDict):
     preprocess: PreprocessInfo
 
 
+class RemarkInfo(TypedDict):
+    """What a dataset remarked about itself: a sentence, for how many things it holds, and some of them."""
+
+    text: str
+    count: int
+    examples: list[str]
+
+
 class DataInfo(TypedDict):
     """The dataset; `samples` counts those of this run (after --limit), `unreadable` those that were skipped.
 
@@ -52,6 +60,7 @@ class DataInfo(TypedDict):
     unreadable: int
     unknown_ids: dict[str, dict[str, int]]
     order: NotRequired[str]
+    remarks: NotRequired[list[RemarkInfo]]
     growth: NotRequired[dict[str, int]]
 
 

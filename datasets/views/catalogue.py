@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,16 @@ from microtome.storage.errors import UsageError
 _REQUIRED, _OPTIONAL = ("name", "into"), ("category", "into_category", "keep")
 _COLUMNS = (*_REQUIRED, *_OPTIONAL)
 _YES, _NO = frozenset({"yes", "true", "1"}), frozenset({"", "no", "false", "0"})
+
+
+class Lines(Protocol):
+    """What csv.reader gives."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+    def __next__(self) -> list[str]: ...
+
 
 Name = tuple[str, str]
 """A concept's name and category."""
@@ -138,7 +149,14 @@ class Catalogue(View):
 
 def read_rules(path: Path) -> list[Rule]:
     """The lines of a catalogue. Raises UsageError, with file and line, where one cannot be used."""
-    lines = csv.reader(read_text(path).splitlines(keepends=True), skipinitialspace=True)
+    lines = csv.reader(read_text(path).splitlines(keepends=True), skipinitialspace=True, strict=True)
+    try:
+        return _rules(lines, path)
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {lines.line_num}: not comma-separated values: {error}") from error
+
+
+def _rules(lines: Lines, path: Path) -> list[Rule]:
     header = [cell.strip().lower() for cell in next(lines, [])]
     missing = [name for name in _REQUIRED if name not in header]
     strangers = [name for name in header if name not in _COLUMNS]
@@ -199,36 +217,40 @@ class _Resolution:
 
     def become(self, concept: Name) -> list[Name]:
         """What `concept` is in the end, itself or what it became first, then what it is besides, each once."""
-        itself = self._renamed(concept)
+        trail = self._trail(concept)
+        itself = trail[-1]
         found = [itself] if itself is not None else []
-        for name in found:  # grows while it is walked: parents have parents
+        names = [name for name in trail if name is not None]
+        for name in names:  # grows while it is walked: parents have parents
             for rule in self.rules:
                 if not rule.keep or not rule.applies_to(name):
                     continue
                 self.met.add(rule.line)
                 parent = rule.target(name)
-                above = None if parent is None else self._renamed(parent)
-                if above == itself:
+                above = None if parent is None else self._trail(parent)[-1]
+                if above is not None and above == itself:
                     raise self._wrong(rule, f"{_text(itself)} would lie under itself")
                 if above is not None and above not in found:
                     found.append(above)
+                    names.append(above)
         return found
 
-    def _renamed(self, concept: Name) -> Name | None:
-        """What `concept` is called in the end; None where it is dropped."""
-        trail = [concept]
-        while True:
-            rule = _first(rule for rule in self.rules if not rule.keep and rule.applies_to(trail[-1]))
+    def _trail(self, concept: Name) -> list[Name | None]:
+        """What `concept` is called, and is called in the end; None where it is dropped."""
+        trail: list[Name | None] = [concept]
+        while (last := trail[-1]) is not None:
+            rule = _first(rule for rule in self.rules if not rule.keep and rule.applies_to(last))
             if rule is None:
-                return trail[-1]
+                break
             self.met.add(rule.line)
-            name = rule.target(trail[-1])
-            if name is None or name == trail[-1]:
-                return name
+            name = rule.target(last)
+            if name == last:
+                break
             if name in trail:
                 circle = " -> ".join(_text(step) for step in (*trail[trail.index(name) :], name))
                 raise self._wrong(rule, f"{circle} runs in a circle")
             trail.append(name)
+        return trail
 
     def _wrong(self, rule: Rule, what: str) -> UsageError:
         return UsageError(f"{self.path}, line {rule.line}: {what}")

@@ -189,6 +189,9 @@ def _run_one(job: Job, stage: str, run_stage: Callable[[Job], None], log: RunLog
     job.run.set_stage(stage, "done", spent)
     rate = round(shards / spent, 3) if shards and spent > 0 else None
     log.event("stage", name=stage, state="done", seconds=round(spent, 3), shards=shards, rate=rate)
+    if stage == "index":
+        for remark in job.run.info["data"].get("remarks", []):
+            log.event("remark", **remark)
     if stage == "capture":
         _log_skipped(job, log)
 

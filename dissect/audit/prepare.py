@@ -89,6 +89,8 @@ def prepare(
     )
     if model is not None:
         job.keep_model(model)
+    if not is_new and "segmenter" in run.info:
+        _ = job.segmenter  # raises where it is another one
     return job
 
 

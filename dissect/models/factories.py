@@ -106,7 +106,7 @@ def _call(module: ModuleType, source: str, attribute: str, product: Product) -> 
     _check_no_arguments(factory, f"{source}:{attribute}")
     try:
         made: object = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{source}:{attribute} failed: {_reason(error)}") from error
     if not product.accepts(made):
         raise UsageError(f"{source}:{attribute} returned a {type(made).__name__}; expected {product.words}")
@@ -135,7 +135,7 @@ def _callables(module: ModuleType) -> list[str]:
     return own or [name for name, value in vars(module).items() if not name.startswith("_") and callable(value)]
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The error in one line, with the place in the user's file where it arose."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from microtome.dissect.models.zoo import hub_as_reachable
+from microtome.dissect.models.zoo import DEFAULT, NONE, hub_as_reachable
 from microtome.storage.errors import UnknownNameError, UsageError
 
 BACKGROUND = "__background__"
@@ -21,39 +22,36 @@ _SIDE = 520
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+Prepare = Callable[[Tensor], Tensor]
+"""Images (B, 3, H, W) in [0, 1] to what a network takes."""
+
+
 class ByScores(nn.Module):
     """A network of class scores as a segmenter: the likeliest class of each pixel, and its probability.
 
-    side: pixels of the shorter side as the network sees the image; unlabelled: indices that mean no class.
+    settings: what `prepare` does, in words that differ where it does; unlabelled: indices that mean no class.
     """
 
     def __init__(
         self,
         network: nn.Module,
         labels: Sequence[str],
+        prepare: Prepare,
+        settings: str,
         *,
-        side: int | tuple[int, int],
-        mean: Sequence[float] = _MEAN,
-        std: Sequence[float] = _STD,
         unlabelled: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
         self.network = network
         self.labels = list(labels)
         self.category = "object"
-        self._side = side
+        self.settings = settings
+        self._prepare = prepare
         self._unlabelled = list(unlabelled)
-        self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(tuple(std)).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and probabilities (B, H, W) of images (B, 3, H, W) in [0, 1]."""
-        size = (images.shape[-2], images.shape[-1])
-        seen = F.interpolate(images, _seen_size(size, self._side), mode="bilinear", antialias=True)
-        scores = self.scores((seen - self.mean) / self.std, size)
-        sure, ids = scores.max(1)
+        sure, ids = self.scores(self._prepare(images), (images.shape[-2], images.shape[-1])).max(1)
         for index in self._unlabelled:
             ids = torch.where(ids == index, -1, ids)
         return ids, sure
@@ -70,11 +68,28 @@ class ByScores(nn.Module):
         return F.interpolate(logits, size, mode="bilinear").softmax(1)
 
 
-def _seen_size(size: tuple[int, int], side: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(side, tuple):
-        return side
-    short = min(size)
-    return max(1, round(size[0] * side / short)), max(1, round(size[1] * side / short))
+def normalised(side: int) -> Prepare:
+    """Resize the shorter side to `side` pixels, and normalise by ImageNet's mean and deviation."""
+
+    def prepare(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        size = (max(1, round(height * side / min(height, width))), max(1, round(width * side / min(height, width))))
+        mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+        return (F.interpolate(images, size, mode="bilinear", antialias=True) - mean) / std
+
+    return prepare
+
+
+def processed(processor: Any) -> Prepare:
+    """What an image processor of transformers does to images of 8 bits, but for cutting out their middle."""
+
+    def prepare(images: Tensor) -> Tensor:
+        pixels = (images * 255).round().to(torch.uint8).cpu()
+        whole = {"do_center_crop": False} if getattr(processor, "do_center_crop", None) else {}
+        found: Tensor = processor(images=list(pixels), return_tensors="pt", **whole)["pixel_values"]
+        return found.to(images.device)
+
+    return prepare
 
 
 def build_torchvision(name: str) -> nn.Module:
@@ -88,9 +103,12 @@ def build_torchvision(name: str) -> nn.Module:
     options = dict(parse_qsl(query, keep_blank_values=True))
     if set(options) - {"weights"}:
         raise UnknownNameError(f"option of torchvision:{name}", next(iter(set(options) - {"weights"})), ["weights"])
+    wanted = options.get("weights", DEFAULT)
+    if wanted.lower() not in (NONE, DEFAULT.lower()):
+        raise UnknownNameError(f"weights of torchvision:{name}", wanted, [DEFAULT, NONE])
     entry = models.get_model_weights(name).DEFAULT
     labels = [str(category) for category in entry.meta["categories"]]
-    if options.get("weights", "").lower() == "none":
+    if wanted.lower() == NONE:
         network = models.get_model(name, weights=None, weights_backbone=None)
     else:
         try:
@@ -103,7 +121,7 @@ def build_torchvision(name: str) -> nn.Module:
     transforms = entry.transforms()
     side = (getattr(transforms, "resize_size", None) or [_SIDE])[0]
     none = [index for index, label in enumerate(labels) if label == BACKGROUND]
-    return ByScores(network, labels, side=side, unlabelled=none)
+    return ByScores(network, labels, normalised(side), f"shorter side {side}", unlabelled=none)
 
 
 def build_transformers(name: str) -> nn.Module:
@@ -128,14 +146,16 @@ def build_transformers(name: str) -> nn.Module:
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"transformers:{name} cannot be loaded ({type(error).__name__}: {reason})") from error
-    labels = [str(config.id2label[index]) for index in range(len(config.id2label))]
-    return ByScores(
-        network,
-        labels,
-        side=_processor_side(processor),
-        mean=getattr(processor, "image_mean", None) or _MEAN,
-        std=getattr(processor, "image_std", None) or _STD,
-    )
+    numbers = sorted(config.id2label)
+    if numbers != list(range(len(numbers))):
+        raise UsageError(
+            f"transformers:{name}: id2label in its config.json names the ids {', '.join(map(str, numbers[:8]))}; "
+            f"expected 0 to {len(numbers) - 1}"
+        )
+    labels = [str(config.id2label[number]) for number in numbers]
+    if processor is None:
+        return ByScores(network, labels, normalised(_SIDE), f"shorter side {_SIDE}")
+    return ByScores(network, labels, processed(processor), json.dumps(processor.to_dict(), sort_keys=True, default=str))
 
 
 def _processor(transformers: Any, where: str) -> Any:
@@ -144,11 +164,3 @@ def _processor(transformers: Any, where: str) -> Any:
         return transformers.AutoImageProcessor.from_pretrained(where)
     except (OSError, ValueError):
         return None
-
-
-def _processor_side(processor: Any) -> int | tuple[int, int]:
-    stated = getattr(processor, "size", None)
-    size = dict(stated) if stated is not None else {}
-    if "height" in size and "width" in size:
-        return int(size["height"]), int(size["width"])
-    return int(size.get("shortest_edge") or _SIDE)

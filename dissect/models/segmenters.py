@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,8 +39,8 @@ _PRODUCT = Product(
 class Segmenter:
     """A segmenter ready to label images.
 
-    labels, categories: of each id; fingerprint: hexadecimal sha256 that tells it from any other, as far as its
-    parameters, or for a plain callable its labels, do.
+    labels, categories: of each id; fingerprint: hexadecimal sha256 that tells it from any other, over its parameters,
+    or for a plain callable over its file and what it holds.
     """
 
     spec: str
@@ -128,12 +130,29 @@ def load_segmenter(spec: str) -> Segmenter:
         made.eval()
     labels = _labels(spec, made)
     categories = _categories(spec, made, len(labels))
-    settings = json.dumps([labels, categories])
-    if isinstance(made, nn.Module):
-        mark = digest_of(made, settings)
-    else:
-        mark = hashlib.sha256(f"{spec}\n{settings}".encode()).hexdigest()
+    settings = json.dumps([labels, categories, getattr(made, "settings", "")])
+    mark = digest_of(made, settings) if isinstance(made, nn.Module) else _digest_of_callable(made, settings)
     return Segmenter(spec, made, labels, categories, mark)
+
+
+def _digest_of_callable(made: Any, settings: str) -> str:
+    """sha256 over `settings`, the file that defines a callable, and the networks, tensors and arrays that it holds."""
+    digest = hashlib.sha256(settings.encode())
+    module = sys.modules.get(getattr(made, "__module__", ""))
+    source = Path(getattr(module, "__file__", None) or "")
+    if source.is_file():
+        digest.update(source.read_bytes())
+    for name, value in sorted(getattr(made, "__dict__", {}).items()):
+        parts = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else [value]
+        for part in parts:
+            if isinstance(part, nn.Module):
+                digest.update(digest_of(part, name).encode())
+            elif isinstance(part, Tensor | np.ndarray):
+                values = part.detach().cpu().numpy() if isinstance(part, Tensor) else part
+                digest.update(f"{name} {values.shape} {values.dtype}".encode() + values.tobytes())
+            elif isinstance(part, str | int | float | None):
+                digest.update(f"{name} {part!r}".encode())
+    return digest.hexdigest()
 
 
 def _from_factory(spec: str) -> object:
@@ -159,7 +178,9 @@ def _labels(spec: str, made: Any) -> tuple[str, ...]:
 
 def _categories(spec: str, made: Any, count: int) -> tuple[str, ...]:
     stated = getattr(made, "category", "object")
-    categories = (stated,) * count if isinstance(stated, str) else tuple(str(name) for name in stated)
+    if isinstance(stated, str):
+        stated = (stated,) * count
+    categories = tuple(str(name) for name in stated) if isinstance(stated, Sequence) else ()
     if len(categories) != count or not all(name.strip() for name in categories):
         raise UsageError(
             f"segmenter {spec}: `category` has to be a name, or one for each of its {count} labels; it has "

@@ -11,14 +11,17 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from microtome.datasets.base import ImageDataset
+from microtome.datasets.base import ImageDataset, MakesRemarks
 from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.job import Job
+from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import State, pack_texts
 from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, SEGMENTS, layer_array
 from microtome.storage.order import forget_orders
+from microtome.storage.schema import RemarkInfo
 
 STAGE = "index"
+NAMED = 3
 STAYING = ("segment", "guess", "capture")
 ROWS_AT_ONCE = 1 << 16
 """Rows of the table of samples that are Python objects at a time; a million of them would be 200 MB."""
@@ -29,10 +32,22 @@ def run_index(job: Job) -> None:
     starts = range(0, job.samples, ROWS_AT_ONCE)
     parts = [_sample_rows(job, range(start, min(start + ROWS_AT_ONCE, job.samples))) for start in starts]
     job.run.write_table("samples", pd.concat(parts, ignore_index=True))
+    _note_remarks(job)
     _create_arrays(job)
     _keep_what_stays(job)
     job.commits(STAGE).commit(0, inputs(job))
     job.run.info["data"].pop("growth", None)  # saved with the word that this stage is done
+
+
+def _note_remarks(job: Job) -> None:
+    """Say what the dataset remarks, and note it in run.json (saved with the word that this stage is done)."""
+    remarks = job.dataset.remarks() if isinstance(job.dataset, MakesRemarks) else ()
+    for remark in remarks:
+        examples = f" ({', '.join(remark.examples[:NAMED])}{', ...' if remark.count > NAMED else ''})"
+        say(f"note: {remark.count:,} {remark.text}{examples if remark.examples else ''}")
+    job.run.info["data"]["remarks"] = [
+        RemarkInfo(text=remark.text, count=remark.count, examples=list(remark.examples)) for remark in remarks
+    ]
 
 
 def _sample_rows(job: Job, samples: range) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from microtome.dissect.audit.turns import TurnPool
 from microtome.dissect.models import Preprocess
 from microtome.dissect.models.segmenters import Segmenter, load_segmenter
 from microtome.storage.arrays import SEGMENTS
-from microtome.storage.errors import SampleError
+from microtome.storage.errors import SampleError, UsageError
 from microtome.storage.schema import SegmenterInfo
 
 STAGE = "segment"
@@ -98,6 +98,7 @@ def _segment_shard(
     samples = job.run.plan.samples_of(shard)
     stored = np.zeros((len(samples), info["planes"], *job.label_size), np.uint16)
     size = (info["size"][0], info["size"][1])
+    readable = np.zeros(len(samples), np.bool_)
     images, preprocess = pictures(job.dataset), job.preprocess
     for start in range(0, len(samples), job.config.batch):
         if job.stop.is_set():
@@ -110,10 +111,16 @@ def _segment_shard(
             pixels = np.stack([cast("NDArray[np.uint8]", batch[row]) for row in rows])
             work = partial(_segment, segmenter, pixels, info["confidence"], job.division.device)
             ids = passes.submit(shard, work).result()
+            if ids.shape[1] != info["planes"]:
+                raise UsageError(
+                    f"segmenter {info['spec']} gave {ids.shape[1]} maps an image at sample {chosen[0]}, and "
+                    f"{info['planes']} before; it has to give the same number for every image"
+                )
+            readable[[start + row for row in rows]] = True
             for row, found in zip(rows, ids, strict=True):
                 stored[start + row] = _on_grid((found + 1).astype(np.uint16), job.label_size)
         advance(len(batch))
-    counts = np.bincount(stored.ravel(), minlength=len(info["labels"]) + 1).astype(np.int64)
+    counts = np.bincount(stored[readable].ravel(), minlength=len(info["labels"]) + 1).astype(np.int64)
     files = job.run.arrays.write_shard(SEGMENTS, shard, stored)
     job.commits(STAGE).commit(shard, {"pixels": counts}, files)
 

@@ -206,6 +206,8 @@ def _finish_samples(job: Job, totals: CaptureTotals) -> None:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         few = f"{len(names)} concepts in fewer than {job.config.min_images} images are dropped"
         say(f"{few}: {', '.join(names[:NAMED])}{more}")
+    if concepts and not ((totals.concept_images.sum(axis=0)[1:] > 0) & ~dropped).any():
+        say("note: no concept is left to compare units with; microtome data shows what the dataset holds")
     job.run.write_table(
         "concepts",
         pd.DataFrame(

@@ -84,6 +84,18 @@ def test_rules_apply_to_what_others_give(folder: Path) -> None:
     assert dataset.remarks() == ()
 
 
+def test_what_was_renamed_or_dropped_has_the_parents_of_its_first_name(folder: Path) -> None:
+    dataset = catalogue(folder, "dog,,animal,,yes", "dog,,hound", "cat,,animal,,yes", "cat,,")
+    assert dataset.remarks() == ()
+    assert {("hound", "object"), ("animal", "object")} < set(named(dataset))
+    assert not {"dog", "cat"} & {name for name, _ in named(dataset)}
+    plain = FolderDataset(folder)
+    for index in range(4):
+        animals = pixels(plain, "dog", index) | pixels(plain, "cat", index)
+        np.testing.assert_array_equal(pixels(dataset, "animal", index), animals)
+        np.testing.assert_array_equal(pixels(dataset, "hound", index), pixels(plain, "dog", index))
+
+
 def test_a_line_about_nothing_is_remarked(folder: Path) -> None:
     dataset = catalogue(folder, "wheeel,part,wheel", "dog,part,wheel", "cat,,feline")
     (remark,) = dataset.remarks()
@@ -121,6 +133,7 @@ def test_a_table_that_contradicts_itself_is_refused(folder: Path, lines: list[st
         (b"", "line 1: no column name; expected name,into and perhaps category,into_category,keep"),
         (b"name,category\ndog,object\n", "line 1: no column into"),
         (b"name,into,colour\n", "line 1: a column 'colour' too many"),
+        (b'name,into\nred,"warm\nskin,body\n', "line 3: not comma-separated values: unexpected end of data"),
         (b"name,into\ndog,a,b\n", "line 2: 3 cells, the header has 2"),
         (b"name,into\n\xff\xfe,a\n", "line 2: not UTF-8 text; save catalogue.csv as UTF-8"),
     ],

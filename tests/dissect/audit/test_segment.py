@@ -16,6 +16,7 @@ from microtome.dissect import AuditConfig, run_audit
 from microtome.dissect.audit import extend_run, repair_run, verify_run
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
+from microtome.storage.runlog import read_log
 
 SIDE = 112
 """What the built-in classifier sees, so that nothing is resized."""
@@ -78,7 +79,9 @@ def config(photos: Path, out: Path, **settings: object) -> AuditConfig:
     )
 
 
-def test_it_equals_masks_that_say_the_same(tmp_path: Path, photos: Path, segmenter: str) -> None:
+def test_it_equals_masks_that_say_the_same(
+    tmp_path: Path, photos: Path, segmenter: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = run_audit(config(photos, tmp_path / "run", segmenter=segmenter))
     masked = tmp_path / "masked"
     for path in sorted((photos / "images").iterdir()):
@@ -96,6 +99,8 @@ def test_it_equals_masks_that_say_the_same(tmp_path: Path, photos: Path, segment
     ]
     assert found.run.table("concepts")["pixels"].min() > 0
     assert found.unreadable == 1
+    share = np.mean([(planes_of(photo(SIDE, SIDE, n))[:, 1::2, 1::2] == 0).mean() for n in range(11) if n != 5])
+    assert f"{share:.1%} of the pixels unlabelled" in capsys.readouterr().err
     info = found.run.info["segmenter"]
     assert (info["labels"], info["categories"]) == (["dark", "middle", "red"], ["light", "light", "color"])
     assert (info["planes"], info["confidence"], info["size"]) == (2, None, [SIDE, SIDE])
@@ -259,3 +264,26 @@ def test_settings_that_make_no_sense(tmp_path: Path, photos: Path, segmenter: st
         run_audit(config(photos, tmp_path / "run", segmenter="nowhere.py:reddish"))
     with pytest.raises(UsageError, match="'reddish' is no segmenter; a segmenter is path"):
         run_audit(config(photos, tmp_path / "run", segmenter="reddish"))
+
+
+def test_the_number_of_maps_may_not_change(tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nclass S:\n    labels = ['a']\n    seen = 0\n"
+        "    def __call__(self, x):\n        S.seen += len(x)\n"
+        "        return torch.zeros(len(x), 2 if S.seen > 6 else 1, *x.shape[-2:], dtype=torch.int64)\n"
+    )
+    with pytest.raises(UsageError, match=r"gave 2 maps an image at sample .*, and 1 before"):
+        run_audit(config(photos, tmp_path / "run", segmenter=f"{tmp_path}/mine.py:S"))
+
+
+def test_what_the_data_remarks_is_told_and_kept(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "catalogue.csv"
+    table.write_text("name,into\nredd,warm\n")
+    run = run_audit(config(photos, tmp_path / "run", free=("colors",), concepts=table)).run
+    text = "lines of catalogue.csv name no concept of the dataset"
+    assert f"note: 1 {text} (line 2: redd)" in capsys.readouterr().err
+    assert run.info["data"]["remarks"] == [{"text": text, "count": 1, "examples": ["line 2: redd"]}]
+    assert text in (tmp_path / "run/report/index.html").read_text()
+    assert [event["text"] for event in read_log(run.place) if event["event"] == "remark"] == [text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def test_torchvision_names_and_weights() -> None:
     assert "deeplabv3_resnet50" in str(caught.value)
     with pytest.raises(UnknownNameError, match="option of torchvision:fcn_resnet50"):
         load_segmenter("torchvision:fcn_resnet50?weigths=none")
+    with pytest.raises(UnknownNameError, match="weights of torchvision:fcn_resnet50"):
+        load_segmenter("torchvision:fcn_resnet50?weights=coco")
 
 
 def saved(folder: Path, kind: str) -> tuple[Any, Any]:
@@ -97,6 +100,43 @@ def saved(folder: Path, kind: str) -> tuple[Any, Any]:
     return network.eval(), processor
 
 
+def theirs(network: Any, processor: Any, images: Tensor) -> Tensor:
+    """(B, H, W) ids as transformers gives them, by the model's own processor."""
+    pixels = (images * 255).round().to(torch.uint8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        output = network(pixel_values=processor(images=list(pixels), return_tensors="pt")["pixel_values"])
+        found = processor.post_process_semantic_segmentation(
+            output, target_sizes=[tuple(images.shape[-2:])] * len(images)
+        )
+    return torch.stack(list(found))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"do_normalize": False}, {"do_rescale": False}, {"size": {"height": 40, "width": 40}}]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_settings_of_the_processor(tmp_path: Path, images: Tensor, changes: dict[str, Any]) -> None:
+    network, _ = saved(tmp_path, "scores")
+    plain = load_segmenter(f"transformers:{tmp_path}")
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text()) | changes
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    processor = pytest.importorskip("transformers").AutoImageProcessor.from_pretrained(tmp_path)
+    segmenter = load_segmenter(f"transformers:{tmp_path}")
+    assert (segmenter(images)[:, 0] == theirs(network, processor, images)).float().mean() > 0.999
+    assert segmenter.fingerprint != plain.fingerprint
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_with_gaps_among_its_ids(tmp_path: Path) -> None:
+    saved(tmp_path, "scores")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["id2label"] = {"1": "a", "2": "b", "3": "c", "4": "d", "5": "e"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=r"id2label in its config\.json names the ids 1, 2, 3, 4, 5; expected 0 to 4"):
+        load_segmenter(f"transformers:{tmp_path}")
+
+
 @pytest.mark.parametrize("kind", ["scores", "masks"])
 @pytest.mark.filterwarnings("ignore")
 def test_transformers(tmp_path: Path, images: Tensor, kind: str) -> None:
@@ -104,13 +144,7 @@ def test_transformers(tmp_path: Path, images: Tensor, kind: str) -> None:
     segmenter = load_segmenter(f"transformers:{tmp_path}")
     assert segmenter.labels == tuple(f"thing {index}" for index in range(5))
     ids = segmenter(images)[:, 0]
-    seen = torch.nn.functional.interpolate(images, (96, 160), mode="bilinear", antialias=True)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (processor.image_mean, processor.image_std))
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        output = network(pixel_values=(seen - mean) / std)
-        theirs = processor.post_process_semantic_segmentation(output, target_sizes=[(64, 96)] * 2)
-    assert (ids == torch.stack(list(theirs))).float().mean() > 0.97  # they resize masks in two steps
+    assert (ids == theirs(network, processor, images)).float().mean() > 0.97  # they resize masks in two steps
     assert len(ids.unique()) > 1
     assert (segmenter(images, 1.0) == -1).all()
 
@@ -120,3 +154,39 @@ def test_transformers_that_cannot_be_had(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(UsageError, match=r"transformers:.* cannot be loaded"):
         load_segmenter(f"transformers:{tmp_path}")
+
+
+def test_a_callable_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    code = """
+import pathlib, torch
+class Plain:
+    labels = ["a"]
+    def __init__(self):
+        self.net = torch.nn.Linear(2, 2)
+        self.net.weight.data.fill_(float(pathlib.Path({weights!r}).read_text()))
+    def __call__(self, images):
+        return torch.zeros(len(images), *images.shape[-2:], dtype=torch.int64)
+"""
+    weights, path = tmp_path / "weights.txt", tmp_path / "mine.py"
+    path.write_text(code.format(weights=str(weights)))
+    found = []
+    for value in ("1", "1", "2"):
+        weights.write_text(value)
+        found.append(load_segmenter(f"{path}:Plain").fingerprint)
+    assert found[0] == found[1] != found[2]
+    path.write_text(path.read_text().replace("torch.zeros", "1 * torch.zeros"))
+    assert load_segmenter(f"{path}:Plain").fingerprint != found[2]
+
+
+@pytest.mark.parametrize("category", ["None", "7", "['x', 'y']"])
+def test_a_category_is_a_name_or_one_for_each_label(tmp_path: Path, category: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"class S:\n    labels = ['a']\n    category = {category}\n    def __call__(self, x): return x\n")
+    with pytest.raises(UsageError, match="`category` has to be a name, or one for each of its 1 labels"):
+        load_segmenter(f"{path}:S")
+
+
+def test_a_factory_that_exits_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f():\n    raise SystemExit(3)\n")
+    with pytest.raises(UsageError, match=r"mine\.py:f failed: SystemExit: 3"):
+        load_segmenter(f"{tmp_path}/mine.py:f")
