@@ -286,4 +286,4 @@ def test_what_the_data_remarks_is_told_and_kept(
     assert f"note: 1 {text} (line 2: redd)" in capsys.readouterr().err
     assert run.info["data"]["remarks"] == [{"text": text, "count": 1, "examples": ["line 2: redd"]}]
     assert text in (tmp_path / "run/report/index.html").read_text()
-    assert [event["text"] for event in read_log(run.place) if event["event"] == "remark"] == [text]
+    assert [event["text"] for event in read_log(run.place) if event["kind"] == "remark"] == [text]
