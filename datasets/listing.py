@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,8 +37,11 @@ def looks_like_image(file: os.DirEntry[str] | str) -> bool:
 
 
 def printable(path: str) -> str:
-    """A path as text that every table can hold: bytes that are not UTF-8 are written out."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path, or any text, as text that every table can hold: what is not UTF-8 is written out."""
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of characters, which JSON can write
+        return path.encode("utf-8", "backslashreplace").decode()
 
 
 def below(root: Path, relative: str) -> Path | None:
@@ -45,6 +50,31 @@ def below(root: Path, relative: str) -> Path | None:
         return None
     normal = os.path.normpath(relative)
     return None if normal == ".." or normal.startswith("../") else root / normal
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a folder or a link to one; a link that cannot be followed, as one to itself, is a file."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        if not entry.is_symlink():
+            raise
+        return False
+
+
+def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
+    """As os.open, and for use as the `opener` of open: raises OSError where a pipe or device would be waited for."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_IFMT(os.fstat(descriptor).st_mode) in (stat.S_IFREG, stat.S_IFDIR):  # reading a folder is an error anyway
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", path)
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The bytes of a regular file. Raises OSError, also where it is a folder, a pipe or a device."""
+    with open(path, "rb", opener=open_regular) as file:
+        return file.read()
 
 
 def file_state(entry: os.DirEntry[str]) -> str:
@@ -91,7 +121,7 @@ def _walk(
     with os.scandir(path) as listing:
         found: Iterable[os.DirEntry[str]] = list(listing) if remember else listing
         names = [
-            f"{name}/" if entry.is_dir() else name
+            f"{name}/" if is_folder(entry) else name
             for entry in found
             if (len(name := entry.name) > _LONGEST_JUNK and name[0] != ".") or not is_junk(name)  # the first is quicker
         ]

@@ -20,21 +20,22 @@ from microtome.datasets.caches import cached
 from microtome.datasets.formats.webdataset.samples import Survey, survey
 from microtome.datasets.formats.webdataset.shards import Shards
 
-_VERSION = "webdataset 1"
+_VERSION = "webdataset 2"
 
 
 class Index:
     """What an index file holds.
 
-    planes: every NAME of a member KEY.NAME.png, by name; remarks: what was noticed in the tars; tars: (N,) int64 number
-    of the tar; labels: (N,) int64, -1 = none; places: for the image and then for each plane (N, 2) int64 offset and
-    size, offset 0 = no mask
+    planes: every NAME of a member KEY.NAME.png, by name; remarks: what was noticed in the tars; damage: {sample: why},
+    those behind which their tar is damaged; tars: (N,) int64 number of the tar; labels: (N,) int64, -1 = none; places:
+    for the image and then for each plane (N, 2) int64 offset and size, offset 0 = no mask
     """
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         said = json.loads(batch.schema.metadata[b"webdataset"])
         self.planes: tuple[str, ...] = tuple(said["planes"])
         self.remarks = tuple(Remark(text, count, tuple(examples)) for text, count, examples in said["remarks"])
+        self.damage = {int(row): str(why) for row, why in said["damage"]}
         self._batch = batch
         self._keys = batch.column("key")
         self.tars = _values(batch, "tar")
@@ -85,6 +86,7 @@ def _batch(found: Survey) -> pa.RecordBatch:
     said = {
         "planes": found.planes,
         "remarks": [(remark.text, remark.count, remark.examples) for remark in found.remarks],
+        "damage": list(found.damage.items()),
         "checksum": _checksum(batch),
     }
     return batch.replace_schema_metadata({"webdataset": json.dumps(said)})

@@ -10,6 +10,9 @@
 The members of a sample are consecutive and agree up to the first dot of the base name (the WebDataset convention);
 others, such as KEY.json and KEY.txt, are left alone. Nothing is unpacked: the tars' headers are read once, and where
 everything lies is kept in an index in the cache. A plane that no row of classes.csv speaks of is left out.
+
+Of a tar that is cut short or damaged the samples before the damage are read, but the last of them cannot be used: it
+may have lost members itself, and its error says that what follows is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from microtome.datasets.formats.webdataset.index import open_index
 from microtome.datasets.formats.webdataset.reading import TarFiles
 from microtome.datasets.formats.webdataset.shards import find_shards
 from microtome.datasets.images import decode_image, image_size
-from microtome.datasets.listing import printable
+from microtome.datasets.listing import printable, read_bytes
 from microtome.datasets.masks import MaskPlanes, some_numbers
 from microtome.storage.errors import SampleError, UsageError
 
@@ -92,14 +95,14 @@ class WebDataset:
 
         planes: (P, h, w), at the resolution of the largest mask.
         """
-        row, key = self._row(index), self._key(self._row(index))
+        row, key = self._readable(index)
         image = decode_image(self._bytes(row, 0, key, "image"), key)
         labels = self._labels(row, key, image.shape[:2])
         return Sample(image, labels.planes, labels.image_labels)
 
     def read_labels(self, index: int) -> Labels:
         """The labels of sample `index`; the image's head is looked at where there is a mask."""
-        row, key = self._row(index), self._key(self._row(index))
+        row, key = self._readable(index)
         masked = any(self._index.places[at][row, 0] for at in self._at)
         size = image_size(self._bytes(row, 0, key, "image"), key) if masked else (1, 1)
         return self._labels(row, key, size)
@@ -159,6 +162,14 @@ class WebDataset:
             raise IndexError(index)
         return row
 
+    def _readable(self, index: int) -> tuple[int, str]:
+        """Row and key of sample `index`. Raises SampleError where it is the last one before its tar is damaged."""
+        row = self._row(index)
+        key = self._key(row)
+        if row in self._index.damage:
+            raise SampleError(key, self._index.damage[row])
+        return row, key
+
     def _key(self, row: int) -> str:
         tar = self._shards.names[int(self._index.tars[row])]
         return f"{printable(tar)}/{printable(os.fsdecode(self._index.key(row)))}"
@@ -201,7 +212,7 @@ class WebDataset:
         if not table.exists():
             return tuple(map(str, range(int(self._index.labels.max()) + 1)))
         try:
-            lines = table.read_bytes().decode("utf-8-sig").rstrip().splitlines()
+            lines = read_bytes(table).decode("utf-8-sig").rstrip().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{table} cannot be read as UTF-8 text: {error}; expected a name a line") from error
         names = tuple(line.strip() for line in lines)

@@ -39,13 +39,14 @@ Kind = Literal["image", "png", "mask", "label", "part", "other"]
 class Survey:
     """What the headers of a set of tars tell: N samples in the order of the tars and of the samples in them.
 
-    planes: every NAME of a member KEY.NAME.png, by name; keys, key_ends: the keys one after another, and (N + 1,) int64
-    where they end; tars: (N,) int64; labels: (N,) int64, -1 = none; places: for the image and each plane (N, 2) int64
-    offset and size of the content in the tar, offset 0 = no mask
+    planes: every NAME of a member KEY.NAME.png, by name; damage: {sample: why}, those behind which a tar is damaged;
+    keys, key_ends: the keys one after another, and (N + 1,) int64 where they end; tars: (N,) int64; labels: (N,) int64,
+    -1 = none; places: for the image and each plane (N, 2) int64 offset and size in the tar, offset 0 = no mask
     """
 
     planes: tuple[str, ...]
     remarks: tuple[Remark, ...]
+    damage: dict[int, str]
     keys: bytes
     key_ends: NDArray[np.int64]
     tars: NDArray[np.int64]
@@ -115,6 +116,7 @@ def _survey_tar(scan: TarScan, tar: int, shards: Shards, gathered: _Gathered) ->
     gathered.add(group, tar, name)
     if scan.damage:
         gathered.notice("tars that are cut short or damaged, read up to there", f"{name} {scan.damage}")
+        gathered.spoil(tar, f"{name} {scan.damage}; what follows is lost")
     if scan.trailing:
         gathered.notice("tars with something behind their end mark, as from cat; it is left out", name)
     if not begins and not scan.damage:
@@ -185,6 +187,7 @@ class _Gathered:
 
     def __init__(self) -> None:
         self.tars = array("q")
+        self._damage: dict[int, str] = {}
         self._labels = array("q")
         self._keys = bytearray()
         self._key_ends = array("q", [0])
@@ -212,6 +215,11 @@ class _Gathered:
         self._labels.append(group.label)
         self._keys += group.key
         self._key_ends.append(len(self._keys))
+
+    def spoil(self, tar: int, why: str) -> None:
+        """Note that the tar is damaged behind its last sample, of which a part may be lost, too."""
+        if self.tars and self.tars[-1] == tar:
+            self._damage[len(self.tars) - 1] = why
 
     def kind(self, extension: bytes) -> tuple[Kind, str]:
         """What a member is by its extension, and the plane of a mask."""
@@ -248,6 +256,7 @@ class _Gathered:
         return Survey(
             planes,
             self.remarks(),
+            self._damage,
             bytes(self._keys),
             np.array(self._key_ends, np.int64),
             np.array(self.tars, np.int64),

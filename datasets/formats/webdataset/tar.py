@@ -15,6 +15,8 @@ from microtome.storage.errors import UsageError
 BLOCK = 512
 _WINDOW = 8192
 _LONGEST_EXTENSION = 1 << 20
+_LARGEST = (1 << 63) - 1
+_LONGEST_SHOWN = 30
 _ZEROS = bytes(BLOCK)
 _SPACES = 8 * ord(" ")
 _FILES = (b"0", b"\0", b"7")
@@ -35,8 +37,8 @@ class TarScan:
     """Goes once through the headers of an open tar.
 
     Iterating gives the regular files in their order. Afterwards: `damage` says where and why the scan stopped early
-    ("" for a whole tar), `links` are the names of links, whose content lies elsewhere, and `trailing` says whether
-    there is anything behind the end mark.
+    ("" for a whole tar, which ends in two blocks of zeros, or in one at its very end), `links` are the names of links,
+    whose content lies elsewhere, and `trailing` says whether there is anything behind the end mark.
     """
 
     def __init__(self, descriptor: int, size: int, path: str) -> None:
@@ -84,29 +86,31 @@ class TarScan:
             elif kind in _FILES and not name.endswith(b"/"):
                 yield name, data, size
             if data + size > self._size and end > data:
-                raise _DamagedError(f"ends at byte {self._size}, before the end of {_text(name)} at byte {data + size}")
+                raise _DamagedError(f"{self._cut()}, before the end of {_text(name)} at byte {data + size:,}")
             at, name, size_in_pax = end, b"", -1
         behind = os.pread(self._descriptor, 64 * BLOCK, at)
+        if any(behind[BLOCK : 2 * BLOCK]):
+            raise _DamagedError(f"is damaged at byte {at:,}: one block of zeros, where a header or two should be")
         self.trailing = behind.count(0) < len(behind)
 
     def _header(self, at: int) -> bytes:
         header = self.read(at, BLOCK)
         if len(header) < BLOCK:
             expected = "a header or the two blocks of zeros that end a tar"
-            raise _DamagedError(f"ends at byte {self._size}, where {expected} should follow")
+            raise _DamagedError(f"{self._cut()}, where {expected} should be")
         if header != _ZEROS and not _is_header(header):
             if at:
-                raise _DamagedError(f"is damaged at byte {at}, where a header should be")
+                raise _DamagedError(f"is damaged at byte {at:,}, where a header should be")
             self._refuse(header)
         return header
 
     def _extension(self, kind: bytes, data: int, size: int, name: bytes, size_in_pax: int) -> tuple[bytes, int]:
         """Name and size ("" and -1: not said) that an extended header gives to the member after it."""
         if size > _LONGEST_EXTENSION:
-            raise _DamagedError(f"is damaged at byte {data}: an extended header of {size} bytes")
+            raise _DamagedError(f"is damaged at byte {data:,}: an extended header of {size:,} bytes")
         content = self.read(data, size)
         if len(content) < size:
-            raise _DamagedError(f"ends at byte {self._size}, in an extended header that goes to byte {data + size}")
+            raise _DamagedError(f"{self._cut()}, in an extended header that goes to byte {data + size:,}")
         if kind == b"L":
             return content.partition(b"\0")[0], size_in_pax
         if kind not in (b"x", b"X"):
@@ -116,6 +120,9 @@ class TarScan:
         if any(record.startswith(b"GNU.sparse.") for record in records):
             self._refuse_sparse(records.get(b"GNU.sparse.name", name))
         return name, _decimal(records.get(b"size"), data)
+
+    def _cut(self) -> str:
+        return f"is cut short at byte {self._size:,}"
 
     def _refuse(self, header: bytes) -> None:
         form = next((form for magic, form in _COMPRESSIONS.items() if header.startswith(magic)), "")
@@ -155,23 +162,25 @@ def _is_header(block: bytes) -> bool:
 
 
 def _number(field: bytes, at: int) -> int:
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:])
     try:
-        number = int(field.split(b"\0")[0].strip() or b"0", 8)
+        number = int.from_bytes(field[1:]) if field[0] == 0x80 else int(field.split(b"\0")[0].strip() or b"0", 8)
     except ValueError:
         number = -1
-    if number < 0:
-        raise _DamagedError(f"is damaged at byte {at}: the size of a member is {_text(field)!r}")
-    return number
+    return _size(number, field, at)
 
 
 def _decimal(field: bytes | None, at: int) -> int:
     if field is None:
         return -1
-    if not field.isdigit():
-        raise _DamagedError(f"is damaged at byte {at}: the size of a member is {_text(field)!r}")
-    return int(field)
+    short = field.isdigit() and len(field) <= len(str(_LARGEST))  # int() refuses numbers of thousands of digits
+    return _size(int(field) if short else -1, field, at)
+
+
+def _size(number: int, field: bytes, at: int) -> int:
+    """`number`, which `field` says. Raises _DamagedError where no file has such a size."""
+    if 0 <= number <= _LARGEST:
+        return number
+    raise _DamagedError(f"is damaged at byte {at:,}: the size of a member is {_text(field[:_LONGEST_SHOWN])!r}")
 
 
 def _name(header: bytes) -> bytes:
@@ -190,7 +199,7 @@ def _pax_records(content: bytes, at: int) -> dict[bytes, bytes]:
         end = position + int(length) if length.isdigit() else 0
         key, equals, value = content[position + len(length) + 1 : end - 1].partition(b"=")
         if not (space and equals and end <= len(content)):
-            raise _DamagedError(f"is damaged at byte {at}: a pax header that cannot be read")
+            raise _DamagedError(f"is damaged at byte {at:,}: a pax header that cannot be read")
         records[key] = value
         position = end
     return records

@@ -132,6 +132,14 @@ REFUSED: dict[str, tuple[Harm, str]] = {
         lambda root: (root / "classes.txt").write_bytes("Straße\n".encode("latin-1")),
         r"classes\.txt cannot be read as UTF-8 text: .*; expected a name a line",
     ),
+    "classes.txt that is a pipe": (
+        lambda root: (root / "classes.txt").unlink() or os.mkfifo(root / "classes.txt"),
+        r"classes\.txt cannot be read as UTF-8 text: .*not a regular file",
+    ),
+    "classes.csv that is a pipe": (
+        lambda root: (root / "classes.csv").unlink() or os.mkfifo(root / "classes.csv"),
+        r"classes\.csv cannot be read: not a regular file",
+    ),
     "classes.txt with an empty line": (
         lambda root: (root / "classes.txt").write_text("a\n\nb\n"),
         r"classes\.txt, line 2: empty; expected a name a line",
@@ -164,7 +172,7 @@ def test_tars_without_a_sample(tmp_path: Path, members: list[tuple[str, bytes]],
 def test_a_tar_that_ends_before_it_began(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(
-        UsageError, match=rf"a\.tar holds no samples; .*a\.tar ends at byte {len(content)}, where a header"
+        UsageError, match=rf"a\.tar holds no samples; .*a\.tar is cut short at byte {len(content)}, where a"
     ):
         WebDataset(tmp_path)
 
@@ -236,56 +244,85 @@ def test_one_sample_that_cannot_be_used_is_skipped(data: Path, harm: str) -> Non
     check_reader(dataset, samples=9, same=WebDataset(data))
 
 
-NO_END = "where a header or the two blocks of zeros that end a tar should follow"
-CUT: dict[str, tuple[Harm, int, str, str]] = {
+NO_END = r"is cut short at byte [\d,]+, where a header or the two blocks of zeros that end a tar should be"
+NO_HEADER = r"is damaged at byte [\d,]+, where a header should be"
+SIZE = r"is damaged at byte [\d,]+: the size of a member is "
+
+
+def sized(field: bytes, **pax: str) -> Harm:
+    """The first tar with these 12 bytes (or this pax record) as the size of sample 2's image."""
+
+    def harm(root: Path) -> None:
+        info = tarfile.TarInfo("000002.png")
+        info.pax_headers = pax
+        header = bytearray(info.tobuf(tarfile.PAX_FORMAT))
+        if field:
+            header[-388:-376] = field
+            header[-364:-356] = b"%06o\0 " % (sum(header[-512:-364]) + 8 * ord(" ") + sum(header[-356:]))
+        cut(before("000002.png"))(root)
+        with (root / TAR).open("ab") as file:
+            file.write(header + bytes(1024))
+
+    return harm
+
+
+CUT: dict[str, tuple[Harm, int, str]] = {
     "in an image": (
         cut(inside("000001.png", 100)),
-        1,
-        "image: truncated, the tar ends ",
-        r"ends at byte \d+, before the ",
+        2,
+        r"is cut short at byte [\d,]+, before the end of 000001\.png at",
     ),
-    "in a mask": (
-        cut(inside("000001.seg.png", 50)),
-        1,
-        "mask of plane seg: truncated, the tar ends ",
-        r"before the end of 000001\.seg\.png at byte \d+",
-    ),
-    "in a header": (cut(before("000002.png", 200)), -1, "", NO_END),
-    "before a header": (cut(before("000002.png")), -1, "", NO_END),
-    "before the end mark": (cut(inside("000002.txt", 512)), -1, "", NO_END),
-    "a header of noise": (
-        overwritten(before("000002.png"), b"\x55" * 512),
-        -1,
-        "",
-        r"is damaged at byte \d+, where a header should be",
-    ),
-    "a flipped bit in a header": (
-        overwritten(before("000002.png"), b"9"),
-        -1,
-        "",
-        r"is damaged at byte \d+, where a header should be",
-    ),
+    "in a mask": (cut(inside("000001.seg.png", 50)), 2, r"before the end of 000001\.seg\.png at byte [\d,]+"),
+    "in what is left alone": (cut(inside("000001.json", 1)), 2, r"before the end of 000001\.json at byte [\d,]+"),
+    "between image and mask": (cut(before("000001.seg.png")), 2, NO_END),
+    "in a header": (cut(before("000002.png", 200)), 2, NO_END),
+    "before a header": (cut(before("000002.png")), 2, NO_END),
+    "before the end mark": (cut(inside("000002.txt", 512)), 3, NO_END),
+    "in the end mark": (cut(inside("000002.txt", 1000)), 3, NO_END),
+    "a header of noise": (overwritten(before("000002.png"), b"\x55" * 512), 2, NO_HEADER),
+    "a header of zeros": (overwritten(before("000002.png"), bytes(512)), 2, r"is damaged at byte [\d,]+: one block of"),
+    "a flipped bit in a header": (overwritten(before("000002.png"), b"9"), 2, NO_HEADER),
+    "a size of 88 bits": (sized(b"\x80" + b"\xff" * 11), 2, SIZE),
+    "a negative size": (sized(b"\xff" * 12), 2, SIZE),
+    "a size of 30 digits": (sized(b"", size="9" * 30), 2, SIZE + "'9{30}'"),
+    "a size of 5,000 digits": (sized(b"", size="9" * 5000), 2, SIZE + "'9{30}'"),
 }
 
 
 @pytest.mark.parametrize("harm", CUT)
 def test_a_tar_that_is_cut_is_read_up_to_there(data: Path, harm: str) -> None:
-    do, broken, reason, message = CUT[harm]
+    """All samples before the damage but the last, which tells of it."""
+    do, held, message = CUT[harm]
     do(data)
     dataset = WebDataset(data)
-    in_first = [index for index in range(len(dataset)) if dataset.entry(index).key.startswith(TAR)]
-    assert len(in_first) == (3 if "end mark" in harm else 2)
-    for index in range(len(dataset)):
-        if index != broken:
-            number = index if index in in_first else index + 3 - len(in_first)
-            np.testing.assert_array_equal(dataset.read(index).image, planted(number)["image"])
-    if broken >= 0:
-        with pytest.raises(SampleError, match=reason):
-            dataset.read(broken)
+    assert [entry.key.startswith(TAR) for entry in map(dataset.entry, range(held + 1))] == [True] * held + [False]
+    for read in (dataset.read, dataset.read_labels):
+        with pytest.raises(SampleError, match=rf"{re.escape(TAR)} .*{message}.*; what follows is lost$") as caught:
+            read(held - 1)
+        assert str(data) not in caught.value.reason
+        assert len(caught.value.reason) < 200
+    for number in (*range(held - 1), *range(3, 9)):
+        index = number if number < 3 else number - 3 + held
+        np.testing.assert_array_equal(dataset.read(index).image, planted(number)["image"])
     told = {remark.text: remark for remark in dataset.remarks()}["tars that are cut short or damaged, read up to there"]
     assert told.count == 1
     assert re.match(rf"{re.escape(TAR)} .*{message}", told.examples[0])
     check_reader(dataset, samples=9, same=WebDataset(data))
+
+
+def test_one_block_of_zeros_ends_a_tar(data: Path) -> None:
+    cut(inside("000002.txt", 1024))(data)
+    dataset = WebDataset(data)
+    assert dataset.read(2).image.shape == (24, 32, 3)
+    assert not [remark for remark in dataset.remarks() if "cut" in remark.text]
+
+
+def test_damage_before_any_sample_of_a_tar_is_no_other_tars(data: Path) -> None:
+    (data / "train/street-000001.tar").write_bytes((data / TAR).read_bytes()[:512])
+    os.truncate(data / "train/street-000001.tar", 100)
+    dataset = WebDataset(data)
+    assert [dataset.read(index).image.shape for index in range(6)] == [(24, 32, 3)] * 6
+    assert "tars that are cut short or damaged, read up to there" in [remark.text for remark in dataset.remarks()]
 
 
 def test_a_label_that_is_cut_is_none(data: Path) -> None:
@@ -299,7 +336,10 @@ def test_a_size_beyond_everything_is_a_cut(data: Path) -> None:
     info.size = 1 << 60
     (data / TAR).write_bytes(info.tobuf(tarfile.GNU_FORMAT) + JPG)
     dataset = WebDataset(data)
-    with pytest.raises(SampleError, match="truncated"):
+    with pytest.raises(
+        SampleError,
+        match=r"is cut short at byte [\d,]+, before the end of 0\.jpg at byte 1,152,.*; what follows is lost",
+    ):
         dataset.read(0)
     assert dataset.read(1).image.shape == (24, 32, 3)
 
