@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from microtome.datasets.listing import read_bytes
 from microtome.storage.errors import UsageError
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file that a dataset may lack.
+
+    Raises UsageError for something else under its name, which is no absence: a folder, or a link that leads nowhere.
+    """
+    if os.path.isfile(path):
+        return True
+    if os.path.lexists(path):
+        found = "a folder" if os.path.isdir(path) else "a link to no file" if path.is_symlink() else "no plain file"
+        raise UsageError(f"{path} is {found}; expected a file that can be read, or nothing of that name")
+    return False
 
 
 def read_csv(path: Path, required: Sequence[str], *, delimiter: str = ",") -> pa.Table:
@@ -89,7 +104,7 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], int]:
 def read_text(path: Path) -> str:
     """A text file of UTF-8, with or without a byte order mark. Raises UsageError, with file and line."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}, line {line}: not UTF-8 text; save {path.name} as UTF-8") from error

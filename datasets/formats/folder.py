@@ -27,6 +27,7 @@ from microtome.datasets.listing import (
     LeftOut,
     PathList,
     hash_files,
+    is_folder,
     is_junk,
     looks_like_image,
     printable,
@@ -218,7 +219,7 @@ def _find_planes(root: Path) -> tuple[str, ...]:
     if not masks.is_dir():
         return ()
     with os.scandir(root / "images") as listing:
-        splits = {entry.name for entry in listing if entry.is_dir()}
+        splits = {entry.name for entry in listing if is_folder(entry)}
     names: set[str] = set()
     others = ""
     for folder, files in walk_names(masks):

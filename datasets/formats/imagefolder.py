@@ -18,7 +18,7 @@ import numpy as np
 
 from microtome.datasets.base import Entry, Remark
 from microtome.datasets.formats.images import ImageFiles
-from microtome.datasets.listing import LeftOut, is_junk, looks_like_image, printable, walk_names
+from microtome.datasets.listing import LeftOut, is_folder, is_junk, looks_like_image, printable, walk_names
 from microtome.storage.errors import UsageError
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev"})
@@ -96,4 +96,4 @@ def _find_classes(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _folders(path: Path) -> tuple[str, ...]:
     with os.scandir(path) as listing:
-        return tuple(sorted(entry.name for entry in listing if entry.is_dir() and not is_junk(entry.name)))
+        return tuple(sorted(entry.name for entry in listing if is_folder(entry) and not is_junk(entry.name)))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import MAX_ID
 from microtome.datasets.images import decode_image, decode_mask, image_size
-from microtome.datasets.listing import PathList, is_junk, size_and_time
+from microtome.datasets.listing import PathList, is_folder, is_junk, size_and_time
 from microtome.datasets.planes import check_field_of_view, once_a_pixel, shared_pairs, stack_planes
 from microtome.datasets.unknown import UnknownIds
 from microtome.storage.errors import SampleError, UsageError
@@ -247,7 +247,7 @@ def _tree(
     with os.scandir(root / folder) as listing:
         for entry in listing:
             if not is_junk(entry.name):
-                (folders if entry.is_dir() else files).append(entry.name)
+                (folders if is_folder(entry) else files).append(entry.name)
     files.sort()
     yield folder, files
     above = (*above, os.path.realpath(root / folder))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from microtome.datasets.formats.ade20k.full import Ade20kFullDataset
 from microtome.datasets.formats.ade20k.parsing import Ade20kParsingDataset
-from microtome.datasets.listing import is_junk
+from microtome.datasets.listing import is_folder, is_junk
 from microtome.storage.errors import UsageError
 
 Ade20k = Ade20kFullDataset | Ade20kParsingDataset
@@ -35,7 +35,7 @@ def open_ade20k(path: str | os.PathLike[str]) -> Ade20k:
     if release:
         return release(root, spec)
     try:
-        folders = sorted(e.path for e in os.scandir(root) if e.is_dir() and not is_junk(e.name))
+        folders = sorted(e.path for e in os.scandir(root) if is_folder(e) and not is_junk(e.name))
     except OSError as error:
         raise UsageError(f"{root} cannot be listed: {error.strerror}") from error
     found = [(Path(folder), release) for folder in folders if (release := _release(Path(folder)))]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from microtome.datasets.listing import open_regular
 from microtome.storage.errors import UsageError
 
 _BLOCK = 1 << 22
@@ -43,7 +44,7 @@ class JsonLists:
     def __iter__(self) -> Iterator[tuple[str, object, int, int]]:
         """(list, element, first byte, byte behind the last) of each element."""
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=open_regular) as file:
                 yield from self._elements(_Window(file, self._path, self._hash))
         except OSError as error:
             raise UsageError(f"{self._path} cannot be read: {error.strerror}") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.datasets.listing import read_bytes
 from microtome.storage.errors import SampleError
 
 _HEADER = 128
@@ -95,7 +96,7 @@ def load_variable(path: Path, name: str, key: str) -> Matrix:
     Raises SampleError for `key` where the file is missing, damaged, of another version or has no such variable.
     """
     try:
-        found = _find(path.read_bytes(), name)
+        found = _find(read_bytes(path), name)
     except FileNotFoundError as error:
         raise SampleError(key, "the file is missing") from error
     except (OSError, ValueError, zlib.error) as error:
