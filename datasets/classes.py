@@ -58,7 +58,7 @@ class ClassTable:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a classes.csv. Raises UsageError, with file and line, where one cannot be used."""
     text = read_text(path)
-    lines = csv.reader(text.splitlines(keepends=True), skipinitialspace=True)
+    lines = csv.reader(text.splitlines(keepends=True), skipinitialspace=True, strict=True)
     try:
         header = [cell.strip().lower() for cell in next(lines, [])]
         _check_header(header, path)

@@ -201,6 +201,8 @@ def _check(config: AuditConfig) -> None:
     sure = config.segmenter_confidence
     if sure is not None and (not isinstance(sure, numbers) or not 0 <= sure <= 1):
         raise UsageError(f"--segmenter-confidence {sure}: a number from 0 to 1, such as 0.5")
+    if config.segmenter is not None and not config.segmenter.strip():
+        raise UsageError("--segmenter: no segmenter is named; leave it out, or give path/file.py:factory")
     if config.segmenter is None and (sure is not None or config.segmenter_size is not None):
         raise UsageError("--segmenter-confidence and --segmenter-size are for a --segmenter; name one")
     for name in ("mean", "std"):

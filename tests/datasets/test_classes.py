@@ -51,6 +51,7 @@ def test_a_row_for_a_plane_goes_before_one_for_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (b'index,name,category\n1,"sky,object\n2,car,object\n', "line 3: not comma-separated values"),
         (b"", r"classes.csv, line 1: no column index, name, category"),
         (b"0,sky,object\n", "line 1: no column index, name, category; .* found 0,sky,object"),
         (b"index,name\n1,car\n", "line 1: no column category"),

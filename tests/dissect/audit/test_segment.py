@@ -260,6 +260,8 @@ def test_settings_that_make_no_sense(tmp_path: Path, photos: Path, segmenter: st
         config(photos, tmp_path / "run", segmenter_confidence=0.5)
     with pytest.raises(UsageError, match="--segmenter-confidence 2: a number from 0 to 1"):
         config(photos, tmp_path / "run", segmenter=segmenter, segmenter_confidence=2)
+    with pytest.raises(UsageError, match="--segmenter: no segmenter is named"):
+        config(photos, tmp_path / "run", segmenter="")
     with pytest.raises(UsageError, match="there is no file"):
         run_audit(config(photos, tmp_path / "run", segmenter="nowhere.py:reddish"))
     with pytest.raises(UsageError, match="'reddish' is no segmenter; a segmenter is path"):
