@@ -75,10 +75,11 @@ def image_size(data_or_path: Source, key: str) -> tuple[int, int]:
 def decode_mask(data_or_path: Source, key: str) -> NDArray[np.uint16]:
     """A label mask as (h, w) uint16: the numbers as they are stored, never the colours of a palette.
 
-    Accepted: grey and indexed images of 1 to 16 bits, and RGB whose channels are equal. Raises SampleError.
+    Accepted: grey and indexed images of 1 to 16 bits, and 8-bit RGB whose channels are equal. Raises SampleError.
     """
     with _opened(data_or_path, key) as image:
         raw_mode = _raw_mode(image)
+        _check_depth(image, raw_mode)
         image.load()
         return _to_ids(image, raw_mode)
 
@@ -91,6 +92,7 @@ def decode_channels(data_or_path: Source, key: str) -> NDArray[np.uint8]:
     with _opened(data_or_path, key) as image:
         if image.mode != "RGB":
             raise _UnsuitableError(f"a mask of kind {image.mode}; expected RGB")
+        _check_depth(image, _raw_mode(image))
         return np.array(image)
 
 
@@ -236,6 +238,8 @@ def _reason(error: Exception) -> str:
     for kind, reason in known:
         if isinstance(error, kind):
             return reason
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"the file cannot be read ({error.strerror})"
     text = " ".join(str(error).split())[:120]
     if "truncated" in text.lower():
         return f"truncated image file ({text})"
@@ -289,6 +293,12 @@ def _raw_mode(image: Image.Image) -> str:
     arguments = tiles[0][3] if tiles else ""
     raw_mode = arguments if isinstance(arguments, str) else (arguments or ("",))[0]
     return raw_mode if isinstance(raw_mode, str) else ""
+
+
+def _check_depth(image: Image.Image, raw_mode: str) -> None:
+    """Refuse masks of several channels of 16 bits: Pillow keeps the upper 8 of each."""
+    if ";16" in raw_mode and image.mode in ("LA", "RGB", "RGBA"):
+        raise _UnsuitableError(f"a mask of kind {image.mode}, 16 bits; expected 8 bits")
 
 
 def _to_ids(image: Image.Image, raw_mode: str) -> NDArray[np.uint16]:

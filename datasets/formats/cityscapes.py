@@ -56,7 +56,7 @@ _MASKS = (
     ("gtCoarse", "_gtCoarse_labelTrainIds.png"),
 )
 """Where masks lie and how they end, the better ones first."""
-_NONE = len(_MASKS)
+_COARSE, _NONE = 2, len(_MASKS)
 _LAYOUT = (
     "expected PATH/leftImg8bit/SPLIT/CITY/CITY_000000_000019_leftImg8bit.png and "
     "PATH/gtFine/SPLIT/CITY/CITY_000000_000019_gtFine_labelIds.png, or the same with gtCoarse"
@@ -129,7 +129,18 @@ def _list_images(root: Path) -> tuple[PathList, NDArray[np.uint8], list[Remark]]
         bare.note(below, [frames[at] for at in np.flatnonzero(which == _NONE).tolist()])
         orphans.note(below, sorted(masks.keys() - set(frames)))
         left_out.note(folder, sorted(set(found).difference(names)))
-    return images, np.concatenate(kinds), [*bare.remarks(), *orphans.remarks(), *left_out.remarks()]
+    best = np.concatenate(kinds)
+    return images, best, [*bare.remarks(), *_coarse_for_fine(images, best), *orphans.remarks(), *left_out.remarks()]
+
+
+def _coarse_for_fine(images: PathList, kinds: NDArray[np.uint8]) -> list[Remark]:
+    """On images with a coarse mask alone, in splits in which others have a fine one."""
+    splits = [_stem(images[index]).partition("/")[0] for index in range(len(images))]
+    fine = {splits[index] for index in np.flatnonzero(kinds < _COARSE).tolist()}
+    coarse = np.flatnonzero((kinds >= _COARSE) & (kinds != _NONE)).tolist()
+    remark = LeftOut("images without a fine mask in a split that has them: their coarse mask is read")
+    remark.note("", [_stem(images[index]) for index in coarse if splits[index] in fine])
+    return remark.remarks()
 
 
 def _mask_kinds(root: Path, folder: str) -> dict[str, int]:

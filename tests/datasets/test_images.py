@@ -8,21 +8,31 @@ import subprocess
 import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import PALETTE, encode, photo, regions, save
+from helpers.images import PALETTE, encode, photo, regions, save, with_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 from torchvision import transforms
 
 from microtome.datasets.geometry import CropGeometry
-from microtome.datasets.images import MAX_PIXELS, Interpolation, crop_labels, decode_image, decode_mask, resize_crop
+from microtome.datasets.images import (
+    MAX_PIXELS,
+    Interpolation,
+    crop_labels,
+    decode_channels,
+    decode_image,
+    decode_mask,
+    resize_crop,
+)
 from microtome.storage.errors import SampleError
 
+PROFILE = b"srgb\0\0" + zlib.compress(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 
 
@@ -285,6 +295,26 @@ class TestMasks:
             decode_mask(encode(Image.fromarray(opaque)), "a")
         with pytest.raises(SampleError, match="expected grey or indexed"):
             decode_mask(encode(Image.fromarray(ids.astype(np.float32)), "TIFF"), "a")
+
+    @pytest.mark.parametrize("decode", [decode_mask, decode_channels])
+    def test_colours_of_sixteen_bits_are_refused(self, decode: Callable[[bytes, str], object]) -> None:
+        with pytest.raises(SampleError, match="a mask of kind RGB, 16 bits; expected 8 bits"):
+            decode(png(2, 1, b"\0" + bytes([1, 44] * 6), bits=16, colour=2), "a")
+
+    @pytest.mark.parametrize("colour", [4, 6])
+    def test_transparency_of_sixteen_bits_is_refused(self, colour: int) -> None:
+        with pytest.raises(SampleError, match="16 bits; expected 8 bits"):
+            decode_mask(png(2, 1, b"\0" + bytes([255] * 4 * (colour - 2) * 2), bits=16, colour=colour), "a")
+
+    @pytest.mark.parametrize(
+        ("kind", "content"),
+        [(b"tRNS", bytes([0, 10, 0, 0, 0, 0])), (b"gAMA", (10_000).to_bytes(4)), (b"iCCP", PROFILE)],
+    )
+    def test_channels_are_as_stored(self, kind: bytes, content: bytes) -> None:
+        """Whatever the file says of how its colours look, or which of them is transparent."""
+        stored = np.array([[[10, 0, 0], [44, 1, 0], [255, 128, 7]]], np.uint8)
+        data = with_chunk(encode(Image.fromarray(stored)), kind, content)
+        np.testing.assert_array_equal(decode_channels(data, "a"), stored)
 
 
 sizes = st.integers(2, 70)

@@ -30,7 +30,7 @@ from microtome.datasets.formats.masked import (
     unique_stems,
 )
 from microtome.datasets.listing import LeftOut, PathList, looks_like_image, printable
-from microtome.datasets.tables import line_of, read_csv, read_text
+from microtome.datasets.tables import is_there, line_of, read_csv, read_text
 from microtome.storage.errors import UsageError
 
 _OBJECTS = "objectInfo150.txt"
@@ -135,7 +135,7 @@ def _list_images(root: Path) -> tuple[PathList, frozenset[str], list[Remark]]:
 
 def _scenes(path: Path, images: PathList) -> tuple[Scenes | None, list[Remark]]:
     """The scene of each image, and what was noticed."""
-    if not path.exists():
+    if not is_there(path):
         return None, [Remark(f"images without a scene: {_SCENES} is missing", len(images))]
     listed = _scene_lines(path)
     bare = LeftOut(f"images without a scene: {_SCENES} does not list them")

@@ -9,7 +9,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.datasets.images import MAX_PIXELS, decode_image
+from microtome.datasets.images import MAX_PIXELS, decode_channels, decode_image
+from microtome.datasets.listing import open_regular
 from microtome.storage.errors import SampleError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,7 +38,7 @@ def read_map(path: str, key: str, what: str) -> NDArray[np.uint16]:
 
 
 def _content(path: str) -> bytes:
-    file = os.open(path, os.O_RDONLY)
+    file = open_regular(path)
     try:
         return os.read(file, os.fstat(file).st_size)
     finally:
@@ -74,7 +75,7 @@ def _numbers(data: bytes, key: str, shape: tuple[int, int, int]) -> NDArray[np.u
     except cv2.error:
         bgr = None
     if bgr is None or bgr.shape != shape:
-        bgr = np.ascontiguousarray(decode_image(data, key)[..., ::-1])
+        bgr = np.ascontiguousarray(decode_channels(data, key)[..., ::-1])
     pairs = np.empty((*shape[:2], 2), np.uint8)
     cv2.mixChannels([bgr], [pairs], [2, 0, 1, 1])
     numbers: NDArray[np.uint16] = pairs.view("<u2")[..., 0]

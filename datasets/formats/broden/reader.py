@@ -207,7 +207,9 @@ class BrodenDataset:
             if is_map(entry):
                 continue
             if not is_number(entry):
-                raise SampleError(key, f"{category} is {entry!r} in {INDEX}; expected a label's number or a map's PNG")
+                raise SampleError(
+                    key, f"{category} is {entry[:40]!r} in {INDEX}; expected a label's number or a map's PNG"
+                )
             number = int(entry)
             if number > MAX_NUMBER or not self._labels.known[number]:
                 unknown.setdefault(self._unknown_at[category], set()).add(number)
@@ -240,7 +242,9 @@ class BrodenDataset:
         """(height, width) of the label maps as index.csv has them."""
         height, width = self._index.cell(index, "sh"), self._index.cell(index, "sw")
         if not (is_number(height) and is_number(width)):
-            raise SampleError(key, f"sh and sw are {height!r} and {width!r} in {INDEX}; expected whole numbers")
+            raise SampleError(
+                key, f"sh and sw are {height[:20]!r} and {width[:20]!r} in {INDEX}; expected whole numbers"
+            )
         return int(height), int(width)
 
 

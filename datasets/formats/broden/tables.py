@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept
 from microtome.datasets.listing import below
-from microtome.datasets.tables import first_repeated, line_of, read_csv
+from microtome.datasets.tables import first_repeated, is_there, line_of, read_csv
 from microtome.storage.errors import UsageError
 
 INDEX, LABELS, CATEGORIES = "index.csv", "label.csv", "category.csv"
@@ -26,7 +27,8 @@ T = TypeVar("T", bound=np.generic)
 
 _FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 _MAP_SUFFIXES = (".png", ".PNG")
-_SHARE = re.compile(r"([^()/]+?)\s*(?:\((\d+)\))?")
+_SHARE = re.compile(r"([^()/]{1,60}?)\s*(?:\((\d{1,18})\))?")
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,13 @@ def read_label_table(root: Path) -> LabelTable:
     """label.csv, with the coverages of c_*.csv. Raises UsageError, with file and line, where one cannot be used.
 
     A label belongs to the one of its categories that it covers most of (Bau et al. 2017, as published with the data:
-    its primary category); where that is not told or the same, to the one in which it is most frequent.
+    its primary category); where it is the same, to the last of them in category.csv, as in their program; where no
+    coverage is told, to the one in which it is most frequent.
     """
     path = root / LABELS
     table = read_csv(path, ("number", "name", "category"))
     rows = zip(*(table[name].to_pylist() for name in ("number", "name", "category")), strict=True)
+    place = {name: number for number, name in enumerate(_listed_categories(root))}
     coverages: dict[str, dict[int, float]] = {}
     numbers: dict[tuple[str, str], int] = {}
     guessed: list[str] = []
@@ -72,8 +76,9 @@ def read_label_table(root: Path) -> LabelTable:
             raise UsageError(f"{path}, line {line_of(path, row)}: label {number} has no name")
         shares = _shares(cell, path, row)
         found = {category: _coverage(root, category, coverages).get(number, 0.0) for category in shares}
-        category = max(shares, key=lambda category: (found[category], shares[category]))
-        if len(shares) > 1 and not any(found.values()):
+        decides = found if any(found.values()) else shares
+        category = max(shares, key=lambda category: (decides[category], place.get(category, -1), shares[category]))
+        if len(shares) > 1 and decides is shares:
             guessed.append(name)
         lookup[number] = numbers.setdefault((name, category.lower()), len(numbers) + 1)
         known[number] = True
@@ -88,9 +93,8 @@ def read_label_table(root: Path) -> LabelTable:
 def _number(text: str, path: Path, row: int) -> int:
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) <= MAX_NUMBER):
-        raise UsageError(
-            f"{path}, line {line_of(path, row)}: the number is {text!r}; expected a whole number, 1 to {MAX_NUMBER}"
-        )
+        where = f"{path}, line {line_of(path, row)}"
+        raise UsageError(f"{where}: the number is {text[:40]!r}; expected a whole number, 1 to {MAX_NUMBER}")
     return int(text)
 
 
@@ -101,7 +105,7 @@ def _shares(cell: str, path: Path, row: int) -> dict[str, int]:
         match = _SHARE.fullmatch(entry)
         if match is None:
             raise UsageError(
-                f"{path}, line {line_of(path, row)}: the category is {cell!r}; expected such as object(3);part(1)"
+                f"{path}, line {line_of(path, row)}: the category is {cell[:80]!r}; expected such as object(3);part(1)"
             )
         shares.setdefault(match[1], int(match[2] or 0))
     if not shares:
@@ -114,12 +118,15 @@ def _coverage(root: Path, category: str, found: dict[str, dict[int, float]]) -> 
     if category not in found:
         path = root / f"c_{category}.csv"
         found[category] = {}
-        if path.is_file():
+        if is_there(path):
             table = read_csv(path, ("number", "coverage"))
-            for row, (number, text) in enumerate(
+            for row, (text, share) in enumerate(
                 zip(table["number"].to_pylist(), table["coverage"].to_pylist(), strict=True)
             ):
-                found[category][_number(number, path, row)] = _share_covered(text, path, row)
+                number = _number(text, path, row)
+                if number in found[category]:
+                    raise UsageError(f"{path}, line {line_of(path, row)}: the number {number} stands there twice")
+                found[category][number] = _share_covered(share, path, row)
     return found[category]
 
 
@@ -129,7 +136,9 @@ def _share_covered(text: str, path: Path, row: int) -> float:
     except ValueError:
         coverage = -1.0
     if not 0 <= coverage < float("inf"):
-        raise UsageError(f"{path}, line {line_of(path, row)}: the coverage is {text!r}; expected a number, 0 or more")
+        raise UsageError(
+            f"{path}, line {line_of(path, row)}: the coverage is {text[:40]!r}; expected a number, 0 or more"
+        )
     return coverage
 
 
@@ -193,7 +202,7 @@ class IndexTable:
 
 def is_number(entry: str) -> bool:
     """Whether an entry of index.csv is an image-level label."""
-    return entry.isascii() and entry.isdigit()
+    return entry.isascii() and entry.isdigit() and len(entry) <= _MOST_DIGITS
 
 
 def is_map(entry: str) -> bool:
@@ -201,12 +210,18 @@ def is_map(entry: str) -> bool:
     return entry.endswith(_MAP_SUFFIXES)
 
 
+def _listed_categories(root: Path) -> list[str]:
+    """The names in category.csv; none where there is no such file."""
+    path = root / CATEGORIES
+    return [name.strip() for name in read_csv(path, ("name",))["name"].to_pylist()] if is_there(path) else []
+
+
 def _categories(root: Path, header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(columns that are categories, columns that category.csv does not list)."""
     found = tuple(name for name in header if name not in _FIXED)
     path = root / CATEGORIES
-    if path.is_file():
-        listed = [name.strip() for name in read_csv(path, ("name",))["name"].to_pylist()]
+    if is_there(path):
+        listed = _listed_categories(root)
         missing = [name for name in listed if name not in found]
         if missing:
             raise UsageError(f"{root / INDEX}, line 1: no column {missing[0]}, a category that {path} lists")
@@ -221,29 +236,40 @@ def _categories(root: Path, header: Sequence[str]) -> tuple[tuple[str, ...], tup
 
 
 def _check_paths(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    """Raise UsageError where an entry is a path out of images/, or an image has none."""
+    """Raise UsageError where an entry is a path out of images/, or an image has none, or one not in its normal form.
+
+    An image written in two ways would be two samples.
+    """
     start = 0
     for chunk in column.chunks:
         for row, cell in enumerate(chunk.to_pylist()) if _may_wander(chunk, name == "image") else ():
             for entry in [cell] if name == "image" else filter(None, cell.split(";")):
+                expected = ""
                 if below(path.parent, entry) is None:
-                    raise UsageError(
-                        f"{path}, line {line_of(path, start + row)}: {name} is {entry!r}; expected a path below images/"
-                    )
+                    expected = "a path below images/"
+                elif name == "image" and (normal := posixpath.normpath(entry)) != entry:
+                    expected = f"the same path in its normal form, {normal!r}"
+                if expected:
+                    where = f"{path}, line {line_of(path, start + row)}"
+                    raise UsageError(f"{where}: {name} is {entry!r}; expected {expected}")
         start += len(chunk)
 
 
 def _may_wander(chunk: pa.StringArray, filled: bool) -> bool:
-    """Whether some entry might be a path out of its folder, from the bytes alone; filled: an empty cell is one too."""
+    """Whether some entry might be a path out of its folder or not in its normal form, from the bytes alone.
+
+    filled: an empty cell is one too.
+    """
     ends, text = _bytes(chunk)
     lengths = np.diff(ends)
-    starts = ends[:-1][lengths > 0] - ends[0]
-    pairs = text[:-1].astype(np.uint16) << 8 | text[1:]
+    starts, lasts = (at[lengths > 0] - ends[0] for at in (ends[:-1], ends[1:] - 1))
+    steps = text | 1 == ord("/")  # a dot or a slash, which differ in the lowest bit
     return bool(
         (filled and len(starts) < len(lengths))
         or (text[starts] == ord("/")).any()
-        or (pairs == ord(".") << 8 | ord(".")).any()
-        or (pairs == ord(";") << 8 | ord("/")).any()
+        or (text[lasts] == ord("/")).any()
+        or (steps[:-1] & steps[1:]).any()
+        or ((text[:-1] == ord(";")) & (text[1:] == ord("/"))).any()
         or (text == 0).any()
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from microtome.datasets.base import Remark
 from microtome.datasets.formats.coco.index import PANOPTIC
 from microtome.datasets.listing import is_junk, looks_like_image, printable
+from microtome.datasets.tables import is_there
 from microtome.storage.errors import UsageError
 
 PLANES = {PANOPTIC: "panoptic", "instances": "objects", "stuff": "stuff"}
@@ -72,7 +73,7 @@ def find_parts(root: Path) -> tuple[tuple[Part, ...], tuple[str, ...], tuple[Rem
 
 def check_images(part: Part, names: Sequence[str]) -> None:
     """Raise UsageError where none of a part's images is there; `names`: their file names."""
-    if not any((part.images / name).is_file() for name in names):
+    if not any(os.path.isfile(part.images / name) for name in names):
         raise UsageError(f"{part.images} holds none of the images of {part.name}, such as {names[0]}; {LAYOUT}")
 
 
@@ -108,7 +109,7 @@ def _missing(
         names = {posixpath.basename(file) for file in in_folder}
         listed.setdefault(folder, set()).update(names)
         gone.extend(
-            posixpath.join(below, name) for name in sorted(names - present[folder]) if not (folder / name).is_file()
+            posixpath.join(below, name) for name in sorted(names - present[folder]) if not os.path.isfile(folder / name)
         )
     return gone
 
@@ -126,7 +127,7 @@ def _annotation_files(root: Path) -> dict[str, dict[str, Path]]:
     try:
         for name in sorted(os.listdir(folder)):
             match = _FILE.fullmatch(name)
-            if match and not is_junk(name) and (folder / name).is_file():
+            if match and not is_junk(name) and is_there(folder / name):
                 found.setdefault(match[2], {})[match[1]] = folder / name
     except OSError as error:
         raise UsageError(f"{folder} cannot be listed: {error.strerror}") from error

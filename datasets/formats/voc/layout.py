@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from microtome.datasets.listing import below, is_junk
+from microtome.datasets.tables import is_there
 from microtome.storage.errors import UsageError
 
 CLASSES = (
@@ -34,10 +35,12 @@ class Names:
     """The names of one year's lists, in their order, with the split of each.
 
     left_out: names of test.txt beside train.txt or val.txt, which have no published labels
+    missing: the one of train.txt and val.txt that is not there beside the other
     """
 
     splits: dict[str, str]
     left_out: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def find_years(path: Path) -> dict[str, Path]:
@@ -62,12 +65,14 @@ def read_names(root: Path) -> Names:
     Raises UsageError where there is no list, or one cannot be used.
     """
     lists = root / "ImageSets" / "Segmentation"
-    found = {split: lists / f"{split}.txt" for split in ("train", "val") if (lists / f"{split}.txt").is_file()}
+    both = {split: lists / f"{split}.txt" for split in ("train", "val")}
+    found = {split: path for split, path in both.items() if is_there(path)}
     if found:
         test = lists / "test.txt"
-        return Names(_merged(found), _read_list(test) if test.is_file() else [])
+        missing = [both[split].name for split in both.keys() - found.keys()]
+        return Names(_merged(found), _read_list(test) if is_there(test) else [], missing)
     for split, name in (("", "trainval"), ("test", "test")):
-        if (lists / f"{name}.txt").is_file():
+        if is_there(lists / f"{name}.txt"):
             return Names(_merged({split: lists / f"{name}.txt"}))
     raise UsageError(f"{lists} has no train.txt or val.txt, nor trainval.txt or test.txt; {LAYOUT}")
 
@@ -78,7 +83,7 @@ def other_splits(root: Path) -> dict[str, str]:
     for task in ("SegmentationContext", "Main"):
         for split in ("train", "val", "test"):
             path = root / "ImageSets" / task / f"{split}.txt"
-            for name in _read_list(path) if path.is_file() else ():
+            for name in _read_list(path) if is_there(path) else ():
                 splits.setdefault(name, split)
     return splits
 
@@ -130,8 +135,9 @@ def _read_list(path: Path) -> list[str]:
             continue
         if name in lines:
             raise UsageError(f"{path}, line {number}: {name} is in line {lines[name]} already; keep one of them")
-        if ("/" in name or "." in name) and below(Path(), name) is None:
-            raise UsageError(f"{path}, line {number}: {name!r} leads out of the folder; expected a name without .jpg")
+        if below(Path(), name) is None:
+            problem = "is no name of a file" if "\0" in name else "leads out of the folder"
+            raise UsageError(f"{path}, line {number}: {name[:80]!r} {problem}; expected a name without .jpg")
         lines[name] = number
     if not lines:
         raise UsageError(f"{path} holds no names; expected the name of an image without .jpg in every line")

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +34,25 @@ def find_parts(root: Path) -> str | None:
 def part_names(files: Sequence[Path]) -> list[str]:
     """The names of all parts in `files`, sorted. Files that cannot be used are passed over.
 
-    All files are read, some 100 a second, and what was found is cached until one of them changes.
+    All files are read, some 100 a second, and what was found is cached until one of them changes. A cache that
+    somebody damaged is made again.
     """
     state = "".join(f"{path}\0{size_and_time(path)}\n" for path in files)
 
     def make(target: Path) -> None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            names = set().union(*pool.map(_names_in, files))
-        target.write_text(json.dumps(sorted(names)), encoding="utf-8")
+        target.write_text(json.dumps(_gather(files)), encoding="utf-8")
 
-    found = cached("voc-parts", f"1\n{state}", ".json", make)
-    return [str(name) for name in json.loads(found.read_text(encoding="utf-8"))]
+    for _ in range(2):
+        saved = cached("voc-parts", f"1\n{state}", ".json", make)
+        try:
+            names = json.loads(saved.read_bytes())
+            if isinstance(names, list) and all(isinstance(name, str) for name in names):
+                return names
+        except (OSError, ValueError, RecursionError):
+            pass
+        with suppress(OSError):
+            saved.unlink()
+    return _gather(files)
 
 
 def read_parts(path: Path, ids: Mapping[str, int], key: str) -> NDArray[np.uint16] | None:
@@ -65,6 +73,11 @@ def read_parts(path: Path, ids: Mapping[str, int], key: str) -> NDArray[np.uint1
     for name, mask in sorted(parts, key=lambda part: -np.count_nonzero(part[1])):
         plane[mask] = ids.get(name, 0)
     return plane
+
+
+def _gather(files: Sequence[Path]) -> list[str]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sorted(set().union(*pool.map(_names_in, files)))
 
 
 def _names_in(path: Path) -> set[str]:

@@ -214,6 +214,9 @@ class VocDataset:
             has += [(name in due, name in context, name in parts) for name in known]
             where = f"{prefix}/" if prefix else ""
             self._note("images of the lists that JPEGImages/ has not", where, known.keys() - images)
+            self._note(
+                "lists that ImageSets/Segmentation/ lacks: their images are left out", where, set(listed.missing)
+            )
             left_out = "images of test.txt, left out because train.txt or val.txt is there"
             self._note(left_out, where, set(listed.left_out) - known.keys())
             self._note("images that an earlier year has too", where, earlier & known.keys())

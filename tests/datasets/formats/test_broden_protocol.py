@@ -34,12 +34,12 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def primary_categories(root: Path) -> dict[int, str]:
-    """{label: the category in which c_CATEGORY.csv gives it the largest coverage}."""
+    """{label: the category in which c_CATEGORY.csv gives it the largest coverage; the last such of category.csv}."""
     best: dict[int, tuple[float, str]] = {}
     for category in rows(root / "category.csv"):
         for row in rows(root / f"c_{category['name']}.csv"):
             number, coverage = int(row["number"]), float(row["coverage"])
-            if number not in best or coverage > best[number][0]:
+            if number not in best or coverage >= best[number][0]:
                 best[number] = coverage, category["name"]
     return {number: category for number, (_, category) in best.items()}
 

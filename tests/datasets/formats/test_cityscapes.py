@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.formats.cityscapes import FRAMES, HELD_BACK, SPARSE, TRAIN_NUMBERS, coarse, fine, frame, mask, numbers
 from helpers.images import encode, photo, save
+from helpers.odd_files import link_to_itself, pipe
 from helpers.readers import check_reader
 from numpy.typing import NDArray
 from PIL import Image
@@ -81,7 +82,9 @@ class TestLayouts:
         coarse(streets)
         fine_mask(streets).unlink()
         dataset = CityscapesDataset(streets)
-        assert list(dataset.remarks()) == []
+        assert list(dataset.remarks()) == [
+            Remark("images without a fine mask in a split that has them: their coarse mask is read", 1, (FIRST,))
+        ]
         for seed, key in enumerate((*FRAMES, *SPARSE), 50):
             planted = numbers(seed if key in (FIRST, *SPARSE) else seed - 50)
             np.testing.assert_array_equal(labels_of(dataset, key), without_void(planted))
@@ -249,6 +252,9 @@ PHOTO = f"leftImg8bit/{FIRST}_leftImg8bit.png"
         (lambda root: save(root / PHOTO, b"\x89PNG broken"), "^not an image in a format"),
         (lambda root: save(root / PHOTO, (root / PHOTO).read_bytes()[:500]), "^truncated image file"),
         (lambda root: (root / PHOTO).unlink() or (root / PHOTO).symlink_to("gone.png"), "^the file is missing"),
+        (lambda root: link_to_itself(root / PHOTO), "^the file cannot be read .Too many levels of symbolic links.$"),
+        (lambda root: link_to_itself(fine_mask(root)), "mask of plane objects: the file cannot be read .Too many"),
+        (lambda root: pipe(fine_mask(root)), "mask of plane objects: not a regular file"),
     ],
 )
 def test_a_sample_that_cannot_be_read_is_named_and_the_others_are_read(
