@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers.odd_files import link_to_itself, pipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,10 @@ from microtome.datasets.listing import (
     hash_files,
     is_junk,
     looks_like_image,
+    open_regular,
+    printable,
+    read_bytes,
+    size_and_time,
     walk,
     walk_names,
 )
@@ -88,12 +93,58 @@ def test_files_are_hashed_by_name_size_and_time(tmp_path: Path) -> None:
         assert [file_state(entry) for entry in listing] == ["a\x002 9\n"]
 
 
+def test_links_to_themselves_are_files(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    for name in ("a/loop", "a/loop.jpg", "z"):
+        link_to_itself(tmp_path / name)
+    (tmp_path / "a/b/deep").symlink_to("deeper")
+    (tmp_path / "a/b/deeper").symlink_to("deep")
+    expected = [("a/b", ["deep", "deeper"]), ("a", ["loop", "loop.jpg"]), ("", ["z"])]
+    assert list(walk_names(tmp_path)) == expected
+    assert [(folder, [entry.name for entry in entries]) for folder, entries in walk(tmp_path)] == expected
+    states = [file_state(entry) for _, entries in walk(tmp_path) for entry in entries]
+    assert states[-1] == "z\0missing\n"
+    assert size_and_time(tmp_path / "z") == "missing"
+    hash_files(hashlib.sha256(), tmp_path, ["z"])
+
+
+def test_nothing_but_regular_files_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    assert read_bytes(tmp_path / "file") == read_bytes(str(tmp_path / "link")) == b"content"
+    opened = len(os.listdir("/proc/self/fd"))
+    for path in (pipe(tmp_path / "pipe"), tmp_path / "zero"):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_bytes(path)
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(str(path))
+    with pytest.raises(IsADirectoryError):
+        read_bytes(tmp_path)
+    with pytest.raises(OSError, match="symbolic links"):
+        read_bytes(link_to_itself(tmp_path / "loop"))
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
 def test_what_is_left_out_is_counted_with_examples() -> None:
     left_out = LeftOut("odd files")
     assert left_out.remarks() == []
     left_out.note("", ["a", "b"])
     left_out.note("c", [f"{number}" for number in range(9)])
     assert left_out.remarks() == [Remark("odd files", 11, ("a", "b", "c/0", "c/1", "c/2"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("caf\u00e9", "caf\u00e9"),
+        (os.fsdecode(b"a\xff"), r"a\xff"),
+        ("a\ud800", r"a\ud800"),
+        ("\udfff\ud83d\udcff", r"\udfff\ud83d\udcff"),
+    ],
+)
+def test_any_text_can_be_printed(text: str, written: str) -> None:
+    assert printable(text) == written
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "..", "../a", "a/../../b", "a\0b"])

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from helpers.odd_files import link_to_itself, pipe
 
-from microtome.datasets.tables import first_repeated, line_of, read_csv
+from microtome.datasets.tables import first_repeated, line_of, read_csv, read_text
 from microtome.storage.errors import UsageError
 
 
@@ -49,6 +50,15 @@ def test_a_table_that_cannot_be_read_is_explained(tmp_path: Path, content: bytes
         read_csv(table(tmp_path, content), ["a", "b"])
     with pytest.raises(UsageError, match=r"none\.csv is missing; expected a table with the columns a,b"):
         read_csv(tmp_path / "none.csv", ["a", "b"])
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"pipe\.csv cannot be read: not a regular file"):
+        read_text(pipe(tmp_path / "pipe.csv"))
+    with pytest.raises(UsageError, match=r"pipe\.csv is missing; expected a table"):
+        read_csv(tmp_path / "pipe.csv", ["a"])
+    with pytest.raises(UsageError, match=r"loop\.csv cannot be read: Too many levels of symbolic links"):
+        read_text(link_to_itself(tmp_path / "loop.csv"))
 
 
 def test_a_repeated_text_is_found_across_chunks() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.formats.ade20k import CLASSES, full, parsing, parsing_masks
 from helpers.images import PALETTE, encode, photo, save
+from helpers.odd_files import link_to_itself, pipe
 from helpers.readers import check_reader
 from PIL import Image
 
@@ -59,6 +60,7 @@ class TestRelease:
 
     def test_the_folder_that_holds_the_release_will_do(self, tmp_path: Path, bench: Path) -> None:
         save(tmp_path / "photos" / "a.jpg", photo())
+        link_to_itself(tmp_path / "lost")
         above = open_dataset(f"ade20k:{tmp_path}")
         assert above.spec == f"ade20k:{tmp_path}"
         assert above.fingerprint() == open_ade20k(bench).fingerprint()
@@ -240,6 +242,10 @@ def twin(root: Path) -> None:
         (write("sceneCategories.txt", "a street\nb\n"), r"line 2: 'b'; expected NAME SCENE, such as 'ADE_train"),
         (write("sceneCategories.txt", b"a street\nb caf\xe9\n"), "sceneCategories.txt, line 2: not UTF-8 text"),
         (write("sceneCategories.txt", "a street\na mall\n"), "line 2: a is mall, but street in an earlier line"),
+        (
+            lambda root: pipe(root / "sceneCategories.txt"),
+            "sceneCategories.txt (cannot be read: not a regular file|is no plain file)",
+        ),
         (twin, "ADE_train_00000001.jpg and ADE_train_00000001.png, which would be one sample"),
         (lambda root: shutil.rmtree(root / "images"), "has no folder images/; expected ADE_"),
         (lambda root: shutil.rmtree(root / "annotations"), "has no folder annotations/; expected a mask for each"),
@@ -273,6 +279,9 @@ TRUNCATED = encode(Image.fromarray(np.random.default_rng(0).integers(0, 7, (24, 
     [
         (lambda root: first_mask(root).unlink(), "mask of plane objects: the file is missing"),
         (lambda root: save(first_mask(root), b""), r"mask of plane objects: empty file \(0 bytes\)"),
+        (lambda root: link_to_itself(first_mask(root)), "mask of plane objects: the file cannot be read .Too many"),
+        (lambda root: pipe(first_mask(root)), "mask of plane objects: not a regular file"),
+        (lambda root: link_to_itself(root / "images" / f"{FIRST}.jpg"), "^the file cannot be read .Too many levels"),
         (lambda root: save(first_mask(root), b"GIF no"), "mask of plane objects: not an image in a format"),
         (lambda root: save(first_mask(root), TRUNCATED), "mask of plane objects: (truncated|damaged) image"),
         (lambda root: save(first_mask(root), photo()), "mask of plane objects: a mask in colours; expected label ids"),

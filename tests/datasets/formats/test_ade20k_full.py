@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.formats.ade20k import FULL, annotation, coded, full, full_image, full_maps
 from helpers.images import encode, photo, save
+from helpers.odd_files import link_to_itself
 from helpers.readers import check_reader
 from numpy.typing import NDArray
 from PIL import Image
@@ -266,6 +267,11 @@ def masked(part: str, contents: object) -> Callable[[Path], object]:
     return lambda root: save(root / path, contents)  # type: ignore[arg-type]
 
 
+def linked(part: str) -> Callable[[Path], object]:
+    path = f"images/ADE/training/cultural/apse__indoor/ADE_train_00000002{part}"
+    return lambda root: link_to_itself(root / path)
+
+
 WHOLE = encode(Image.fromarray(photo()))
 
 
@@ -277,6 +283,9 @@ WHOLE = encode(Image.fromarray(photo()))
             "mask of plane objects: the file is missing",
         ),
         (masked("_seg.png", b""), "mask of plane objects: empty file"),
+        (linked("_seg.png"), "mask of plane objects: the file cannot be read .Too many levels of symbolic links"),
+        (linked("_parts_1.png"), "mask of plane parts 1: the file cannot be read .Too many levels of symbolic links"),
+        (linked(".jpg"), "^the file cannot be read .Too many levels of symbolic links"),
         (masked("_seg.png", WHOLE[:200]), "mask of plane objects: (truncated|damaged) image"),
         (masked("_seg.png", np.zeros((24, 32), np.uint8)), "mask of plane objects: a mask of kind L; expected RGB"),
         (
@@ -342,6 +351,21 @@ def test_it_is_audited_to_the_pixel(tmp_path: Path) -> None:
     units = found.run.layer_table("block2", "units")
     assert units["threshold"].notna().all()
     assert units["concept"].notna().any()
+
+
+def test_names_of_objects_that_are_no_text_are_written_out(release: Path) -> None:
+    """In concepts, and in the remark on the files that disagree on a name."""
+
+    def rename(found: dict[str, object]) -> None:
+        for item in found["object"]:  # type: ignore[attr-defined]
+            item["name"] += "\ud800"
+
+    rewrite(release / STREET, rename)
+    for dataset in (opened(release), opened(release)):
+        for concept in dataset.concepts:
+            concept.name.encode()
+        (remark,) = dataset.remarks()
+        assert remark.examples[0].endswith("\\ud800")
 
 
 def test_names_that_are_no_text_are_written_out(release: Path) -> None:

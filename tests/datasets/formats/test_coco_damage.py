@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ from helpers.formats.coco import (
     write_stuff,
 )
 from helpers.images import encode, photo, save
+from helpers.odd_files import link_to_itself, pipe
 from helpers.readers import check_reader
 from PIL import Image
 
@@ -52,6 +54,11 @@ def raw(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
         path.write_bytes(change(path.read_bytes()))
 
     return spoil
+
+
+def become(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Make something else of the annotation file."""
+    return lambda root: [act(root / "annotations/instances_val2017.json") for act in (Path.unlink, make)]
 
 
 class TestDamagedDataset:
@@ -116,6 +123,10 @@ class TestDamagedDataset:
                 r"annotations\[1\]: category_id is missing; expected image_id, category_id, segmentation",
             ),
             (spoil_list("categories", 1, id=1), r"categories\[1\]: the category id 1 is 'person' and 'dog'"),
+            (spoil_list("categories", 1, name="a\ud800"), "the name of category 18 is .*; expected text"),
+            (become(Path.mkdir), "instances_val2017.json is a folder; expected a file that can be read, or nothing"),
+            (become(lambda path: path.symlink_to(path.name)), "instances_val2017.json is a link to no file; expected"),
+            (become(lambda path: path.symlink_to("gone")), "instances_val2017.json is a link to no file; expected"),
             (spoil_list("categories", 1, name=" "), "the name of category 18 is ' '; expected text"),
         ],
     )
@@ -251,6 +262,21 @@ class TestDamagedSamples:
         np.testing.assert_array_equal(found, expected(dataset, planted[f"val2017/{SECOND}"]))
         check_reader(dataset)
 
+    def test_names_that_no_file_can_have(self, tmp_path: Path) -> None:
+        planted = write_instances(tmp_path)
+        path = tmp_path / "annotations/instances_val2017.json"
+        path.write_bytes(path.read_bytes().replace(FIRST.encode(), b"0" * 300 + b".jpg"))
+        dataset = CocoDataset(tmp_path)
+        assert ("images in annotation files whose file is missing", 1) in [
+            (remark.text, remark.count) for remark in dataset.remarks()
+        ]
+        for read in (dataset.read, dataset.read_labels):
+            with pytest.raises(SampleError, match=r"the file cannot be read \(File name too long\)$"):
+                read(0)
+        found = dataset.read(1).planes[0]
+        np.testing.assert_array_equal(found, expected(dataset, planted[f"val2017/{SECOND}"]))
+        check_reader(dataset)
+
     @pytest.mark.parametrize(
         ("segments", "reason"),
         [
@@ -267,6 +293,22 @@ class TestDamagedSamples:
         with pytest.raises(SampleError, match=reason):
             dataset.read(0)
         assert dataset.read(1).planes.any()
+
+    def test_files_that_are_no_files(self, tmp_path: Path) -> None:
+        write_panoptic(tmp_path)
+        masks = tmp_path / "annotations/panoptic_val2017"
+        link_to_itself(masks / "lost")
+        link_to_itself(masks / FIRST.replace("jpg", "png"))
+        pipe(masks / SECOND.replace("jpg", "png"))
+        link_to_itself(tmp_path / "val2017" / image_name(2))
+        dataset = CocoDataset(tmp_path)
+        assert dataset.fingerprint() == CocoDataset(tmp_path).fingerprint()
+        reasons = ("panoptic PNG: the file cannot be read .Too many levels", "panoptic PNG: not a regular file", "^the")
+        for index, reason in enumerate(reasons):
+            with pytest.raises(SampleError) as caught:
+                dataset.read(index)
+            assert re.search(reason, caught.value.reason)
+            assert str(tmp_path) not in caught.value.reason
 
     def test_sizes_that_the_image_does_not_have(self, tmp_path: Path) -> None:
         write_instances(tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.odd_files import pipe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ SLOW_FIXTURE = settings(max_examples=60, suppress_health_check=[HealthCheck.func
 
 def lists(path: Path) -> dict[str, list[object]]:
     found: dict[str, list[object]] = {"a": [], "b": []}
-    data = path.read_bytes()
+    data = path.read_bytes() if path.is_file() else b""
     for name, value, start, end in JsonLists(path, ("a", "b")):
         assert json.loads(data[start:end]) == value
         found[name].append(value)
@@ -65,6 +66,11 @@ def test_damage_is_a_usage_error_or_other_json(
         else:
             with suppress(UsageError):  # another form: a list that is none any more
                 lists(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"file\.json cannot be read: not a regular file"):
+        lists(pipe(tmp_path / "file.json"))
 
 
 @pytest.mark.parametrize("number", ["10.0", "-1.5e+10", "2E-3", "-0", "123456789"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.images import encode, photo, regions, save, street
+from helpers.odd_files import link_to_itself, pipe
 from helpers.readers import check_reader
 from PIL import Image
 
@@ -288,6 +289,9 @@ SKIPPED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "image empty": (IMAGE, lambda path: path.write_bytes(b""), r"empty file \(0 bytes\)"),
     "image cut short": (IMAGE, lambda path: path.write_bytes(HALF), "truncated image file"),
     "image missing": (IMAGE, Path.unlink, "the file is missing"),
+    "image is a link to itself": (IMAGE, link_to_itself, "the file cannot be read .Too many levels of symbolic links"),
+    "mask is a link to itself": (MASK, link_to_itself, "mask of plane parts: the file cannot be read .Too many levels"),
+    "mask is a pipe": (MASK, pipe, "mask of plane parts: not a regular file"),
     "mask missing": (MASK, Path.unlink, "mask of plane parts: the file is missing"),
     "mask cut short": (
         MASK,
@@ -329,6 +333,18 @@ def test_one_sample_that_cannot_be_used_is_skipped(tmp_path: Path, harm: str) ->
         np.testing.assert_array_equal(dataset.read(index).image, whole[index].image)
         np.testing.assert_array_equal(dataset.read(index).planes, whole[index].planes)
     check_reader(dataset, same=dataset)
+
+
+def test_links_to_themselves_are_files(tmp_path: Path) -> None:
+    path = street(tmp_path)
+    for name in ("images/lost", "masks/lost", IMAGE):
+        link_to_itself(path / name)
+    dataset = FolderDataset(path)
+    with pytest.raises(SampleError, match="symbolic links"):  # as any other file below images/ that is no image
+        dataset.read(0)
+    assert dataset.entry(0).key == "lost"
+    assert dataset.read(1).planes.any()
+    check_reader(dataset, same=FolderDataset(path))
 
 
 class TestRemarks:

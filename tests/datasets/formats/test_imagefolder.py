@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.images import encode, photo, save
+from helpers.odd_files import link_to_itself
 from helpers.readers import check_reader
 from PIL import Image
 from torchvision.datasets import ImageFolder
@@ -143,6 +144,7 @@ HALF = encode(Image.fromarray(photo(200, 200)), "JPEG")[:900]
         (lambda path: path.unlink(), "the file is missing"),
         (lambda path: path.write_bytes(b"P6 70000 70000 255\n"), "too large"),
         (lambda path: (path.unlink(), path.symlink_to("gone.png")), "the file is missing"),
+        (link_to_itself, r"the file cannot be read \(Too many levels of symbolic links\)"),
     ],
 )
 def test_an_unreadable_image_is_named_and_the_others_are_read(
@@ -158,6 +160,18 @@ def test_an_unreadable_image_is_named_and_the_others_are_read(
     for index in (0, 1, 3, 4, 5):
         assert dataset.read(index).image.shape == (24, 32, 3)
     check_reader(dataset, same=dataset)
+
+
+def test_links_to_themselves_are_no_folders(tmp_path: Path) -> None:
+    path = birds(tmp_path)
+    link_to_itself(path / "lost")
+    link_to_itself(path / "owl" / "barn" / "0.png")
+    dataset = ImageFolderDataset(path)
+    assert "lost" not in dataset.class_names
+    assert dataset.entry(2).key == "owl/barn/0.png"
+    with pytest.raises(SampleError, match="symbolic links"):
+        dataset.read(2)
+    check_reader(dataset, same=ImageFolderDataset(path))
 
 
 @pytest.mark.parametrize(

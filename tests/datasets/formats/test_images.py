@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.images import encode, photo, save
+from helpers.odd_files import link_to_itself, pipe
 from helpers.readers import check_reader
 from PIL import Image
 
@@ -112,11 +113,6 @@ def replaced(content: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(content)
 
 
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
 def gone_link(path: Path) -> None:
     path.unlink()
     path.symlink_to(path.with_name("gone.bmp"))
@@ -132,6 +128,7 @@ SKIPPED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to nothing": (gone_link, "the file is missing"),
     "gone after opening": (Path.unlink, "the file is missing"),
     "a pipe": (pipe, "not a regular file"),
+    "a link to itself": (link_to_itself, r"the file cannot be read \(Too many levels of symbolic links\)"),
     "larger than memory": (
         replaced(b"P6 70000 70000 255\n"),
         "too large",
@@ -152,6 +149,15 @@ def test_one_image_that_cannot_be_used_is_skipped(tmp_path: Path, harm: str) -> 
     for index in (0, 1, 2, 3, 5):
         assert dataset.read(index).image.shape == (24, 32, 3)
     check_reader(dataset, same=dataset)
+
+
+def test_a_link_to_itself_that_is_no_image_is_left_out(tmp_path: Path) -> None:
+    path = album(tmp_path)
+    whole = keys(ImagesDataset(path))
+    link_to_itself(path / "2023/lost")
+    dataset = ImagesDataset(path)
+    assert keys(dataset) == whole
+    assert "2023/lost" in dataset.remarks()[0].examples
 
 
 def test_names_that_are_not_text(tmp_path: Path) -> None:

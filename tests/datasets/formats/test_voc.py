@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from helpers.formats.voc import (
     write_mat,
 )
 from helpers.images import photo, save
+from helpers.odd_files import link_to_itself, pipe
 from helpers.readers import check_reader
 from numpy.typing import NDArray
 from PIL import Image
@@ -141,6 +142,16 @@ class TestLayout:
             ),
         ]
 
+    @pytest.mark.parametrize(("split", "other"), [("train", VAL), ("val", TRAIN)])
+    def test_a_list_that_is_missing_is_remarked(self, tmp_path: Path, split: str, other: Sequence[str]) -> None:
+        path = voc(tmp_path)
+        (path / "ImageSets/Segmentation" / f"{split}.txt").unlink()
+        dataset = VocDataset(path)
+        assert [entry.key for entry in entries(dataset)] == list(other)
+        assert list(dataset.remarks()) == [
+            Remark("lists that ImageSets/Segmentation/ lacks: their images are left out", 1, (f"{split}.txt",))
+        ]
+
 
 class TestValues:
     def test_objects(self, tmp_path: Path) -> None:
@@ -211,6 +222,16 @@ class TestValues:
         add_parts(path, {VAL[1]: [("bird", (("beak", np.ones((HEIGHT, WIDTH), np.bool_)),))]})
         assert "bird beak" in {concept.name for concept in VocDataset(path).concepts}
 
+    @pytest.mark.parametrize("contents", [b"", b"{", b"{}", b"[3]", b"\xff"])
+    def test_a_damaged_cache_is_made_again(self, tmp_path: Path, own_cache: Path, contents: bytes) -> None:
+        path = full(tmp_path)
+        first = VocDataset(path)
+        (cached,) = own_cache.glob("voc-parts-*.json")
+        whole = cached.read_bytes()
+        cached.write_bytes(contents)
+        assert VocDataset(path).concepts == first.concepts
+        assert cached.read_bytes() == whole
+
     def test_the_palette_is_the_published_one(self) -> None:
         assert voc_palette().tobytes() == palette()
         assert voc_palette()[[1, 15, 20, 255]].tolist() == [[128, 0, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192]]
@@ -280,6 +301,10 @@ def ragged() -> NDArray[np.void]:
         (lambda y: save(y / MASK, permuted()), "its palette has the colour of car at number 1; expected VOC's own"),
         (lambda y: save(y / MASK, indexed(np.ones((HEIGHT, 20)))), "objects: 20x24 pixels, the upright image 32x24"),
         (lambda y: truncate(y / MAP), "labels of plane context: the MATLAB file cannot be read"),
+        (lambda y: pipe(y / MAP), r"labels of plane context: the MATLAB file cannot be read \(not a regular file\)"),
+        (lambda y: pipe(y / PART), r"labels of plane parts: the MATLAB file cannot be read \(not a regular file\)"),
+        (lambda y: link_to_itself(y / PART), r"parts: the MATLAB file cannot be read \(Too many levels of symbolic"),
+        (lambda y: link_to_itself(y / IMAGE), r"the file cannot be read \(Too many levels of symbolic links\)"),
         (lambda y: save(y / MAP, b""), "labels of plane context: the MATLAB file cannot be read"),
         (
             lambda y: write_mat(y / MAP, {"Map": np.ones((2, 2))}),
@@ -330,6 +355,11 @@ def test_numbers_that_no_list_knows_are_counted(tmp_path: Path) -> None:
     assert not dataset.read(3).planes[1].any()
 
 
+def become(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Make something else of train.txt."""
+    return lambda year: [act(year / "ImageSets/Segmentation/train.txt") for act in (Path.unlink, make)]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -343,6 +373,9 @@ def test_numbers_that_no_list_knows_are_counted(tmp_path: Path) -> None:
         (lambda y: write_list(y, "val", [TRAIN[0]]), rf"{TRAIN[0]} is in train.txt and in .*val.txt too; keep it"),
         (lambda y: write_list(y, "train", ["a", "../../secret"]), r"train.txt, line 2: '../../secret' leads out of"),
         (lambda y: write_list(y, "train", ["/etc/x"]), r"train.txt, line 1: '/etc/x' leads out of the folder"),
+        (lambda y: write_list(y, "train", [TRAIN[0], "a\0b"]), r"train.txt, line 2: 'a\\x00b' is no name of a file"),
+        (become(Path.mkdir), r"train.txt is a folder; expected a file that can be read, or nothing"),
+        (become(lambda path: path.symlink_to("train.txt")), r"train.txt is a link to no file; expected a file"),
         (lambda y: save(y / "ImageSets/Segmentation/val.txt", b"a\n\xff\n"), r"val.txt, line 2: not UTF-8 text"),
         (
             lambda y: [write_list(y, split, [f"{split}.jpg"]) for split in ("train", "val")],
