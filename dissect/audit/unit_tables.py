@@ -78,4 +78,4 @@ def _units_frame(
     )
     concepts = job.once("concepts", lambda: job.run.table("concepts"))
     labels = label_units(concepts, job.splits, iou, job.taus[0], units, job.config.min_iou)
-    return frame.merge(labels, on="unit", how="left", validate="one_to_one")
+    return pd.concat([frame, labels.drop(columns="unit")], axis=1)  # both have a row for every unit, in order

@@ -75,8 +75,11 @@ def iou_for_rows(
     categories = np.asarray(category_of, dtype=np.int64)
     unit = columns["unit"].astype(np.int64)
     concept = columns["concept"].astype(np.int64)
-    rank = {float(value): index for index, value in enumerate(taus)}
-    tau = np.array([rank[float(value)] for value in columns["tau"].astype(np.float64)], dtype=np.int64)
+    known, values = np.asarray(taus, dtype=np.float64), columns["tau"].astype(np.float64)
+    order = np.argsort(known)
+    tau = order[np.minimum(np.searchsorted(known, values, sorter=order), len(known) - 1)]
+    if (known[tau] != values).any():
+        raise ValueError(f"the rows have other fractions than {list(taus)}")
     both = intersection[tau, unit, concept]
     area = unit_pixels[tau, unit, categories[concept]]
     return intersection_over_union(both, area, np.asarray(concept_pixels, dtype=np.int64)[concept])
