@@ -153,6 +153,29 @@ def test_a_run_without_concepts(tmp_path: Path) -> None:
     assert "Unreadable samples" not in text
 
 
+def test_remarks_and_the_segmenter_stand_in_the_index(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
+    index = Path(build_report(run, read_image))
+    assert "Remarks on the data" not in index.read_text(encoding="utf-8")
+    assert "labels by a model" not in index.read_text(encoding="utf-8")
+    run.info["data"]["remarks"] = [{"text": f"images of {HOSTILE}", "count": 1234, "examples": [HOSTILE, "b.png"]}]
+    run.info["segmenter"] = {
+        "spec": HOSTILE,
+        "fingerprint": "abc123",
+        "labels": ["sky", HOSTILE],
+        "categories": ["object", "object"],
+        "planes": 1,
+        "confidence": 0.5,
+        "size": [224, 320],
+    }
+    text = Path(build_report(run, read_image)).read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    escaped = "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert f"images of {escaped}: <code>{escaped}, b.png</code>" in text
+    assert f"<code>{escaped}</code>, 2 labels, confidence from 0.5, seen at 224 × 320" in text
+    assert "abc123" in text
+
+
 def test_an_untrained_network_is_called_so_on_every_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", trained=False, layers={"a": LayerShape(4, 7, 60)})
     index = Path(build_report(run, read_image))
