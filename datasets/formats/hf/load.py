@@ -96,6 +96,10 @@ def _from_folder(library: Any, folder: Path, options: HfOptions) -> tuple[Any, b
     """The dataset in a folder, and whether it was saved there by save_to_disk."""
     if not folder.is_dir():
         raise UsageError(f"{options.spec}: {folder} is not a folder; {_FORMS}")
+    for _, files in walk(folder):
+        for entry in files:
+            if entry.name.endswith((".json", ".arrow", ".parquet")) and not os.path.isfile(entry.path):
+                raise UsageError(f"{entry.path} is no regular file; expected what save_to_disk wrote: save it again")
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         if options.config is not None:
             raise UsageError(f"{options.spec}: config= is for datasets of the hub; a folder has one configuration")
@@ -108,19 +112,26 @@ def _from_folder(library: Any, folder: Path, options: HfOptions) -> tuple[Any, b
 def _load_saved(library: Any, folder: Path) -> Any:
     """What save_to_disk wrote: one dataset, or its splits by name. The library cannot load a split without rows."""
     index = folder / "dataset_dict.json"
-    names = json.loads(index.read_text(encoding="utf-8"))["splits"] if index.is_file() else [""]
+    names = _json(index)["splits"] if index.is_file() else [""]
     found = {}
     for name in names:
         place = below(folder, name) if name else folder
         if place is None:
             raise UsageError(f"{index}: the split {name!r} leads out of the folder; save the dataset again")
-        state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+        state = _json(place / "state.json")
         for file in state["_data_files"]:
             if below(place, file["filename"]) is None:
                 raise UsageError(f"{place / 'state.json'}: {file['filename']!r} leads out of the folder; save it again")
         if state["_data_files"]:
             found[name] = library.load_from_disk(str(place), keep_in_memory=False)
     return found if index.is_file() else found.get("", {})
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON ({error}); save the dataset again") from error
 
 
 def _called(options: HfOptions, function: Any, *arguments: Any, **named: Any) -> Any:

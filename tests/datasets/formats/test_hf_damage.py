@@ -24,6 +24,7 @@ from helpers.formats.hf import (
     save_splits,
 )
 from helpers.images import encode, photo, save
+from helpers.odd_files import link_to_itself, pipe
 from helpers.readers import check_reader
 from PIL import Image
 
@@ -134,7 +135,18 @@ def renamed(path: Path, **names: str) -> None:
             "",
             r"holds no saved dataset \(state.json, dataset_dict.json\); expected",
         ),
-        (lambda p: (p / "state.json").write_text("{"), "", r"cannot be loaded \(.*; expected a folder made by save"),
+        (
+            lambda p: (p / "state.json").write_text("{"),
+            "",
+            r"state.json cannot be read as JSON .*; save the",
+        ),
+        (
+            lambda p: pipe(p / "dataset_info.json"),
+            "",
+            r"dataset_info.json is no regular file; expected what",
+        ),
+        (lambda p: pipe(max(p.glob("*.arrow"))), "", r"data-00.*arrow is no regular file"),
+        (lambda p: link_to_itself(p / "state.json"), "", r"state.json is no regular file"),
         (lambda p: (p / "dataset_info.json").unlink(), "", r"cannot be loaded \("),
         (lambda p: rewrite(p / "state.json", "data-0", "../data-0"), "", r"state.json: '../data-00.* leads out of the"),
         (truncate, "", r"(cannot be loaded \(|cannot be read as a file of Arrow)"),
