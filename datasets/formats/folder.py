@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import Row, class_table, example_rows, read_rows
+from microtome.datasets.formats.reader import FileReader
 from microtome.datasets.images import decode_image, image_size
 from microtome.datasets.listing import (
     LeftOut,
@@ -47,7 +48,7 @@ _LAYOUT = (
 )
 
 
-class FolderDataset:
+class FolderDataset(FileReader):
     """An ImageDataset over a folder; see the module for its layout.
 
     Opening lists the files and reads classes.csv; no image is opened before `read`. Raises UsageError where the
@@ -70,24 +71,12 @@ class FolderDataset:
         self._table_digest = _table_digest(self._root)
 
     @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
     def concepts(self) -> Sequence[Concept]:
         return self._classes.concepts
 
     @property
     def plane_names(self) -> Sequence[str]:
         return tuple(plane or DEFAULT_PLANE for plane in self._planes)
-
-    @property
-    def image_label_slots(self) -> int:
-        return 0
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return ()
 
     def __len__(self) -> int:
         return len(self._images)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
+from microtome.datasets.formats.reader import FileReader
 from microtome.datasets.images import decode_image
 from microtome.datasets.listing import (
     IMAGE_SUFFIXES,
@@ -31,7 +32,7 @@ from microtome.datasets.planes import stack_planes
 from microtome.storage.errors import UsageError
 
 
-class ImageFiles:
+class ImageFiles(FileReader):
     """What datasets of images without any masks share: the files of a folder, listed once.
 
     Opening lists the files; no image is opened before `read`. Raises UsageError where there is no image. Safe among
@@ -56,23 +57,11 @@ class ImageFiles:
             raise UsageError(f"{self._root} cannot be listed: {error.strerror} ({error.filename})") from error
 
     @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
     def concepts(self) -> Sequence[Concept]:
         return ()
 
     @property
     def plane_names(self) -> Sequence[str]:
-        return ()
-
-    @property
-    def image_label_slots(self) -> int:
-        return 0
-
-    @property
-    def class_names(self) -> Sequence[str]:
         return ()
 
     def __len__(self) -> int:

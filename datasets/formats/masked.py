@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import MAX_ID
+from microtome.datasets.formats.reader import FileReader
 from microtome.datasets.images import decode_image, decode_mask, image_size
 from microtome.datasets.listing import PathList, is_folder, is_junk, size_and_time
 from microtome.datasets.planes import check_field_of_view, once_a_pixel, shared_pairs, stack_planes
@@ -92,7 +93,7 @@ class Meaning:
         return digest.digest()
 
 
-class MaskedImages(ABC):
+class MaskedImages(FileReader, ABC):
     """An ImageDataset over image files that have masks; a format gives `entry` and `_masks`.
 
     images: paths relative to `root`. A mask that `_masks` names and that cannot be used is a SampleError. Safe among
@@ -125,10 +126,6 @@ class MaskedImages(ABC):
         return decode_mask(path, key)
 
     @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
     def concepts(self) -> Sequence[Concept]:
         return self._meaning.concepts
 
@@ -139,10 +136,6 @@ class MaskedImages(ABC):
     @property
     def image_label_slots(self) -> int:
         return int(self._meaning.image_labels is not None)
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return ()
 
     def __len__(self) -> int:
         return len(self._images)

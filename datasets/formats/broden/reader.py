@@ -36,6 +36,7 @@ from microtome.datasets.formats.broden.tables import (
     is_number,
     read_label_table,
 )
+from microtome.datasets.formats.reader import FileReader
 from microtome.datasets.images import decode_image, image_size
 from microtome.datasets.listing import file_state, size_and_time, walk
 from microtome.datasets.planes import check_field_of_view, once_a_pixel, same_field_of_view, shared_pairs, stack_planes
@@ -46,7 +47,7 @@ _STRAY = 65535
 _LAYOUT = "expected PATH/index.csv, PATH/label.csv and PATH/images/"
 
 
-class BrodenDataset:
+class BrodenDataset(FileReader):
     """An ImageDataset over a Broden folder; see the module for its layout.
 
     Opening reads the tables; no image is opened before `read`. Raises UsageError where a table is not usable. Safe
@@ -80,10 +81,6 @@ class BrodenDataset:
         self._fingerprint = ""
 
     @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
     def concepts(self) -> Sequence[Concept]:
         return self._labels.concepts
 
@@ -94,10 +91,6 @@ class BrodenDataset:
     @property
     def image_label_slots(self) -> int:
         return self._index.image_labels
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return ()
 
     def __len__(self) -> int:
         return len(self._index)

@@ -35,6 +35,7 @@ from microtome.datasets.classes import MAX_ID
 from microtome.datasets.formats.coco.index import PANOPTIC, AnnotationFile, index_file
 from microtome.datasets.formats.coco.layout import PLANES, Part, check_images, find_parts, image_remarks
 from microtome.datasets.formats.coco.masks import MaskError, paint, panoptic_map
+from microtome.datasets.formats.reader import FileReader
 from microtome.datasets.images import decode_channels, decode_image, image_size
 from microtome.datasets.listing import PathList, hash_files, printable, size_and_time, walk_names
 from microtome.datasets.planes import check_field_of_view, once_a_pixel, shared_pairs, stack_planes
@@ -79,7 +80,7 @@ class _Annotated:
         return counts[self.rows]
 
 
-class CocoDataset:
+class CocoDataset(FileReader):
     """An ImageDataset over annotation files in COCO's form; see the module for layout and meaning.
 
     Opening reads the annotation files and no image; an index of large files is kept in the cache folder. Held are 16
@@ -112,24 +113,12 @@ class CocoDataset:
         self._fingerprint = ""
 
     @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
     def concepts(self) -> Sequence[Concept]:
         return self._concepts
 
     @property
     def plane_names(self) -> Sequence[str]:
         return tuple(PLANES[kind] for kind in self._kinds)
-
-    @property
-    def image_label_slots(self) -> int:
-        return 0
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return ()
 
     def __len__(self) -> int:
         return len(self._images)

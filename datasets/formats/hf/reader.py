@@ -31,6 +31,7 @@ from microtome.datasets.formats.hf.columns import choose_columns
 from microtome.datasets.formats.hf.load import load_tables
 from microtome.datasets.formats.hf.options import HfOptions, parse_spec
 from microtome.datasets.formats.hf.rows import ArrowRows
+from microtome.datasets.formats.reader import FileReader
 from microtome.datasets.images import Source, decode_image, decode_mask, image_size
 from microtome.datasets.listing import size_and_time
 from microtome.datasets.planes import check_field_of_view, once_a_pixel, stack_planes
@@ -38,7 +39,7 @@ from microtome.datasets.unknown import UnknownIds
 from microtome.storage.errors import SampleError, UsageError
 
 
-class HfDataset:
+class HfDataset(FileReader):
     """An ImageDataset over the rows of a HuggingFace dataset; see the module for its spec.
 
     Opening reads the class labels; no image is decoded before `read`. Raises UsageError where the library, the dataset,
@@ -65,20 +66,12 @@ class HfDataset:
         self._state = "\n".join(f"{table.split}\0{table.rows}\0{table.state}" for table in tables)
 
     @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
     def concepts(self) -> Sequence[Concept]:
         return self._classes.concepts
 
     @property
     def plane_names(self) -> Sequence[str]:
         return self._columns.masks
-
-    @property
-    def image_label_slots(self) -> int:
-        return 0
 
     @property
     def class_names(self) -> Sequence[str]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import ClassTable, Row, class_table
+from microtome.datasets.formats.reader import FileReader
 from microtome.datasets.formats.voc.context import ContextLabels, find_context
 from microtome.datasets.formats.voc.layout import (
     BORDER,
@@ -73,7 +74,7 @@ class _Year:
         return stems(self.root / "SegmentationClass", ".png"), context, parts
 
 
-class VocDataset:
+class VocDataset(FileReader):
     """An ImageDataset over a VOCdevkit; see the module for its layout.
 
     Opening lists the files and reads the lists; no image is opened before `read`. The first opening with Pascal-Part
@@ -102,10 +103,6 @@ class VocDataset:
         self._fingerprint = ""
 
     @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
     def concepts(self) -> Sequence[Concept]:
         parts = (Concept(number, name, "part") for name, number in self._parts.items())
         return (*self._classes.concepts, *parts)
@@ -113,14 +110,6 @@ class VocDataset:
     @property
     def plane_names(self) -> Sequence[str]:
         return tuple(_PLANES[plane] for plane in self._planes)
-
-    @property
-    def image_label_slots(self) -> int:
-        return 0
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return ()
 
     def __len__(self) -> int:
         return len(self._names)

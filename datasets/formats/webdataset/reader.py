@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, Labels, Remark, Sample
 from microtome.datasets.classes import Row, class_table, example_rows, read_rows
+from microtome.datasets.formats.reader import FileReader
 from microtome.datasets.formats.webdataset.index import open_index
 from microtome.datasets.formats.webdataset.reading import TarFiles
 from microtome.datasets.formats.webdataset.shards import find_shards
@@ -38,7 +39,7 @@ from microtome.datasets.masks import MaskPlanes, some_numbers
 from microtome.storage.errors import SampleError, UsageError
 
 
-class WebDataset:
+class WebDataset(FileReader):
     """An ImageDataset over tar shards; see the module for the layout.
 
     Opening reads the tars' headers the first time, and maps the index to memory from then on. Raises UsageError where
@@ -60,20 +61,12 @@ class WebDataset:
         self._tables = _tables_digest(self._shards.root)
 
     @property
-    def spec(self) -> str:
-        return self._spec
-
-    @property
     def concepts(self) -> Sequence[Concept]:
         return self._classes.concepts
 
     @property
     def plane_names(self) -> Sequence[str]:
         return self._planes
-
-    @property
-    def image_label_slots(self) -> int:
-        return 0
 
     @property
     def class_names(self) -> Sequence[str]:
