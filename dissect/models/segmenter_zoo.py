@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from microtome.dissect.models.image_processors import image_processor
+from microtome.dissect.models.transformers_zoo import import_transformers
 from microtome.dissect.models.zoo import DEFAULT, NONE, hub_as_reachable
 from microtome.storage.errors import UnknownNameError, UsageError
 
@@ -126,23 +127,18 @@ def build_torchvision(name: str) -> nn.Module:
 
 def build_transformers(name: str) -> nn.Module:
     """A model for semantic (or universal) segmentation by folder or hub name, from safetensors. Raises UsageError."""
-    try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError as error:
-        raise UsageError(
-            f"transformers:{name} needs transformers, which is not installed: pip install 'microtome[transformers]'"
-        ) from error
+    transformers = import_transformers(f"transformers:{name}")
     folder = Path(name).expanduser()
     where = str(folder) if folder.is_dir() else name
     try:
         with hub_as_reachable(not folder.is_dir()):
-            config = transformers.AutoConfig.from_pretrained(where)
+            config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
             known = transformers.AutoModelForSemanticSegmentation._model_mapping
             kind = "Semantic" if type(config) in known else "Universal"
             network = getattr(transformers, f"AutoModelFor{kind}Segmentation").from_pretrained(
                 where, use_safetensors=True
             )
-            processor = _processor(transformers, where)
+            processor = image_processor(transformers, where)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"transformers:{name} cannot be loaded ({type(error).__name__}: {reason})") from error
@@ -156,11 +152,3 @@ def build_transformers(name: str) -> nn.Module:
     if processor is None:
         return ByScores(network, labels, normalised(_SIDE), f"shorter side {_SIDE}")
     return ByScores(network, labels, processed(processor), json.dumps(processor.to_dict(), sort_keys=True, default=str))
-
-
-def _processor(transformers: Any, where: str) -> Any:
-    """The image processor saved beside a model; None where there is none: then the usual settings are taken."""
-    try:
-        return transformers.AutoImageProcessor.from_pretrained(where)
-    except (OSError, ValueError):
-        return None

@@ -50,16 +50,16 @@ def build_torchvision(name: str, weights: str) -> ZooModel:
     entry = _torchvision_entry(name, weights)
     stated = None if entry is None else _torchvision_preprocess(entry)
     if weights == NONE:
-        with seeded(), _quiet():
+        with seeded(), quiet():
             module = _without_weights(models.get_model_builder(name))
         return ZooModel(module, stated, (), "random, seed 0")
     if entry is None:
-        raise _no_weights("torchvision", name, "torchvision has none for it")
+        raise no_weights("torchvision", name, "torchvision has none for it")
     try:
-        with seeded(), _quiet(), _download_timeout():
+        with seeded(), quiet(), _download_timeout():
             module = models.get_model(name, weights=entry, progress=False)
     except Exception as error:
-        raise _no_weights("torchvision", name, f"{type(error).__name__}: {error}") from error
+        raise no_weights("torchvision", name, f"{type(error).__name__}: {error}") from error
     categories = tuple(str(category) for category in entry.meta.get("categories") or ())
     return ZooModel(module, stated, categories, f"torchvision {entry}")
 
@@ -78,15 +78,15 @@ def build_timm(name: str, weights: str) -> ZooModel:
     if ":" not in name and not timm.is_model(name):
         raise UnknownNameError("timm model", name, timm.list_models())
     try:
-        with seeded(), _quiet(), _download_timeout(), hub_as_reachable(weights == DEFAULT):
+        with seeded(), quiet(), _download_timeout(), hub_as_reachable(weights == DEFAULT):
             module: nn.Module = timm.create_model(name, pretrained=weights == DEFAULT)
     except Exception as error:
-        raise _no_weights("timm", name, f"{type(error).__name__}: {error}") from error
+        raise no_weights("timm", name, f"{type(error).__name__}: {error}") from error
     tag = getattr(module, "pretrained_cfg", {}).get("tag") or "default"
     trained = weights == DEFAULT
     return ZooModel(
         module,
-        _timm_preprocess(_timm_data().resolve_model_data_config(module)),
+        timm_preprocess(_timm_data().resolve_model_data_config(module)),
         _timm_class_names(module) if trained else (),
         f"timm {name.split('.')[0]}.{tag}" if trained else "random, seed 0",
     )
@@ -141,7 +141,8 @@ def _timm_data() -> Any:
     return importlib.import_module("timm.data")
 
 
-def _timm_preprocess(config: Mapping[str, Any]) -> Preprocess | None:
+def timm_preprocess(config: Mapping[str, Any]) -> Preprocess | None:
+    """What timm's data config of a model says; None where it says too little."""
     try:
         height, width = config["input_size"][1:]
         mean, std = tuple(config["mean"]), tuple(config["std"])
@@ -170,7 +171,8 @@ def _interpolation(name: str) -> str:
     return name if name in INTERPOLATIONS else "bicubic"  # lanczos, "random" in training: bicubic is what is nearest
 
 
-def _no_weights(library: str, name: str, reason: str) -> MicrotomeError:
+def no_weights(library: str, name: str, reason: str) -> MicrotomeError:
+    """The error for weights of `library:name` that cannot be had, with what to do instead."""
     reason = " ".join(reason.split())
     return UsageError(
         f"no weights for {library}:{name} ({reason}); give your own with --weights FILE, or take random ones with "
@@ -179,7 +181,8 @@ def _no_weights(library: str, name: str, reason: str) -> MicrotomeError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without Python's warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
