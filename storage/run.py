@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NotRequired, cast, get_origin, get_type_hints, is_typeddict
+from typing import Any, NotRequired, cast, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNam
 from microtome.storage.files import LEFTOVER_SUFFIX, json_bytes
 from microtome.storage.patch_maps import read_patch_maps
 from microtome.storage.places import SWAP_LOCK, Place, name_of, open_place, writing_to
+from microtome.storage.readouts import is_readout
 from microtome.storage.schema import LATER_PARTS, SCHEMA_VERSION, LayerEntry, RunInfo, StageInfo
 from microtome.storage.shards import ShardPlan
 from microtome.storage.tables import read_table, write_table
@@ -27,6 +28,7 @@ from microtome.storage.vouching import vouch_for_tables
 
 RUN_JSON = "run.json"
 REPORT = "report"
+ABLATIONS = "ablations/"
 LOCK, LOGS = "lock.json", "log/"
 
 _OBJECTIONABLE = set('/\\:*?"<>|%') | {chr(code) for code in range(32)}
@@ -67,8 +69,11 @@ class Run:
         return Run, (self.place, self.info)
 
     @classmethod
-    def create(cls, where: str | Path | Place, info: RunInfo) -> Run:
-        """Start a run in `where`, which must be absent, empty or hold nothing but an earlier failed start."""
+    def create(cls, where: str | Path | Place, info: RunInfo, files: Mapping[str, bytes] = {}) -> Run:
+        """Start a run in `where`, which must be absent, empty or hold nothing but an earlier failed start.
+
+        files: by key, matrices of read-outs (storage/readouts.py): they are there before run.json speaks of them.
+        """
         place = open_place(where)
         path = place.path
         if path is not None:
@@ -78,6 +83,8 @@ class Run:
                 leftover.unlink()
         cls.refuse_taken(place)
         run = cls(place, info)
+        for key, content in files.items():
+            place.write(key, content)
         if not place.create(RUN_JSON, json_bytes(info)):
             raise UsageError(f"{path or place.url} holds a run already; choose another --out, or resume it")
         return run
@@ -245,6 +252,10 @@ class Run:
         """A table of one layer: "units", "iou", "patches", "thresholds" or "histogram"."""
         return read_table(self.place, self._layer_key(layer, name))
 
+    def has_layer_table(self, layer: str, name: str) -> bool:
+        """Whether a table of one layer is there."""
+        return self.place.size(self._layer_key(layer, name)) is not None
+
     def write_layer_table(self, layer: str, name: str, frame: pd.DataFrame) -> None:
         """Write a table of one layer."""
         self._write_table(self._layer_key(layer, name), frame)
@@ -254,6 +265,21 @@ class Run:
 
     def _layer_key(self, layer: str, name: str) -> str:
         return f"layers/{self.layer(layer)['folder']}/{name}.parquet"
+
+    # Ablations
+
+    def ablations(self) -> list[dict[str, Any]]:
+        """The kept ablations by file name, each with its "file"; what is no JSON object has nothing else but "error"."""
+        found = []
+        for key in sorted(key for key, _ in self.place.list(ABLATIONS) if key.endswith(".json")):
+            file = key.removeprefix(ABLATIONS)
+            try:
+                content = json.loads(self.place.read(key))
+                error = "" if isinstance(content, dict) else "it holds no object"
+            except (ValueError, FileNotFoundError) as failure:
+                content, error = {}, f"it cannot be read as JSON ({failure})"
+            found.append({"file": file, "error": error} if error else {**content, "file": file})
+        return found
 
     # Report
 
@@ -287,5 +313,15 @@ def _is_taken(place: Place) -> bool:
     """Whether something lies there that is neither a run's beginning nor what is written before a run begins."""
     if place.path is not None:
         ours = {LOCK, LOGS.rstrip("/"), SWAP_LOCK}
-        return place.path.exists() and any(entry.name not in ours for entry in place.path.iterdir())
-    return any(key != LOCK and not key.startswith(LOGS) for key, _ in place.list())
+        return place.path.exists() and any(
+            entry.name not in ours and not _holds_readouts(place.path, entry) for entry in place.path.iterdir()
+        )
+    return any(key != LOCK and not key.startswith(LOGS) and not is_readout(key) for key, _ in place.list())
+
+
+def _holds_readouts(root: Path, folder: Path) -> bool:
+    """Whether `folder` is that of the layers, with nothing in it but matrices of read-outs, whole or half written."""
+    if folder.name != "layers" or not folder.is_dir():
+        return False
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    return all(path.name.endswith(LEFTOVER_SUFFIX) or is_readout(path.relative_to(root).as_posix()) for path in files)

@@ -77,8 +77,26 @@ class SegmenterInfo(TypedDict):
     size: list[int]
 
 
+class ReadoutInfo(TypedDict):
+    """How units are read out of the layer `base`, which has `inputs` units: in place of its axes, other directions.
+
+    kind: "pca", "rotated", "matrix" or "encoder"; source: what the user wrote, paths absolute; fingerprint: of the
+    matrices in the run (storage/readouts.py), or of the encoder; images: that it was fitted on, 0 where it was not.
+    """
+
+    base: str
+    kind: str
+    source: str
+    fingerprint: str
+    inputs: int
+    images: int
+
+
 class LayerEntry(TypedDict):
-    """One dissected layer. An activation is its stored float16 times `scale`, a power of two."""
+    """One dissected layer. An activation is its stored float16 times `scale`, a power of two.
+
+    readout: where the units are not the layer's own; layout: in words, where its output had to be rearranged.
+    """
 
     name: str
     folder: str
@@ -87,6 +105,21 @@ class LayerEntry(TypedDict):
     grid: list[int]
     scale: float
     receptive_field: dict[str, Any]
+    readout: NotRequired[ReadoutInfo]
+    layout: NotRequired[str]
+
+
+class ImportanceInfo(TypedDict):
+    """What importance.parquet of a layer was measured with. classes: those that occur, as its column `class` numbers
+    them; truth: "labels", or "predictions" where the untouched model's answers stand for them; value: what removed units
+    were set to, "zero" or "mean"; images: those measured; seconds: of work; accuracy: of the untouched model."""
+
+    classes: list[str]
+    truth: str
+    value: str
+    images: int
+    seconds: float
+    accuracy: float
 
 
 class ShardInfo(TypedDict):
@@ -113,7 +146,7 @@ class StageInfo(TypedDict):
 
 
 class RunInfo(TypedDict):
-    """All of run.json. Stage segment is there where a segmenter is."""
+    """All of run.json. Stage segment is there where a segmenter is; importance: of the layers it was measured of."""
 
     schema_version: int
     microtome: str
@@ -127,6 +160,7 @@ class RunInfo(TypedDict):
     stages: dict[str, StageInfo]
     versions: dict[str, str]
     segmenter: NotRequired[SegmenterInfo]
+    importance: NotRequired[dict[str, ImportanceInfo]]
 
 
 LATER_PARTS = {"estimate": EstimateInfo(bytes_per_sample=0.0, bytes_per_sample_streamed=0.0, seconds_per_sample=0.0)}

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from microtome.dissect.models.model import TokenHints
 from microtome.dissect.models.preprocess import PreprocessOverrides
+from microtome.dissect.models.readouts.names import absolute_units, parse_all
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.places import where_of
 
@@ -44,6 +46,9 @@ class AuditConfig:
     min_images: concepts in fewer images are dropped.
     segmenter: spec of a model that labels the images; segmenter_confidence: below it a pixel is unlabelled;
     segmenter_size: shorter side of the images that it sees, None = the model's input.
+    units: read-outs of every picked layer in place of its axes: "axes", "pca", "pca64", "rotated", a matrix's file, an
+    encoder (dissect/models/readouts/names.py); rotation_baseline: beside each layer of axes, a random rotation of it.
+    grid, prefix: (h, w) of token streams, and how many prefix tokens they have, where that cannot be found out.
     channels_last: "yes" or "no": the memory layout of the forward pass, "auto" = yes on the CPU where the model can.
     """
 
@@ -78,6 +83,10 @@ class AuditConfig:
     segmenter: str | None = None
     segmenter_confidence: float | None = None
     segmenter_size: int | None = None
+    units: tuple[str, ...] = ()
+    rotation_baseline: bool = False
+    grid: tuple[int, int] | None = None
+    prefix: int | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -90,6 +99,7 @@ class AuditConfig:
         values["weights"] = str(self.weights.resolve()) if self.weights else None
         values["concepts"] = str(self.concepts.resolve()) if self.concepts else None
         values["segmenter"] = absolute_spec(self.segmenter) if self.segmenter else None
+        values["units"] = [absolute_units(units) for units in self.units]
         return values
 
 
@@ -106,18 +116,20 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfi
     missing = [name for name in ("model", "dataset", "layers", "out") if name not in given]
     if missing:
         raise UsageError(f"{source} lacks {', '.join(missing)}; an audit needs model, dataset, layers and out")
-    for name in ("layers", "tau", "mean", "std", "free"):
+    for name in ("layers", "tau", "mean", "std", "free", "units"):
         if name in given and not isinstance(given[name], tuple):
             given[name] = tuple(given[name]) if isinstance(given[name], list) else (given[name],)
     given["out"] = where_of(str(given["out"]))
     for name in ("weights", "concepts"):
         if name in given:
             given[name] = Path(given[name]).expanduser()
-    if "label_size" in given:
-        size = given["label_size"]
-        given["label_size"] = (size, size) if isinstance(size, int) else tuple(size)
-    if given.get("keep_activations") in ("yes", "no"):
-        given["keep_activations"] = given["keep_activations"] == "yes"
+    for name in ("label_size", "grid"):
+        if name in given:
+            size = given[name]
+            given[name] = (size, size) if isinstance(size, int) else tuple(size)
+    for name in ("keep_activations", "rotation_baseline"):
+        if given.get(name) in ("yes", "no"):
+            given[name] = given[name] == "yes"
     return AuditConfig(**given)
 
 
@@ -165,6 +177,11 @@ def preprocess_overrides(settings: Mapping[str, Any]) -> PreprocessOverrides:
     )
 
 
+def token_hints(settings: Mapping[str, Any]) -> TokenHints:
+    """What the user said of token streams."""
+    return TokenHints(grid=settings.get("grid"), prefix=settings.get("prefix"))
+
+
 def _jsonable(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
@@ -188,8 +205,9 @@ def _check(config: AuditConfig) -> None:
         raise UnknownNameError("precision", config.precision, PRECISIONS)
     if config.channels_last not in ("auto", "yes", "no"):
         raise UnknownNameError("value of channels_last", config.channels_last, ("auto", "yes", "no"))
-    if not isinstance(config.keep_activations, bool):
-        raise UnknownNameError("value of keep_activations", str(config.keep_activations), ("yes", "no"))
+    for name in ("keep_activations", "rotation_baseline"):
+        if not isinstance(getattr(config, name), bool):
+            raise UnknownNameError(f"value of {name}", str(getattr(config, name)), ("yes", "no"))
     if config.interpolation is not None and config.interpolation not in INTERPOLATIONS:
         raise UnknownNameError("interpolation", config.interpolation, INTERPOLATIONS)
     if not isinstance(config.min_iou, numbers) or not 0 <= config.min_iou < 1:
@@ -213,3 +231,15 @@ def _check(config: AuditConfig) -> None:
         raise UsageError(f"--std {list(config.std)}: each must be above 0")
     if config.label_size is not None and (len(config.label_size) != 2 or min(config.label_size) < 1):
         raise UsageError(f"--label-size {config.label_size}: one number or HEIGHTxWIDTH, at least 1")
+    if not all(isinstance(units, str) and units for units in config.units):
+        raise UsageError(f"--units {list(config.units)}: each is a word or a file, such as pca or probes.npy")
+    parse_all(config.units)
+    check_token_hints(config.grid, config.prefix)
+
+
+def check_token_hints(grid: tuple[int, ...] | None, prefix: int | None) -> None:
+    """Raise UsageError where a grid or a number of prefix tokens makes no sense."""
+    if grid is not None and (len(grid) != 2 or not all(isinstance(side, int) and side > 0 for side in grid)):
+        raise UsageError(f"--grid {grid}: HEIGHTxWIDTH in tokens, such as 14x14")
+    if prefix is not None and (not isinstance(prefix, int) or prefix < 0):
+        raise UsageError(f"--prefix {prefix}: the number of tokens before the patches, at least 0")

@@ -11,8 +11,8 @@ stored, and after it `audit --resume` and `extend` do the same. Stage index then
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,19 @@ from microtome.datasets.views.labelled import with_labels
 from microtome.datasets.views.ordered import OrderedDataset
 from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.budget import NO_LIMITS, Budget
-from microtome.dissect.audit.config import AuditConfig, config_of_run, preprocess_overrides, with_changes
+from microtome.dissect.audit.config import AuditConfig, config_of_run, with_changes
 from microtome.dissect.audit.data import segments_of
 from microtome.dissect.audit.images import read_item
-from microtome.dissect.audit.job import choose_device, preprocess_of, run_key
+from microtome.dissect.audit.job import choose_device, load_configured, preprocess_of, run_key
 from microtome.dissect.audit.pilot import PILOT_IMAGES, PILOT_TRIES, run_pilot
 from microtome.dissect.audit.pipeline import Outcome, executor_of, finish, holding
 from microtome.dissect.audit.prepare import divide, reopen
 from microtome.dissect.audit.progress import say
+from microtome.dissect.audit.readouts import open_readouts
 from microtome.dissect.audit.stages.index import concept_lines
 from microtome.dissect.audit.stages.merge import unpack_texts
-from microtome.dissect.models import Model, load_model
+from microtome.dissect.models import Model
+from microtome.dissect.models.readouts import Readout
 from microtome.storage.arrays import IMAGE_LABELS, LABELS
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.order import write_order
@@ -114,7 +116,7 @@ def _grow(path: Path | str, spec: str | None, limit: int | None, budget: Budget)
         dataset = _labelled(view, config, run)
     info = _larger(run, config, dataset, samples)
     if known.count < PILOT_TRIES and known.readable < PILOT_IMAGES:
-        _pilot_again(info, config, model, dataset)
+        _pilot_again(info, config, model, dataset, open_readouts(run))
     _say_what_stays(run, info, added)
     if view is not None:
         info["data"]["order"] = write_order(run.place, view.order[:samples])
@@ -272,7 +274,7 @@ def _larger(run: Run, config: AuditConfig, dataset: ImageDataset, samples: int) 
 
 
 def _same_model(run: Run, config: AuditConfig) -> Model:
-    model = load_model(config.model, weights=config.weights, preprocess=preprocess_overrides(asdict(config)))
+    model = load_configured(config)
     if model.fingerprint != run.info["model"]["fingerprint"]:
         raise RunMismatchError(
             f"{config.model} is another model, or has other weights, than {run.url} was made with; "
@@ -281,13 +283,15 @@ def _same_model(run: Run, config: AuditConfig) -> Model:
     return model
 
 
-def _pilot_again(info: RunInfo, config: AuditConfig, model: Model, dataset: ImageDataset) -> None:
+def _pilot_again(
+    info: RunInfo, config: AuditConfig, model: Model, dataset: ImageDataset, readouts: Mapping[str, Readout]
+) -> None:
     """Scales come from the first few readable images: where there are more of them now, begin as a new run would."""
     try:
         choose_device(config.device)
     except UsageError:
         config = with_changes(config, device="cpu")
-    scales = run_pilot(config, model, dataset, info["data"]["samples"], divide(config)).scales
+    scales = run_pilot(config, model, dataset, info["data"]["samples"], divide(config), readouts).scales
     if all(layer["scale"] == scales[layer["name"]] for layer in info["layers"]):
         return
     for layer in info["layers"]:

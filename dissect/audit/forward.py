@@ -7,7 +7,7 @@ while its results are on their way to the host, the next one is at work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +23,7 @@ from microtome.dissect.audit.job import Division
 from microtome.dissect.audit.precision import arithmetic, autocast, check_precision
 from microtome.dissect.audit.turns import TurnPool
 from microtome.dissect.models import ActivationCapture, Model
+from microtome.dissect.models.readouts import Readout
 
 T = TypeVar("T")
 
@@ -76,6 +77,8 @@ class Captured:
 class Forward:
     """Runs the model over batches of uint8 images; a context manager, so that hooks always detach.
 
+    readouts: of those of `layers` that are read out of another layer, which is captured for them; where `layers` has
+    that one, too, one pass serves both.
     Safe to call from several threads; `division.passes` threads of its own compute, the lowest turn first.
     """
 
@@ -86,6 +89,7 @@ class Forward:
         division: Division,
         scales: Mapping[str, float] = {},
         device: Device | None = None,
+        readouts: Mapping[str, Readout] = {},
     ) -> None:
         check_precision(division.precision, division.device)
         self._device = device or open_device(division.device)
@@ -99,7 +103,8 @@ class Forward:
         self._scales = {layer: scales.get(layer, 1.0) for layer in layers}
         self._limits = {layer: FLOAT16_OVERFLOW * scale for layer, scale in self._scales.items()}
         self._layers = layers
-        self._capture = ActivationCapture(self._module, layers, transform=self._to_stored, resolved=True)
+        self._readouts = {name: readouts[name].to(division.device) for name in layers if name in readouts}
+        self._capture = self._capturing(self._to_stored)
 
     def __enter__(self) -> Forward:
         self._threads_before = torch.get_num_threads()
@@ -127,9 +132,28 @@ class Forward:
 
     def largest_magnitudes(self, images: NDArray[np.uint8]) -> dict[str, float]:
         """The largest finite |activation| of each layer over a batch; 0 where there is none."""
+        return self.observe(images, _magnitude)
+
+    def observe(self, images: NDArray[np.uint8], look: Callable[[str, Tensor], T]) -> dict[str, T]:
+        """What `look(layer, maps)` returns for each layer over a batch (B, H, W, 3), in the hook: maps (B, C, h, w)."""
         pixels = torch.from_numpy(images).to(self._division.device)
-        with ActivationCapture(self._module, self._layers, transform=_magnitude, resolved=True) as capture:
+        with self._capturing(look) as capture:
             return self._cast(capture, pixels)
+
+    def _capturing(self, transform: Callable[[str, Tensor], T]) -> ActivationCapture[dict[str, T]]:
+        """A capture of what the layers are read out of, each giving `transform` of all layers that it serves."""
+        served: dict[str, list[str]] = {}
+        for name in self._layers:
+            served.setdefault(self._readouts[name].base if name in self._readouts else name, []).append(name)
+
+        def each(base: str, maps: Tensor) -> dict[str, T]:
+            found = {}
+            for name in served[base]:
+                readout = self._readouts.get(name)
+                found[name] = transform(name, maps if readout is None else readout(maps))
+            return found
+
+        return ActivationCapture(self._module, list(served), transform=each, resolved=True)
 
     def _compute(self, pixels: Tensor) -> _Result:
         with self._device.batch():
@@ -138,9 +162,11 @@ class Forward:
             largest = self._device.download(torch.stack([magnitude for _, magnitude in captured.values()]))
             return _Result(stored, largest, self._device.mark())
 
-    def _cast(self, capture: ActivationCapture[T], pixels: Tensor) -> dict[str, T]:
+    def _cast(self, capture: ActivationCapture[dict[str, T]], pixels: Tensor) -> dict[str, T]:
         with autocast(self._division.precision, self._division.device):
-            return capture(self._prepare(pixels))
+            captured = capture(self._prepare(pixels))
+        found = {name: value for values in captured.values() for name, value in values.items()}
+        return {name: found[name] for name in self._layers}
 
     def _prepare(self, pixels: Tensor) -> Tensor:
         batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=self._layout)

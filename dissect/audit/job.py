@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -17,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
-from microtome.dissect.audit.config import AuditConfig, preprocess_overrides
+from microtome.dissect.audit.config import AuditConfig, preprocess_overrides, token_hints
+from microtome.dissect.audit.readouts import open_readouts
 from microtome.dissect.audit.stopping import StopSignal
 from microtome.dissect.models import Model, Preprocess, load_model
+from microtome.dissect.models.readouts import Readout
 from microtome.dissect.models.segmenters import Segmenter, load_segmenter
 from microtome.storage.commits import StageCommits
 from microtome.storage.errors import RunMismatchError, UsageError
@@ -81,9 +83,7 @@ class Job:
         kept = self._kept.get("model")
         if kept is not None:
             return cast("Model", kept)
-        model = load_model(
-            self.config.model, weights=self.config.weights, preprocess=preprocess_overrides(asdict(self.config))
-        )
+        model = load_configured(self.config)
         if model.fingerprint != self.run.info["model"]["fingerprint"]:
             raise RunMismatchError(
                 f"{self.config.model} is another model, or has other weights, than the run was started with"
@@ -109,6 +109,14 @@ class Job:
                 f"segmenter {info['spec']} is another one, or has other weights, than the run was started with"
             )
         return segmenter
+
+    @property
+    def readouts(self) -> Mapping[str, Readout]:
+        """The read-outs of those layers that are directions in another, by name, opened at the first call.
+
+        Raises RunDamagedError or RunMismatchError where they are not those of the run.
+        """
+        return self.once("readouts", lambda: open_readouts(self.run))
 
     def check_here(self) -> None:
         """Raise RunMismatchError where this process sees other data than the run was started with."""
@@ -170,6 +178,14 @@ class Job:
     def commits(self, stage: str) -> StageCommits:
         """The commit records of `stage`, valid for this model, data and these settings only."""
         return self.run.commits(stage, run_key(self.run))
+
+
+def load_configured(config: AuditConfig) -> Model:
+    """The model that `config` names, fed and read as it says."""
+    settings = asdict(config)
+    return load_model(
+        config.model, weights=config.weights, preprocess=preprocess_overrides(settings), tokens=token_hints(settings)
+    )
 
 
 def preprocess_of(info: PreprocessInfo) -> Preprocess:

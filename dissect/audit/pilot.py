@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.dissect.audit.config import AuditConfig
+from microtome.dissect.audit.fitting import make_readouts
 from microtome.dissect.audit.forward import Forward, ScaleOverflow
 from microtome.dissect.audit.images import Item, read_item
 from microtome.dissect.audit.job import Division
@@ -22,8 +23,8 @@ from microtome.dissect.models import (
     ReceptiveField,
     describe_layers,
     measure_receptive_fields,
-    resolve_layers,
 )
+from microtome.dissect.models.readouts import PlannedLayer, Readout, plan_layers
 from microtome.storage.commits import pack_state
 from microtome.storage.errors import UsageError
 from microtome.storage.schema import EstimateInfo
@@ -40,8 +41,8 @@ OTHER_STAGES = 1.25
 
 @dataclass(frozen=True)
 class Pilot:
-    """The layers, their receptive fields, and from a few real images their scales, whether channels-last works, and
-    what a sample costs; bytes_in_memory: of one sample of all layers and labels, uncompressed."""
+    """The layers, their receptive fields and read-outs, and from a few real images their scales, whether channels-last
+    works, and what a sample costs; bytes_in_memory: of one sample of all layers and labels, uncompressed."""
 
     infos: list[LayerInfo]
     fields: dict[str, ReceptiveField]
@@ -49,31 +50,45 @@ class Pilot:
     channels_last: bool
     estimate: EstimateInfo
     bytes_in_memory: int
+    readouts: Mapping[str, Readout]
 
 
-def run_pilot(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, division: Division) -> Pilot:
-    """Resolve the layers, and run the first few readable images through the model."""
-    infos = describe_layers(model, resolve_layers(model, config.layers))
-    for info in infos:
-        if not info.usable:
-            raise UsageError(f"layer {info.name} cannot be dissected: {info.note}")
+def run_pilot(
+    config: AuditConfig,
+    model: Model,
+    dataset: ImageDataset,
+    samples: int,
+    division: Division,
+    readouts: Mapping[str, Readout] | None = None,
+) -> Pilot:
+    """Resolve the layers, and run the first few readable images through the model.
+
+    readouts: those of a run that is there already, None = make them.
+    """
+    planned = plan_layers(model, config.layers, config.units, rotation_baseline=config.rotation_baseline)
+    bases = _bases(model, planned)
     items, seconds_to_decode = _first_items(config, model, dataset, samples)
+    fields = measure_receptive_fields(model, list(bases))  # while the model is still on the CPU, in its own layout
+    images = np.stack([item.image for item in items]) if items else None
+    magnitudes = dict.fromkeys(bases, 0.0)
+    if images is not None:
+        division, magnitudes = _magnitudes_somehow(config, model, list(bases), division, images)
+    if readouts is None:
+        readouts = make_readouts(config, model, dataset, samples, division, planned, bases)
+    infos = [
+        layer.describe(bases[layer.base], readouts[layer.name].units if layer.name in readouts else None)
+        for layer in planned
+    ]
     names = [info.name for info in infos]
-    fields = measure_receptive_fields(model, names)  # while the model is still on the CPU, in its own layout
+    fields = {layer.name: fields[layer.base] for layer in planned}
     raw = sum(info.bytes_per_image for info in infos)
-    if not items:
+    if images is None:
         nothing = EstimateInfo(bytes_per_sample=raw, bytes_per_sample_streamed=0.0, seconds_per_sample=0.0)
-        return Pilot(infos, fields, dict.fromkeys(names, 1.0), False, nothing, raw)
-    images = np.stack([item.image for item in items])
-    try:
-        magnitudes = _magnitudes(model, names, division, images)
-    except RuntimeError:
-        if not division.channels_last or config.channels_last == "yes":
-            raise
-        division = replace(division, channels_last=False)  # a model that asks for `view` of contiguous tensors
-        magnitudes = _magnitudes(model, names, division, images)
-    scales = {name: scale_for(magnitude) for name, magnitude in magnitudes.items()}
-    maps, seconds_to_run = _forward(model, names, division, scales, images)
+        return Pilot(infos, fields, dict.fromkeys(names, 1.0), False, nothing, raw, readouts)
+    if readouts:
+        magnitudes = _magnitudes(model, names, division, images, readouts)
+    scales = {name: scale_for(magnitudes[name]) for name in names}
+    maps, seconds_to_run = _forward(model, names, division, scales, images, readouts)
     compressed = sum(_compressed(values) for values in maps.values()) / len(items) if maps else raw / 2
     labels = _compressed(np.stack([item.planes for item in items])) / len(items)
     states = STATE_BYTES * sum(info.units for info in infos)
@@ -82,7 +97,16 @@ def run_pilot(config: AuditConfig, model: Model, dataset: ImageDataset, samples:
         bytes_per_sample_streamed=round(labels + states, 1),
         seconds_per_sample=_seconds(seconds_to_decode, seconds_to_run / len(items), division),
     )
-    return Pilot(infos, fields, scales, division.channels_last, estimate, raw + items[0].planes.nbytes)
+    return Pilot(infos, fields, scales, division.channels_last, estimate, raw + items[0].planes.nbytes, readouts)
+
+
+def _bases(model: Model, planned: Sequence[PlannedLayer]) -> dict[str, LayerInfo]:
+    """The layers of the model that the planned ones are taken from."""
+    infos = describe_layers(model, list(dict.fromkeys(layer.base for layer in planned)))
+    for info in infos:
+        if not info.usable:
+            raise UsageError(f"layer {info.name} cannot be dissected: {info.note}")
+    return {info.name: info for info in infos}
 
 
 def _first_items(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int) -> tuple[list[Item], float]:
@@ -102,16 +126,40 @@ def _first_items(config: AuditConfig, model: Model, dataset: ImageDataset, sampl
     return items, min(seconds, default=0.0)
 
 
-def _magnitudes(model: Model, names: list[str], division: Division, images: NDArray[np.uint8]) -> dict[str, float]:
-    with Forward(model, names, division) as forward:
+def _magnitudes_somehow(
+    config: AuditConfig, model: Model, names: list[str], division: Division, images: NDArray[np.uint8]
+) -> tuple[Division, dict[str, float]]:
+    """The largest magnitudes of layers of the model, and the division with the memory layout in which it runs."""
+    try:
+        return division, _magnitudes(model, names, division, images)
+    except RuntimeError:
+        if not division.channels_last or config.channels_last == "yes":
+            raise
+        division = replace(division, channels_last=False)  # a model that asks for `view` of contiguous tensors
+        return division, _magnitudes(model, names, division, images)
+
+
+def _magnitudes(
+    model: Model,
+    names: list[str],
+    division: Division,
+    images: NDArray[np.uint8],
+    readouts: Mapping[str, Readout] = {},
+) -> dict[str, float]:
+    with Forward(model, names, division, readouts=readouts) as forward:
         return forward.largest_magnitudes(images)
 
 
 def _forward(
-    model: Model, names: list[str], division: Division, scales: Mapping[str, float], images: NDArray[np.uint8]
+    model: Model,
+    names: list[str],
+    division: Division,
+    scales: Mapping[str, float],
+    images: NDArray[np.uint8],
+    readouts: Mapping[str, Readout],
 ) -> tuple[dict[str, NDArray[np.float16]], float]:
     """What would be stored of `images`, and the seconds that it took; nothing where a scale is too small after all."""
-    with Forward(model, names, division, scales) as forward:
+    with Forward(model, names, division, scales, readouts=readouts) as forward:
         seconds = []
         maps: dict[str, NDArray[np.float16]] = {}
         for _ in range(2):

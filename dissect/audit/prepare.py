@@ -15,22 +15,22 @@ from microtome.dissect.audit.budget import NO_LIMITS, Budget, resident_bytes
 from microtome.dissect.audit.config import (
     AuditConfig,
     config_of_run,
-    preprocess_overrides,
     with_changes,
 )
 from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.data import open_data, open_images, segments_of
-from microtome.dissect.audit.job import Division, Job, choose_device
+from microtome.dissect.audit.job import Division, Job, choose_device, load_configured
 from microtome.dissect.audit.pilot import Pilot, run_pilot
 from microtome.dissect.audit.progress import say
+from microtome.dissect.audit.readouts import changed_matrices, readout_files, readout_info, units_as_compared
 from microtome.dissect.audit.schedule import Executor
 from microtome.dissect.audit.stages.segment import try_segmenter
 from microtome.dissect.audit.stopping import StopSignal
 from microtome.dissect.models import (
     LayerInfo,
     Model,
-    load_model,
 )
+from microtome.dissect.models.readouts import Readout
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.places import open_place, where_of
 from microtome.storage.run import Run, folder_name
@@ -47,7 +47,16 @@ from microtome.storage.schema import (
 )
 from microtome.storage.shards import CHUNK_SAMPLES, plan_shards
 
-ADDED_LATER: dict[str, object] = {"precision": "float32", "keep_activations": True, "free": [], "min_images": 1}
+ADDED_LATER: dict[str, object] = {
+    "precision": "float32",
+    "keep_activations": True,
+    "free": [],
+    "min_images": 1,
+    "units": [],
+    "rotation_baseline": False,
+    "grid": None,
+    "prefix": None,
+}
 """Settings that older runs do not name, and what they were then."""
 TOLD_APART = ("model", "dataset", "weights", "concepts", "limit")
 """Settings whose contents count, not their names: by fingerprint, or by the number of samples."""
@@ -81,7 +90,7 @@ def prepare(
     dataset = open_data(config, run)
     samples = min(len(dataset), config.limit or len(dataset))
     if not is_new:
-        model = _load(config)
+        model = load_configured(config)
         _refuse_mismatch(run, config, model, dataset, samples)
     run.clean()
     job = Job(
@@ -89,8 +98,10 @@ def prepare(
     )
     if model is not None:
         job.keep_model(model)
-    if not is_new and "segmenter" in run.info:
-        _ = job.segmenter  # raises where it is another one
+    if not is_new:
+        _ = job.readouts  # raises where they are others
+        if "segmenter" in run.info:
+            _ = job.segmenter  # likewise
     return job
 
 
@@ -105,6 +116,7 @@ def _from_anywhere(config: AuditConfig) -> AuditConfig:
         weights=config.weights.resolve() if config.weights else None,
         concepts=config.concepts.resolve() if config.concepts else None,
         segmenter=identity["segmenter"],
+        units=tuple(identity["units"]),
     )
 
 
@@ -114,7 +126,7 @@ def create(config: AuditConfig, budget: Budget) -> Model:
     samples = min(len(images), config.limit or len(images))
     config = with_changes(config, device=str(choose_device(config.device)))
     division = divide(config)
-    model = _load(config)
+    model = load_configured(config)
     segmenter = try_segmenter(config, model.preprocess, images, samples, division.device)
     dataset = open_data(config, None, segments_of(segmenter))
     pilot = run_pilot(config, model, dataset, samples, division)
@@ -128,12 +140,8 @@ def create(config: AuditConfig, budget: Budget) -> Model:
         del info["stages"]["segment"]
     else:
         info["segmenter"] = segmenter
-    Run.create(config.out, info)
+    Run.create(config.out, info, readout_files(pilot.readouts))
     return model
-
-
-def _load(config: AuditConfig) -> Model:
-    return load_model(config.model, weights=config.weights, preprocess=preprocess_overrides(asdict(config)))
 
 
 def reopen(path: Path | str, executor: Executor, *, workers: int | None = None, stop: StopSignal | None = None) -> Job:
@@ -219,7 +227,10 @@ def _plan(
             unreadable=0,
             unknown_ids={},
         ),
-        layers=[_layer_entry(info, scales[info.name], fields[info.name].to_dict()) for info in infos],
+        layers=[
+            _layer_entry(info, scales[info.name], fields[info.name].to_dict(), pilot.readouts.get(info.name))
+            for info in infos
+        ],
         label_size=list(config.label_size or (math.ceil(height / 2), math.ceil(width / 2))),
         shards=ShardInfo(samples=shards.shard, chunk=shards.chunk, count=shards.count),
         estimate=pilot.estimate,
@@ -248,8 +259,10 @@ def model_info(model: Model) -> ModelInfo:
     )
 
 
-def _layer_entry(info: LayerInfo, scale: float, receptive_field: dict[str, object]) -> LayerEntry:
-    return LayerEntry(
+def _layer_entry(
+    info: LayerInfo, scale: float, receptive_field: dict[str, object], readout: Readout | None
+) -> LayerEntry:
+    entry = LayerEntry(
         name=info.name,
         folder=folder_name(info.name),
         kind=info.kind,
@@ -258,6 +271,9 @@ def _layer_entry(info: LayerInfo, scale: float, receptive_field: dict[str, objec
         scale=scale,
         receptive_field=receptive_field,
     )
+    if readout is not None:
+        entry["readout"] = readout_info(readout)
+    return entry
 
 
 # An existing run
@@ -280,8 +296,11 @@ def _refuse_mismatch(run: Run, config: AuditConfig, model: Model, dataset: Image
     for name, asked in config.identity().items():
         same_thing = name in TOLD_APART
         had = made_with.get(name, ADDED_LATER.get(name))
+        if name == "units":
+            had, asked = units_as_compared(had), units_as_compared(asked)
         if not same_thing and had != asked:
             differences.append(f"{name} (the run has {had}, asked for {asked})")
+    differences += [f"matrix in {source}" for source in changed_matrices(run, config)]
     if differences:
         raise RunMismatchError(
             f"{run.url} was made with another {'; another '.join(differences)}. "

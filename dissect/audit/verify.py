@@ -23,6 +23,7 @@ from microtome.storage.files import LEFTOVER_SUFFIX
 from microtome.storage.lock import refuse_if_held
 from microtome.storage.order import FOLDER, SUFFIX, read_order
 from microtome.storage.places import Place
+from microtome.storage.readouts import read_readout, readout_key
 from microtome.storage.run import Run
 from microtome.storage.vouching import TABLED, tables_key
 
@@ -149,7 +150,7 @@ def check(run: Run) -> Verdict:
         raise RunDamagedError(
             f"{run.place.url}: run.json does not belong to what was committed under it: it was altered. {_NO_REPAIR}"
         )
-    damages: list[Damage] = list(_order(run))
+    damages: list[Damage] = [*_order(run), *_readouts(run)]
     wanted: list[tuple[str, tuple[int, int], Damage]] = []
     for node in nodes:
         record = parsed.get(node)
@@ -260,6 +261,17 @@ def _order(run: Run) -> Iterator[Damage]:
             read_order(run.place, digest)
         except RunDamagedError:
             yield Damage(f"{FOLDER}{digest}{SUFFIX}", "is missing or altered", ())
+
+
+def _readouts(run: Run) -> Iterator[Damage]:
+    """Whether the directions of read-outs are what run.json says."""
+    for layer in run.info["layers"]:
+        info = layer.get("readout")
+        if info is not None and info["kind"] != "encoder":
+            try:
+                read_readout(run.place, layer["folder"], info["fingerprint"])
+            except RunDamagedError:
+                yield Damage(readout_key(layer["folder"]), "is missing or altered", ())
 
 
 def _stages_for(stage: str) -> tuple[str, ...]:

@@ -34,6 +34,10 @@ UNREADABLE_SAMPLES = 3
 @click.argument("model", required=False)
 @click.argument("dataset", required=False)
 @click.option("--layers", multiple=True, metavar="GLOB,...", help="Layers by name or glob; repeatable.")
+@click.option(
+    "--units", multiple=True, metavar="SPEC,...", help="axes, pca64, rotated, FILE.npy, FILE.py:encoder."
+)
+@click.option("--rotation-baseline", is_flag=True, help="Beside each layer, a random rotation of it.")
 @click.option("--out", type=RUN, metavar="RUN", help="Folder or URL of the run. [runs/MODEL-DATASET]")
 @click.option("--resume", "resumed", type=RUN, metavar="RUN", help="Finish an interrupted run.")
 @click.option("--tau", multiple=True, metavar="T,...", help="Fractions above the threshold; the first labels. [0.005]")
@@ -76,6 +80,7 @@ def audit_command(
       microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?' --tau 0.02 --out runs/first
       microtome audit nets.py:my_model folder:photos --layers layer3,layer4 --out runs/mine
       microtome audit torchvision:resnet18 folder:photos --layers 'layer[34]' --device cuda:0
+      microtome audit nets.py:my_model folder:photos --layers layer4 --units axes,pca64,sae.npy --rotation-baseline
       microtome audit nets.py:my_model images:photos --layers layer4 --segmenter nets.py:my_segmenter --free colors
       microtome audit night.toml --time-limit 07:00
       microtome audit --resume runs/mine
@@ -116,6 +121,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     """Only what the user gave, so that a TOML file's values and the defaults stay where nothing was said."""
     values = {
         "layers": split_list(options["layers"]),
+        "units": split_list(options["units"]),
+        "rotation_baseline": options["rotation_baseline"] or None,
         "free": split_list(options["free"]),
         "tau": split_numbers(options["tau"], "--tau"),
         "label_size": parse_size(options["label_size"], "--label-size"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,21 +43,32 @@ def inspect_command(
       microtome inspect torchvision:resnet18 --layers 'layer[1234]' --samples 50000
       microtome inspect nets.py:my_model --json
     """
-    from microtome.dissect.audit.config import preprocess_overrides
+    from microtome.dissect.audit.config import check_token_hints, preprocess_overrides, token_hints
     from microtome.dissect.audit.cores import available_cores
     from microtome.dissect.audit.job import choose_device
-    from microtome.dissect.models import describe_layers, load_model, measure_cost, resolve_layers
+    from microtome.dissect.models import describe_layers, load_model, measure_cost
+    from microtome.dissect.models.readouts import describe_planned, plan_layers
 
     settings = preprocess_values(options)
     weights = settings.get("weights")
+    check_token_hints(settings.get("grid"), settings.get("prefix"))
     loaded = load_model(
-        model, weights=weights, preprocess=preprocess_overrides(settings), for_inspection=weights is None
+        model,
+        weights=weights,
+        preprocess=preprocess_overrides(settings),
+        for_inspection=weights is None,
+        tokens=token_hints(settings),
     )
-    infos = describe_layers(loaded, resolve_layers(loaded, split_list(layers)) if layers else None)
+    planned = plan_layers(loaded, split_list(layers)) if layers else []
+    infos = describe_layers(loaded, list(dict.fromkeys(layer.base for layer in planned)) if layers else None)
+    bases = [info for info in infos if info.usable]
+    if planned:
+        infos = describe_planned(planned, {info.name: info for info in infos})
     usable = [info for info in infos if info.usable]
     cost = None
     if not no_timing and usable:
-        cost = measure_cost(loaded, usable, batch=batch, threads=available_cores(), device=choose_device(device))
+        cost = measure_cost(loaded, bases, batch=batch, threads=available_cores(), device=choose_device(device))
+        cost = replace(cost, bytes_per_image={info.name: info.bytes_per_image for info in usable})
     if as_json:
         show_json(
             model=model,

@@ -50,7 +50,7 @@ def parse_size(value: str | None, option: str) -> tuple[int, int] | None:
 
 
 def model_options(command: Command) -> Command:
-    """--weights and the preprocessing flags."""
+    """--weights, the preprocessing flags, and what is said of token streams."""
     options = [
         click.option(
             "--weights", type=click.Path(path_type=Path), metavar="FILE", help="A .safetensors or state dict."
@@ -60,6 +60,8 @@ def model_options(command: Command) -> Command:
         click.option("--mean", multiple=True, metavar="R,G,B", help="Mean of each channel in [0, 1]."),
         click.option("--std", multiple=True, metavar="R,G,B", help="Standard deviation of each channel."),
         click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "nearest"])),
+        click.option("--grid", metavar="HxW", help="Grid of token streams, where it cannot be found out: 14x14."),
+        click.option("--prefix", type=int, metavar="P", help="Tokens that stand before those of the image."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -68,7 +70,8 @@ def model_options(command: Command) -> Command:
 
 def preprocess_values(options: dict[str, Any]) -> dict[str, Any]:
     """What `model_options` gave, as settings; absent ones are left out."""
-    values = {name: options[name] for name in ("weights", "size", "resize", "interpolation")}
+    values = {name: options[name] for name in ("weights", "size", "resize", "interpolation", "prefix")}
+    values["grid"] = parse_size(options["grid"], "--grid")
     for name in ("mean", "std"):
         values[name] = split_numbers(options[name], f"--{name}") or None
     return {name: value for name, value in values.items() if value is not None}

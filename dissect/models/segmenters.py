@@ -131,11 +131,11 @@ def load_segmenter(spec: str) -> Segmenter:
     labels = _labels(spec, made)
     categories = _categories(spec, made, len(labels))
     settings = json.dumps([labels, categories, getattr(made, "settings", "")])
-    mark = digest_of(made, settings) if isinstance(made, nn.Module) else _digest_of_callable(made, settings)
+    mark = digest_of(made, settings) if isinstance(made, nn.Module) else digest_of_callable(made, settings)
     return Segmenter(spec, made, labels, categories, mark)
 
 
-def _digest_of_callable(made: Any, settings: str) -> str:
+def digest_of_callable(made: Any, settings: str) -> str:
     """sha256 over `settings`, the file that defines a callable, and the networks, tensors and arrays that it holds."""
     digest = hashlib.sha256(settings.encode())
     module = sys.modules.get(getattr(made, "__module__", ""))

@@ -50,7 +50,7 @@ def open_passage(job: Job, layers: Sequence[LayerEntry], advance: Callable[[int]
     scales = {layer["name"]: layer["scale"] for layer in layers}
     with (
         TurnPool(job.division.workers, "decode") as decoders,
-        Forward(job.model, list(scales), job.division, scales) as forward,
+        Forward(job.model, list(scales), job.division, scales, readouts=job.readouts) as forward,
     ):
         yield Passage(job, layers, forward, decoders, advance, Slots(shards_at_once(job)))
 
