@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from microtome.dissect.ablation import ablate, importance
     from microtome.dissect.audit import (
         AuditConfig,
         Extension,
@@ -27,7 +28,9 @@ __all__ = [
     "Dissection",
     "Extension",
     "Outcome",
+    "ablate",
     "extend_run",
+    "importance",
     "open_run",
     "rebuild_report",
     "resume_audit",
@@ -42,6 +45,8 @@ _HOMES = {
     "Extension": "microtome.dissect.audit.extend",
     "extend_run": "microtome.dissect.audit.extend",
     "rebuild_report": "microtome.dissect.audit.stages.report",
+    "ablate": "microtome.dissect.ablation.sets",
+    "importance": "microtome.dissect.ablation.units",
     "Dissection": "microtome.dissect.query.dissection",
     "open_run": "microtome.dissect.query.dissection",
 }

@@ -6,7 +6,7 @@ just before run.json calls the stage done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from microtome.storage.files import json_bytes
 from microtome.storage.places import Place
@@ -29,3 +29,9 @@ def vouch_for_tables(place: Place, stage: str, written: Mapping[str, tuple[int, 
     if stage in TABLED:
         record = {"stage": stage, "files": {key: list(files[key]) for key in sorted(files)}}
         place.write(tables_key(stage), json_bytes(record))
+
+
+def vouch_for_files(place: Place, what: str, keys: Iterable[str]) -> None:
+    """Record size and CRC-32 of what lies at `keys`, which no stage of the audit makes, under the name `what`."""
+    record = {"stage": what, "files": {key: list(place.checksum(key)) for key in sorted(keys)}}
+    place.write(tables_key(what), json_bytes(record))

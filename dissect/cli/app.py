@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 import click
 
+from microtome.dissect.cli.ablate import ablate_command
 from microtome.dissect.cli.audit import audit_command
 from microtome.dissect.cli.data import data_command
 from microtome.dissect.cli.extend import extend_command
+from microtome.dissect.cli.importance import importance_command
 from microtome.dissect.cli.inspect import inspect_command
 from microtome.dissect.cli.query import query_command
 from microtome.dissect.cli.report import report_command
@@ -47,6 +49,8 @@ for _command in (
     status_command,
     verify_command,
     query_command,
+    importance_command,
+    ablate_command,
     report_command,
 ):
     app.add_command(_command)

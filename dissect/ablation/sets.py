@@ -1,0 +1,181 @@
+"""Removing a set of units at once: what each class loses, beside random sets of as many units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.dissect.ablation.choice import choose
+from microtome.dissect.ablation.subject import Batch, Subject, finished_run, layer_of, open_subject
+from microtome.dissect.ablation.units import scores
+from microtome.dissect.audit.pipeline import holding
+from microtome.dissect.audit.progress import progress
+from microtome.dissect.audit.schedule import run_shards
+from microtome.dissect.audit.stopping import StopSignal
+from microtome.storage.errors import UsageError
+from microtome.storage.files import json_bytes
+from microtome.storage.run import ABLATIONS, Run, folder_name
+
+SCHEMA_VERSION = 1
+ALL = "all"
+INTERVAL = (2.5, 97.5)
+
+Counts = dict[int, NDArray[np.int64]]
+"""For each class: images, right answers untouched, and right answers without each set."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What was measured: `result` as it stands in ablations/NAME.json, and the key of that file in the run.
+
+    class_name: the class that the units were chosen for, as the run's importance names it.
+    """
+
+    run: Run
+    key: str
+    result: dict[str, Any]
+    class_name: str | None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for all images, then one a class."""
+        rows: list[dict[str, Any]] = self.result["rows"]
+        return rows
+
+
+def ablate(
+    path: Path | str,
+    layer: str,
+    *,
+    units: Sequence[str] = (),
+    concept: str | None = None,
+    class_name: str | None = None,
+    top: int = 20,
+    value: str = "zero",
+    draws: int = 20,
+    seed: int = 0,
+    limit: int | None = None,
+    dataset: str | None = None,
+    workers: int | None = None,
+) -> Ablation:
+    """Remove a set of units of `layer` and measure accuracy for each class, untouched and without them.
+
+    Which: `units` as in `("3,17", "40-44")`; or the `top` units of `concept` by IoU; or those that the class
+    `class_name` needs most by the run's importance. value: "zero" or "mean". draws: random sets of as many other
+    units, from `seed`, to compare with. limit: only the first images; dataset: the spec of other images to measure on
+    than the run's.
+    Writes ablations/NAME.json into the run. Raises UsageError and UnknownNameError for what the run does not have.
+    """
+    if draws < 0:
+        raise UsageError(f"--draws {draws}: how many random sets to compare with, 0 or more")
+    run = finished_run(path)
+    entry = layer_of(run, layer)
+    choice = choose(run, entry, units=units, concept=concept, class_name=class_name, top=top)
+    drawn = random_sets(choice.units, entry["units"], draws, seed)
+    with (
+        holding(path, "ablate") as stop,
+        open_subject(run, entry, value, limit=limit, dataset=dataset, workers=workers) as subject,
+    ):
+        counts = measure(subject, np.concatenate([choice.marks(entry["units"])[None], drawn]), stop)
+        name = "-".join([layer, choice.name, *([value] if value != "zero" else [])])
+        result = {
+            "schema_version": SCHEMA_VERSION,
+            "name": name,
+            "layer": layer,
+            "units": choice.units.tolist(),
+            "chosen_by": choice.words,
+            "value": value,
+            "truth": subject.truth.kind,
+            "data": dataset or run.info["data"]["spec"],
+            "images": sum(int(count[0]) for count in counts.values()),
+            "draws": draws,
+            "drawn_from": "other units" if others_suffice(len(choice.units), entry["units"]) else "all units",
+            "seed": seed,
+            "rows": rows_of_counts(counts, subject),
+        }
+        key = f"{ABLATIONS}{folder_name(name)}.json"
+        run.place.write(key, json_bytes(result))
+    return Ablation(run, key, result, choice.class_name)
+
+
+def others_suffice(size: int, units: int) -> bool:
+    """Whether random sets can be drawn from the units that were not chosen."""
+    return units - size >= size
+
+
+def random_sets(chosen: NDArray[np.int64], units: int, draws: int, seed: int) -> NDArray[np.bool_]:
+    """(draws, C) bool: random sets of as many units as `chosen`, from the others where there are enough."""
+    pool = np.setdiff1d(np.arange(units), chosen) if others_suffice(len(chosen), units) else np.arange(units)
+    sets = np.zeros((draws, units), np.bool_)
+    for draw in range(draws):
+        dice = np.random.default_rng([seed, draw])
+        sets[draw, dice.choice(pool, len(chosen), replace=False)] = True
+    return sets
+
+
+def measure(subject: Subject, sets: NDArray[np.bool_], stop: StopSignal) -> Counts:
+    """Right answers of each class, untouched and without each of `sets` (S, C)."""
+    found: dict[int, Counts] = {}
+    with progress("ablate", subject.samples, "images") as shown:
+
+        def task(number: int) -> None:
+            batch = subject.batch(number)
+            if batch is not None:
+                found[number] = _counts(subject, batch, sets)
+            shown.advance(len(subject.images_of(number)))
+
+        run_shards("ablate", task, range(subject.batches), workers=subject.job.division.passes, stop=stop)
+    if not found:
+        raise UsageError(f"{subject.job.config.dataset}: none of {subject.samples} images can be read and has a class")
+    total: Counts = {}
+    for counts in found.values():
+        for label, count in counts.items():
+            total[label] = total.get(label, 0) + count
+    return dict(sorted(total.items()))
+
+
+def _counts(subject: Subject, batch: Batch, sets: NDArray[np.bool_]) -> Counts:
+    images = len(batch.truth)
+    rows, chosen = np.repeat(np.arange(images), len(sets)), np.tile(np.arange(len(sets)), images)
+    logits = subject.network.without_sets(batch.held, rows, sets[chosen])
+    without = scores(logits, batch.truth[rows])[0].reshape(images, len(sets))
+    untouched = scores(batch.held.logits, batch.truth)[0]
+    table = np.concatenate([np.ones((images, 1), np.int64), untouched[:, None], without], axis=1)
+    return {int(label): table[batch.truth == label].sum(axis=0) for label in np.unique(batch.truth)}
+
+
+def rows_of_counts(counts: Counts, subject: Subject) -> list[dict[str, Any]]:
+    """A row of all images, then one a class, in the model's order."""
+    everything = np.sum(list(counts.values()), axis=0)
+    return [
+        _row(ALL, everything),
+        *(_row(subject.truth.name(label), count) for label, count in counts.items()),
+    ]
+
+
+def _row(name: str, count: NDArray[np.int64]) -> dict[str, Any]:
+    images, untouched, *without = count.tolist()
+    falls = (untouched - np.array(without)) / images
+    row = {
+        "class": name,
+        "images": images,
+        "accuracy": untouched / images,
+        "accuracy_without": without[0] / images,
+        "fall": float(falls[0]),
+        "random": None,
+    }
+    if len(falls) > 1:
+        low, high = np.percentile(falls[1:], INTERVAL).tolist()
+        row["random"] = {
+            "mean": float(falls[1:].mean()),
+            "low": low,
+            "high": high,
+            "min": float(falls[1:].min()),
+            "max": float(falls[1:].max()),
+        }
+    return row

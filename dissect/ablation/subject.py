@@ -1,0 +1,149 @@
+"""The run, the layer and the network that an ablation is about, opened and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from microtome.dissect.ablation.network import Held, Network, open_network
+from microtome.dissect.ablation.truth import Truth, find_truth
+from microtome.dissect.audit.cores import available_cores
+from microtome.dissect.audit.data import open_images
+from microtome.dissect.audit.images import read_item
+from microtome.dissect.audit.job import Job, choose_device
+from microtome.dissect.audit.precision import arithmetic
+from microtome.dissect.audit.prepare import join
+from microtome.dissect.audit.progress import say
+from microtome.dissect.audit.schedule import ThreadExecutor
+from microtome.storage.errors import UnknownNameError, UsageError
+from microtome.storage.run import Run
+from microtome.storage.schema import LayerEntry
+
+VALUES = ("zero", "mean")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images, computed up to the layer, with their right classes. truth: (n,) int64."""
+
+    held: Held
+    truth: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What units are removed from. samples: how many of the dataset's first count; batches: of `network.batch` each."""
+
+    job: Job
+    layer: LayerEntry
+    network: Network
+    truth: Truth
+    samples: int
+
+    @property
+    def batches(self) -> int:
+        """How many batches of images there are."""
+        return math.ceil(self.samples / self.network.batch)
+
+    def images_of(self, batch: int) -> range:
+        """The samples of a batch."""
+        start = batch * self.network.batch
+        return range(start, min(start + self.network.batch, self.samples))
+
+    def batch(self, number: int) -> Batch | None:
+        """Read and compute a batch; samples that are unreadable or have no class are left out. None: all are."""
+        dataset = self.job.dataset
+        chosen = [index for index in self.images_of(number) if self._counts(index)]
+        items = [(index, read_item(dataset, index, self.job.preprocess, self.job.label_size)) for index in chosen]
+        good = [(index, item.image) for index, item in items if item.ok]
+        if not good:
+            return None
+        held = self.network.hold([image for _, image in good])
+        truth = self.truth.of([dataset.entry(index).label for index, _ in good], held.logits)
+        return Batch(held, truth)
+
+    def _counts(self, index: int) -> bool:
+        return self.truth.kind != "labels" or self.job.dataset.entry(index).label is not None
+
+
+def finished_run(path: Path | str) -> Run:
+    """The run in `path`. Raises UsageError where its tables are not all there."""
+    run = Run.open(path)
+    unfinished = [name for name, info in run.info["stages"].items() if info["state"] != "done" and name != "report"]
+    if unfinished:
+        raise UsageError(f"{path} is not finished ({', '.join(unfinished)}); run microtome audit --resume {path}")
+    return run
+
+
+def layer_of(run: Run, name: str) -> LayerEntry:
+    """The layer's entry. Raises UnknownNameError, and UsageError for one whose units cannot be switched off."""
+    layer = run.layer(name)
+    readout = layer.get("readout")
+    if readout:
+        raise UsageError(f"layer {name} holds directions of {readout['base']}, not units that can be switched off")
+    return layer
+
+
+def fill_of(run: Run, layer: LayerEntry, value: str) -> NDArray[np.float32]:
+    """(C,) what removed units are set to: 0, or their mean over the run's images, in true values."""
+    if value not in VALUES:
+        raise UnknownNameError("value for removed units", value, VALUES)
+    if value == "zero":
+        return np.zeros(layer["units"], np.float32)
+    return run.layer_table(layer["name"], "units")["mean"].to_numpy(np.float32)
+
+
+@contextmanager
+def open_subject(
+    run: Run,
+    layer: LayerEntry,
+    value: str,
+    *,
+    limit: int | None = None,
+    dataset: str | None = None,
+    workers: int | None = None,
+) -> Iterator[Subject]:
+    """Open data and model of a finished run for ablations in `layer`; torch's threads are the run's meanwhile.
+
+    dataset: other images to measure on. Raises RunMismatchError where model or data are not those of the run,
+    UsageError where the model is no classifier.
+    """
+    job = join(run.url if run.place.path is None else run.place.path, ThreadExecutor(), workers or available_cores())
+    choose_device(job.config.device)
+    job.check_here()
+    if dataset is not None:
+        job = Job(job.config, job.run, open_images(dataset, None), job.division, job.executor)
+    samples = len(job.dataset) if dataset is not None else job.samples
+    samples = min(samples, limit or samples)
+    truth = find_truth(job.dataset, samples, job.model.class_names)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(job.division.torch_threads)
+    try:
+        with arithmetic(job.division.precision, job.division.device):
+            fill = fill_of(run, layer, value)
+            network = open_network(job.model, layer["name"], job.division, fill, job.config.batch)
+            say(f"truth: {truth.why}")
+            yield Subject(job, layer, network, truth, samples)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def chosen_units(text: Sequence[str], layer: LayerEntry) -> NDArray[np.int64]:
+    """`("3,17", "40-44")` as units, ascending, each once. Raises UsageError for what is none of the layer's."""
+    found: set[int] = set()
+    for part in (part.strip() for value in text for part in value.split(",")):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"--units {part!r}: give numbers and ranges, as in --units 3,17,40-44")
+        units = range(int(first), int(last if dash else first) + 1)
+        if not units or units[-1] >= layer["units"]:
+            raise UsageError(f"--units {part}: layer {layer['name']} has units 0 to {layer['units'] - 1}")
+        found.update(units)
+    return np.array(sorted(found), np.int64)

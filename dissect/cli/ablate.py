@@ -1,0 +1,102 @@
+"""`microtome ablate`: what each class loses without a set of units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from microtome.dissect.cli.options import RUN
+from microtome.dissect.cli.output import show_json, show_table
+
+if TYPE_CHECKING:
+    from microtome.dissect.ablation.sets import Ablation
+
+SHOWN_CLASSES = 40
+
+
+@click.command("ablate")
+@click.argument("run", type=RUN)
+@click.option("--layer", required=True, help="A layer of the run.")
+@click.option("--units", multiple=True, metavar="3,17,40-44", help="These units.")
+@click.option("--concept", metavar="NAME", help="The units of highest IoU for a concept.")
+@click.option("--class", "class_name", metavar="NAME", help="The units that a class needs most (microtome importance).")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many for --concept, --class."
+)
+@click.option("--value", default="zero", show_default=True, help="What removed units are set to: zero or mean.")
+@click.option("--draws", type=click.IntRange(min=0), default=20, show_default=True, help="Random sets to compare with.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random sets.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")
+@click.option("--dataset", metavar="SPEC", help="Other images to measure on. [those of the run]")
+@click.option("--workers", type=click.IntRange(min=1), help="Cores to use. [number of cores]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, as it is kept in RUN/ablations/.")
+def ablate_command(run: Path | str, layer: str, as_json: bool, **options: Any) -> int:
+    """Remove a set of units of a layer at once, and measure what each class of a finished RUN's model loses.
+
+    Beside it stand random sets of as many other units of the layer: the mean of their falls and the interval that
+    holds 95 % of the draws. The result is kept in RUN/ablations/.
+
+    \b
+    Examples:
+      microtome ablate runs/first --layer block5 --class beach --top 5
+      microtome ablate runs/first --layer block5 --concept car --top 20 --draws 50
+      microtome ablate runs/first --layer block5 --units 3,17,40-44 --value mean
+    """
+    from microtome.dissect.ablation import ablate
+
+    found = ablate(run, layer, **options)
+    if as_json:
+        show_json(**found.result)
+    else:
+        _show(found)
+    return 0
+
+
+def _show(found: Ablation) -> None:
+    result = found.result
+    random = f"{result['draws']} random sets of {len(result['units'])} ({result['drawn_from']})"
+    click.echo(f"{result['layer']}: without {result['chosen_by']}; {random}; {result['images']:,} images")
+    header = ["class", "images", "accuracy", "without", "fall", "random: mean fall", "95 % of draws"]
+    body = [_line(row) for row in found.rows[: SHOWN_CLASSES + 1]]
+    show_table(header, body, right=range(1, len(header)))
+    if len(found.rows) > SHOWN_CLASSES + 1:
+        click.echo(f"... {len(found.rows) - SHOWN_CLASSES - 1} more; --json gives them")
+    click.echo(conclusion(found))
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    random = row["random"]
+    interval = f"[{_points(random['low'])}, {_points(random['high'])}]" if random else "-"
+    shares = [f"{100 * row[name]:.1f} %" for name in ("accuracy", "accuracy_without")]
+    return [
+        *(row["class"], f"{row['images']:,}", *shares, _points(row["fall"])),
+        *(_points(random["mean"]) if random else "-", interval),
+    ]
+
+
+def conclusion(found: Ablation) -> str:
+    """What came out, in a sentence."""
+    classes = {row["class"]: row for row in found.rows[1:]}
+    name = found.class_name
+    row = classes.get(name or "", found.rows[0])
+    who = name if row is not found.rows[0] else "accuracy"
+    text = f"{who} falls from {100 * row['accuracy']:.1f} % to {100 * row['accuracy_without']:.1f} %"
+    if row["random"]:
+        random = row["random"]
+        text += (
+            f"; random sets of {len(found.result['units'])}: a fall of {_points(random['mean'])} points "
+            f"[{_points(random['low'])}, {_points(random['high'])}]"
+        )
+    others = [other for other in classes.values() if other is not row]
+    if row is not found.rows[0] and others:
+        images = sum(other["images"] for other in others)
+        mean = sum(other["fall"] * other["images"] for other in others) / images
+        text += f"; other classes {_points(mean)} on average"
+    return text + "."
+
+
+def _points(fall: float) -> str:
+    """A fall in percentage points."""
+    return f"{100 * fall:.1f}"
