@@ -4,6 +4,8 @@
     report/layers/LAYER.html      every unit of a layer; LAYER.html#unit-123 is one unit's address
     report/data/LAYER.js          what that page shows, as a classic script (pages from disk cannot fetch)
     report/patches/LAYER/123.jpg  the top patches of unit 123 side by side
+    report/classes.html           what each class needs, where importance was measured; a page for each in classes/
+    report/ablations.html         what was kept of ablations, where any was
     report/static/                style and script
 
 The same run gives the same bytes. A report is built in a local folder and then takes the place of the old one.
@@ -18,6 +20,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from microtome.reports.ablations import ablations_context, pages_by_name
+from microtome.reports.alignment import alignments
+from microtome.reports.classes import ClassPages, class_page, write_class_pages
+from microtome.reports.heat import is_heat
+from microtome.reports.importance import Importance, classes_of, read_importance
+from microtome.reports.matrix import classes_payload, matrix_context
 from microtome.reports.pages import (
     LayerFiles,
     category_classes,
@@ -43,6 +51,7 @@ class _Layer:
 
     summary: LayerSummary
     plan: LayerPatches
+    importance: Importance | None
 
 
 def build_report(
@@ -73,8 +82,9 @@ def build_report(
             workers=workers or min(os.cpu_count() or 1, _MOST_WORKERS),
             progress=progress,
         )
-        _write_data(run, building, layers, concepts, samples)
-        _write_pages(run, building, layers, concepts, samples)
+        classes = _class_pages(layers, concepts)
+        _write_data(run, building, layers, concepts, samples, classes)
+        _write_pages(run, building, layers, concepts, samples, classes)
         run.publish_report(building)
     return run.index_page
 
@@ -83,11 +93,26 @@ def _read_layer(run: ReportRun, number: int, concepts: Concepts, per_unit: int) 
     entry = run.info["layers"][number]
     summary = summarise_layer(run, entry, concepts)
     patches = run.layer_table(entry["name"], "patches")
-    return _Layer(summary, plan_patches(entry["name"], summary.units, patches, per_unit))
+    plan = plan_patches(entry["name"], summary.units, patches, per_unit, heat=is_heat(entry))
+    return _Layer(summary, plan, read_importance(run, number, summary, len(concepts.names) - 1))
+
+
+def _class_pages(layers: Sequence[_Layer], concepts: Concepts) -> ClassPages | None:
+    """What the pages of classes are made of; None where no layer has importance."""
+    measured = [layer.importance for layer in layers if layer.importance is not None]
+    if not measured:
+        return None
+    summaries, plans = [layer.summary for layer in layers], [layer.plan for layer in layers]
+    return ClassPages.of(concepts, summaries, plans, measured, classes_of(measured))
 
 
 def _write_data(
-    run: ReportRun, folder: Path, layers: Sequence[_Layer], concepts: Concepts, samples: pd.DataFrame
+    run: ReportRun,
+    folder: Path,
+    layers: Sequence[_Layer],
+    concepts: Concepts,
+    samples: pd.DataFrame,
+    classes: ClassPages | None,
 ) -> None:
     keys = samples.set_index("index")["key"].astype(str)
     (folder / "data").mkdir()
@@ -104,22 +129,44 @@ def _write_data(
             bar=float(run.info["config"]["min_iou"]),
         )
         payload["categoryStyles"] = category_classes(concepts.categories)
+        if classes is not None and layer.importance is not None:
+            payload["classes"] = classes_payload(layer.importance, classes.addresses[layer.importance.layer])
         text = data_script("MICROTOME_LAYER", payload)
         (folder / "data" / f"{entry['folder']}.js").write_text(text, encoding="ascii")
 
 
 def _write_pages(
-    run: ReportRun, folder: Path, layers: Sequence[_Layer], concepts: Concepts, samples: pd.DataFrame
+    run: ReportRun,
+    folder: Path,
+    layers: Sequence[_Layer],
+    concepts: Concepts,
+    samples: pd.DataFrame,
+    classes: ClassPages | None,
 ) -> None:
     env = environment()
     summaries = [layer.summary for layer in layers]
-    shared = shared_context(run.info, concepts, summaries)
+    ablations = ablations_context(run.ablations(), pages_by_name(classes.classes, class_page) if classes else {})
+    more = [("Classes", "classes.html")] if classes else []
+    more += [("Ablations", "ablations.html")] if any(ablations.values()) else []
+    shared = shared_context(run.info, concepts, summaries, more)
     (folder / "layers").mkdir()
     template = env.get_template("layer.html")
-    for number, summary in enumerate(summaries):
-        page = template.render(root="../", number=number, **shared)
-        (folder / "layers" / f"{summary.entry['folder']}.html").write_text(page, encoding="utf-8")
+    for number, layer in enumerate(layers):
+        one = layer.importance
+        matrix = matrix_context(one, classes.addresses[number]) if classes and one else None
+        page = template.render(root="../", number=number, matrix=matrix, names=concepts.names, **shared)
+        (folder / "layers" / f"{layer.summary.entry['folder']}.html").write_text(page, encoding="utf-8")
+    if classes:
+        text = env.get_template("classes.html").render(root="", page="classes.html", **shared, **classes.listing())
+        (folder / "classes.html").write_text(text, encoding="utf-8")
+        write_class_pages(classes, env.get_template("class.html"), folder / "classes", shared)
+    if any(ablations.values()):
+        text = env.get_template("ablations.html").render(root="", page="ablations.html", **shared, **ablations)
+        (folder / "ablations.html").write_text(text, encoding="utf-8")
     index = index_context(run.info, concepts, summaries, [layer.plan for layer in layers], samples)
+    index["classes"] = classes.teaser() if classes else None
+    index["ablations"] = ablations["ablations"]
+    index["alignments"] = alignments(summaries, shared["layers"])
     text = env.get_template("index.html").render(root="", **shared, **index)
     (folder / "index.html").write_text(text, encoding="utf-8")
     (folder / "static").mkdir()

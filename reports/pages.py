@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from microtome.reports.alignment import plain_name
+from microtome.reports.heat import is_heat
 from microtome.reports.summaries import CATEGORIES, STATES, Concepts, LayerSummary, concepts_found
 from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
 from microtome.storage.schema import RunInfo
@@ -68,8 +70,15 @@ def environment() -> Environment:
     env.filters["thousands"] = lambda value: f"{value:,}".replace(",", "\u202f")
     env.filters["iou"] = lambda value: f"{value:.3f}"
     env.filters["digits"] = lambda value: f"{value:.4g}"
+    env.filters["points"] = points
     env.filters["percent"] = lambda value: f"{100 * value:.4g}%"
     return env
+
+
+def points(value: float) -> str:
+    """A share in percent, or a difference of shares in points, to one decimal."""
+    text = f"{100 * value:.1f}"
+    return "0.0" if text == "-0.0" else text.replace("-", "−")
 
 
 def category_classes(categories: Sequence[str]) -> list[str]:
@@ -88,8 +97,10 @@ def patch_style(position: int, count: int, rows: int, columns: int, size: int) -
     )
 
 
-def shared_context(info: RunInfo, concepts: Concepts, layers: Sequence[LayerSummary]) -> dict[str, Any]:
-    """What every page knows."""
+def shared_context(
+    info: RunInfo, concepts: Concepts, layers: Sequence[LayerSummary], more_pages: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """What every page knows. more_pages: name and address of pages beyond the index and those of layers."""
     config = info["config"]
     classes = category_classes(concepts.categories)
     return {
@@ -102,6 +113,7 @@ def shared_context(info: RunInfo, concepts: Concepts, layers: Sequence[LayerSumm
         "categories": [{"name": n, "style": c} for n, c in zip(concepts.categories, classes, strict=True)],
         "layers": [layer_row(layer, concepts, classes) for layer in layers],
         "states": STATES,
+        "more_pages": more_pages,
     }
 
 
@@ -125,6 +137,9 @@ def layer_row(layer: LayerSummary, concepts: Concepts, classes: Sequence[str]) -
     ]
     return {
         "name": layer.entry["name"],
+        "plain": plain_name(layer.entry),
+        "layout": layer.entry.get("layout", ""),
+        "heat": is_heat(layer.entry),
         "files": LayerFiles.of(layer.entry["folder"]),
         "kind": layer.entry["kind"],
         "units": layer.entry["units"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,11 @@ class ReportRun(Protocol):
         ...
 
     def layer_table(self, layer: str, name: str) -> pd.DataFrame:
-        """A table of one layer: "units", "iou", "patches", "histogram" or "thresholds"."""
+        """A table of one layer: "units", "iou", "patches", "histogram", "thresholds"; "importance" where measured."""
+        ...
+
+    def ablations(self) -> list[dict[str, Any]]:
+        """The kept ablations, each with the name of its "file"; what could not be read has an "error" instead."""
         ...
 
     def activation_maps(self, layer: str, samples: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.reports.heat import COLOURS, draw_heat_strip
 from microtome.reports.outlines import draw_strip
 from microtome.reports.source import Progress, ReadImage, ReportRun
 from microtome.reports.thumbnails import SIZE, Camera, LayerPatches, Pictures, sample_blocks
@@ -165,7 +166,7 @@ def _by_unit(plan: LayerPatches) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True, slots=True)
 class _ReadMaps:
-    """Reads the activation maps of the patches in `part`, those of one block of samples, that show a mask."""
+    """Reads the activation maps of the patches in `part`, those of one block of samples, that show one."""
 
     run: ReportRun
     layer: _Layer
@@ -174,7 +175,7 @@ class _ReadMaps:
     def __call__(self) -> None:
         plan = self.layer.plan
         here = slice(self.part.start, self.part.stop)
-        wanted = plan.outlined[here]
+        wanted = plan.mapped[here]
         maps = self.run.activation_maps(plan.layer, plan.sample[here][wanted], plan.unit[here][wanted])
         self.layer.maps[here][wanted] = maps
 
@@ -216,7 +217,7 @@ class _WriteStrip:
             self.positions,
             plan.rank,
             self.layer.picture,
-            plan.outlined,
+            np.zeros_like(plan.mapped) if plan.heat else plan.mapped,
             plan.threshold,
             plan.saturated,
             self.layer.maps,
@@ -225,6 +226,10 @@ class _WriteStrip:
             pictures.place,
             strip,
         )
+        if plan.heat:
+            maps, at = self.layer.maps, self.positions
+            places = (pictures.shape, pictures.place)
+            draw_heat_strip(at, plan.rank, self.layer.picture, plan.mapped, maps, *places, COLOURS, strip)
         (self.folder / f"{plan.unit[self.positions[0]]}.jpg").write_bytes(encode_jpeg(strip.reshape(SIZE, -1, 3)))
 
 

@@ -33,7 +33,8 @@ class LayerPatches:
     """The patches of one layer that get a thumbnail, ordered by (sample, unit, rank); all arrays have length n.
 
     unit, rank, sample: int64; box: (n, 4) int64, top, left, bottom, right in pixels of the original image;
-    value: float64, the peak; threshold: float64; outlined: bool, whether the unit has a mask at all; saturated: bool
+    value: float64, the peak; threshold: float64; mapped: bool, whether the unit's map is drawn; saturated: bool
+    heat: whether maps are laid over the image as colours, not outlined as masks
     """
 
     layer: str
@@ -45,8 +46,9 @@ class LayerPatches:
     box: NDArray[np.int64]
     value: NDArray[np.float64]
     threshold: NDArray[np.float64]
-    outlined: NDArray[np.bool_]
+    mapped: NDArray[np.bool_]
     saturated: NDArray[np.bool_]
+    heat: bool = False
 
     def between(self, start: int, stop: int) -> range:
         """Positions of the patches of samples start ... stop - 1."""
@@ -56,7 +58,7 @@ class LayerPatches:
     def of_units(self, start: int, stop: int) -> LayerPatches:
         """The patches of units start ... stop - 1."""
         kept = (self.unit >= start) & (self.unit < stop)
-        names = ("unit", "rank", "sample", "box", "value", "threshold", "outlined", "saturated")
+        names = ("unit", "rank", "sample", "box", "value", "threshold", "mapped", "saturated")
         return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
     def held_bytes(self, cells: int) -> int:
@@ -65,7 +67,9 @@ class LayerPatches:
         return 3 * SIZE * SIZE * pictures + 4 * cells * len(self.sample)
 
 
-def plan_patches(layer: str, units: pd.DataFrame, patches: pd.DataFrame, per_unit: int) -> LayerPatches:
+def plan_patches(
+    layer: str, units: pd.DataFrame, patches: pd.DataFrame, per_unit: int, *, heat: bool = False
+) -> LayerPatches:
     """The thumbnails of a layer: at most `per_unit` a unit, none for units that never respond."""
     state = units["state"].to_numpy().astype(str)
     silent = np.isin(state, ("dead", "constant"))
@@ -83,8 +87,9 @@ def plan_patches(layer: str, units: pd.DataFrame, patches: pd.DataFrame, per_uni
         box=kept[["top", "left", "bottom", "right"]].to_numpy(np.int64),
         value=kept["value"].to_numpy(np.float64),
         threshold=units["threshold"].to_numpy(np.float64)[unit],
-        outlined=np.isin(state, ("ok", "saturated"))[unit],
+        mapped=np.isin(state, ("ok", "saturated"))[unit],
         saturated=(state == "saturated")[unit],
+        heat=heat,
     )
 
 

@@ -269,7 +269,7 @@ class Run:
     # Ablations
 
     def ablations(self) -> list[dict[str, Any]]:
-        """The kept ablations by file name, each with its "file"; what is no JSON object has nothing else but "error"."""
+        """The kept ablations by file name, each with its "file"; what is no JSON object has only an "error" besides."""
         found = []
         for key in sorted(key for key, _ in self.place.list(ABLATIONS) if key.endswith(".json")):
             file = key.removeprefix(ABLATIONS)

@@ -127,6 +127,19 @@
     return list;
   }
 
+  // The classes whose accuracy falls most when this unit is removed, where that was measured.
+  function needing(unit) {
+    var list = data.classes ? data.classes.units[unit] : [];
+    if (!list.length) return null;
+    var line = el("p", { class: "needing" }, "needed by ");
+    list.forEach(function (entry, place) {
+      var link = el("a", { href: data.classes.pages[entry[0]] }, data.classes.names[entry[0]]);
+      line.append(place ? ", " : "", link, " ", el("small", {}, "(−" + (100 * entry[1]).toFixed(1) + ")"));
+    });
+    line.setAttribute("title", "Points of accuracy that the class loses when this unit alone is removed");
+    return line;
+  }
+
   function notes(unit, at) {
     var said = [];
     var state = data.states[data.state[unit]];
@@ -168,6 +181,7 @@
         : el("div", { class: "main-meter" }),
       patches(unit),
       el("div", { class: "below-patches" }, histogram(unit, at.threshold[unit]), nextBest(unit, at)),
+      needing(unit) || "",
       el("p", { class: "details" }, facts.join(" · "))
     );
     var more = notes(unit, at);

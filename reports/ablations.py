@@ -1,0 +1,101 @@
+"""The page of ablations: what each class loses without chosen units, beside random sets of as many units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from microtome.reports.importance import ClassEntry, readable
+
+PICTURED = 40
+LISTED = 300
+UNITS_LISTED = 40
+_RANDOM = ("mean", "low", "high", "min", "max")
+
+
+def ablations_context(kept: Sequence[Mapping[str, Any]], addresses: Mapping[str, str]) -> dict[str, Any]:
+    """What ablations.html shows. kept: as `ReportRun.ablations` gives them; addresses: pages of classes by name."""
+    shown: list[dict[str, Any]] = []
+    damaged: list[dict[str, str]] = []
+    for one in kept:
+        file = readable(one.get("file", ""))
+        error = str(one.get("error", ""))
+        ablation = None if error else _ablation(one, addresses)
+        if ablation is None:
+            damaged.append({"file": file, "why": error or "it has not the parts of an ablation"})
+        else:
+            shown.append({**ablation, "anchor": f"ablation-{len(shown) + 1}"})
+    return {"ablations": shown, "damaged": damaged}
+
+
+def pages_by_name(classes: Sequence[ClassEntry], address: Any) -> dict[str, str]:
+    """The page of each class by its name; of equal names the first."""
+    found: dict[str, str] = {}
+    for entry in classes:
+        found.setdefault(entry.name, address(entry))
+    return found
+
+
+def _ablation(one: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any] | None:
+    """One ablation, or None where it has not the parts that a picture needs."""
+    try:
+        rows = [_row(row, addresses) for row in one["rows"]]
+        units = [int(unit) for unit in one["units"]]
+        found = {
+            "name": readable(one["name"]),
+            "layer": readable(one["layer"]),
+            "chosen_by": readable(one["chosen_by"]),
+            "value": readable(one["value"]),
+            "truth": readable(one["truth"]),
+            "draws": int(one["draws"]),
+            "images": int(one["images"]),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+    if not rows:
+        return None
+    whole, classes = rows[0], sorted(rows[1:], key=lambda row: -row["fall"])
+    return {
+        **found,
+        "units": units[:UNITS_LISTED],
+        "unit_count": len(units),
+        "whole": whole,
+        "pictured": [whole, *classes[:PICTURED]],
+        "listed": [whole, *classes[:LISTED]],
+        "classes": len(classes),
+        "has_random": any(row["random"] is not None for row in rows),
+    }
+
+
+def _row(row: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
+    """A row in figures, with its places on an axis from 0 to 100; raises where one is missing or no number."""
+    name = readable(row["class"])
+    accuracy, without, fall = (_number(row[part]) for part in ("accuracy", "accuracy_without", "fall"))
+    given = row.get("random")
+    random = None if given is None else {part: _number(given[part]) for part in _RANDOM}
+    places: dict[str, float] = {"untouched": _place(accuracy), "without": _place(without)}
+    if random is not None:
+        places |= {part: _place(accuracy - random[part]) for part in _RANDOM}
+    return {
+        "class": name,
+        "href": addresses.get(name, ""),
+        "images": int(row["images"]),
+        "accuracy": accuracy,
+        "without": without,
+        "fall": fall,
+        "random": random,
+        "beyond": random is not None and fall > random["high"],
+        "at": places,
+    }
+
+
+def _number(value: object) -> float:
+    number = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no finite number")
+    return number
+
+
+def _place(share: float) -> float:
+    return 100 * min(max(share, 0.0), 1.0)

@@ -1,0 +1,62 @@
+"""Whether the axes of a layer are special: its units beside read-outs of the same layer along other directions.
+
+D. Bau, B. Zhou, A. Khosla, A. Oliva, A. Torralba: Network Dissection, CVPR 2017, section 3.2: a random rotation keeps
+all that a layer can tell apart, so if its units were no more than any basis, as many unique detectors should remain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from microtome.reports.summaries import LayerSummary
+from microtome.storage.schema import LayerEntry
+
+ROTATED = "rotated"
+
+
+def plain_name(entry: LayerEntry) -> str:
+    """What a layer is called in a comparison: "block5 in PCA directions"; its name where it is no read-out."""
+    readout = entry.get("readout")
+    if readout is None:
+        return entry["name"]
+    base, kind, source = readout["base"], readout["kind"], readout["source"].rpartition("/")[2]
+    if kind == "pca":
+        fewer = entry["units"] < readout["inputs"]
+        return f"{base} in its first {entry['units']} PCA directions" if fewer else f"{base} in PCA directions"
+    if kind == ROTATED:
+        return f"{base} in randomly rotated directions"
+    return f"{base} in the directions of {source}" if kind == "matrix" else f"{base} as {source} encodes it"
+
+
+def alignments(layers: Sequence[LayerSummary], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each layer with a rotated sibling: its own units, the rotated ones, and other read-outs of it.
+
+    rows: the layers as the index compares them, in the same order
+    """
+    found = []
+    for number, layer in enumerate(layers):
+        name = layer.entry["name"]
+        kinds = {at: other.entry["readout"]["kind"] for at, other in enumerate(layers) if _base_of(other) == name}
+        rotated = [at for at, kind in kinds.items() if kind == ROTATED]
+        if not rotated:
+            continue
+        others = [at for at in kinds if at not in rotated]
+        own, turned = layer.first, layers[rotated[0]].first
+        chosen = [number, *rotated, *others]
+        found.append(
+            {
+                "name": name,
+                "rows": [{**rows[at], "own": at == number} for at in chosen],
+                "widest": max(1, *(rows[at]["detectors"] for at in chosen)),
+                "unique": own.unique.size,
+                "unique_rotated": turned.unique.size,
+            }
+        )
+    return found
+
+
+def _base_of(layer: LayerSummary) -> str:
+    """The layer that the units of `layer` are read out of, "" where they are its own."""
+    readout = layer.entry.get("readout")
+    return readout["base"] if readout else ""

@@ -1,0 +1,260 @@
+"""The pages of classes: which units a class needs, what they detect, and which concepts drive the class.
+
+report/classes.html        every class: accuracy, most important units, driving concepts; concepts by classes
+report/classes/CLASS.html  one class
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from microtome.reports.importance import LEAST_DRIVE, ClassEntry, Drive, Importance
+from microtome.reports.pages import LayerFiles, category_classes
+from microtome.reports.summaries import Concepts, LayerSummary
+from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
+
+UNITS = 10
+HINDERING = 5
+CONCEPTS = 10
+PATCHES = 6
+UNITS_OF_CONCEPT = 8
+IN_SENTENCE = 3
+IN_INDEX = 20
+SHARED_ROWS = 60
+_SCALES = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPages:
+    """What all class pages are made of. Layers are known by their position in the run; `main` is the one that the
+    list of classes shows."""
+
+    concepts: Concepts
+    layers: Sequence[LayerSummary]
+    plans: Sequence[LayerPatches]
+    measured: Sequence[Importance]
+    classes: Sequence[ClassEntry]
+    main: Importance
+    strips: Mapping[int, dict[int, list[str]]]
+    driven: Mapping[int, dict[int, list[int]]]
+    addresses: Mapping[int, dict[int, str]]
+    styles: Sequence[str]
+
+    @classmethod
+    def of(
+        cls,
+        concepts: Concepts,
+        layers: Sequence[LayerSummary],
+        plans: Sequence[LayerPatches],
+        measured: Sequence[Importance],
+        classes: Sequence[ClassEntry],
+    ) -> ClassPages:
+        """For layers and plans of the run, and the importance of at least one of the layers."""
+        axes = [one for one in measured if "readout" not in layers[one.layer].entry]
+        return cls(
+            concepts,
+            layers,
+            plans,
+            measured,
+            classes,
+            (axes or list(measured))[-1],
+            {one.layer: _strips(plans[one.layer]) for one in measured},
+            {one.layer: _driven(one) for one in measured},
+            {one.layer: {e.at[one.layer]: class_page(e) for e in classes if one.layer in e.at} for one in measured},
+            category_classes(concepts.categories),
+        )
+
+    def page(self, number: int) -> dict[str, Any]:
+        """What the page of class `number` shows."""
+        entry = self.classes[number]
+        sections = [self._section(one, entry.at[one.layer]) for one in self.measured if one.layer in entry.at]
+        first = next((s for s in sections if s["layer"] == self.main.layer), sections[-1])
+        return {"class_name": entry.name, "sections": sections, "first": first, "folder": "../"}
+
+    def listing(self) -> dict[str, Any]:
+        """What classes.html shows."""
+        at = self.main.layer
+        rows = [self._row(entry) for entry in self.classes if at in entry.at]
+        return {"rows": rows, "shared": self._shared()[:SHARED_ROWS], **self._about(self.main), "folder": ""}
+
+    def teaser(self) -> dict[str, Any]:
+        """What the index shows of the classes: all, or those that lose most without a single unit."""
+        at = self.main.layer
+        entries = [entry for entry in self.classes if at in entry.at]
+        if len(entries) > IN_INDEX:
+            most = [-float(np.nan_to_num(self.main.fall[:, e.at[at]]).max(initial=0.0)) for e in entries]
+            entries = [entries[place] for place in np.argsort(most, kind="stable")[:IN_INDEX].tolist()]
+        rows = [self._row(entry) for entry in entries]
+        return {"rows": rows, "count": len(self.classes), **self._about(self.main), "folder": ""}
+
+    def _row(self, entry: ClassEntry) -> dict[str, Any]:
+        one, number = self.main, entry.at[self.main.layer]
+        needed = one.needed(number, IN_SENTENCE)
+        return {
+            "name": entry.name,
+            "href": class_page(entry),
+            "images": int(one.class_images[number]),
+            "accuracy": float(one.class_accuracy[number]),
+            "units": [{**self._unit(one, unit), "fall": float(one.fall[unit, number])} for unit in needed],
+            "drives": self._sentence(one, number),
+        }
+
+    def _section(self, one: Importance, number: int) -> dict[str, Any]:
+        needed = [self._needed(one, unit, number) for unit in one.needed(number, UNITS)]
+        hindering = [
+            {
+                **self._unit(one, unit),
+                "fall": float(one.fall[unit, number]),
+                "probability": float(one.probability_fall[unit, number]),
+            }
+            for unit in one.hindering(number, HINDERING)
+        ]
+        images = int(one.class_images[number])
+        top = max((unit["fall"] for unit in needed), default=0.0)
+        drives = one.drives(number, CONCEPTS)
+        return {
+            **self._about(one),
+            "images_of_class": images,
+            "accuracy_of_class": float(one.class_accuracy[number]),
+            "one_image": 1 / images if images else 0.0,
+            "scale": next((scale for scale in _SCALES if scale >= top), 1.0),
+            "needed": needed,
+            "hindering": hindering,
+            "drives": [self._drive(one, drive, number) for drive in drives],
+            "widest": max((drive.total for drive in drives), default=0.0),
+            "sentence": self._sentence(one, number),
+        }
+
+    def _about(self, one: Importance) -> dict[str, Any]:
+        entry = self.layers[one.layer].entry
+        return {
+            "layer": one.layer,
+            "files": LayerFiles.of(entry["folder"]),
+            "anchor": quote(entry["folder"]),
+            "truth": one.truth,
+            "value": one.value,
+            "images": one.images,
+            "accuracy": one.accuracy,
+            "least": LEAST_DRIVE,
+        }
+
+    def _needed(self, one: Importance, unit: int, number: int) -> dict[str, Any]:
+        mean, worst = one.others(unit, number)
+        return {
+            **self._unit(one, unit),
+            "fall": float(one.fall[unit, number]),
+            "probability": float(one.probability_fall[unit, number]),
+            "others": mean,
+            "worst": one.classes[worst] if worst >= 0 and one.fall[unit, worst] > 0 else "",
+            "worst_fall": float(one.fall[unit, worst]) if worst >= 0 else 0.0,
+            "strip": f"{LayerFiles.of(self.layers[one.layer].entry['folder']).strips}{unit}.jpg",
+            "patches": self.strips[one.layer].get(unit, [])[:PATCHES],
+            "drawn": len(self.strips[one.layer].get(unit, [])),
+        }
+
+    def _unit(self, one: Importance, unit: int) -> dict[str, Any]:
+        """A unit by name: where its card is, and what it detects."""
+        layer = self.layers[one.layer]
+        labels = layer.first
+        return {
+            "unit": unit,
+            "href": f"{LayerFiles.of(layer.entry['folder']).page}#unit-{unit}",
+            "iou": float(labels.iou[unit]),
+            **self._concept(int(one.label[unit])),
+        }
+
+    def _concept(self, concept: int) -> dict[str, str]:
+        """A concept by name; empty for id 0."""
+        category = int(self.concepts.category[concept])
+        known = concept > 0 and category >= 0
+        return {
+            "concept": self.concepts.names[concept] if concept > 0 else "",
+            "category": self.concepts.categories[category] if known else "",
+            "style": self.styles[category] if known else "",
+        }
+
+    def _drive(self, one: Importance, drive: Drive, number: int) -> dict[str, Any]:
+        also = [other for other in self.driven[one.layer].get(drive.concept, []) if other != number]
+        pages = self.addresses[one.layer]
+        return {
+            **self._concept(drive.concept),
+            "total": drive.total,
+            "units": [{"unit": u, "href": self._unit(one, u)["href"]} for u in drive.units[:UNITS_OF_CONCEPT]],
+            "more": max(len(drive.units) - UNITS_OF_CONCEPT, 0),
+            "also": [{"name": one.classes[other], "href": pages[other]} for other in also[:IN_SENTENCE]],
+            "also_more": max(len(also) - IN_SENTENCE, 0),
+            "only": not also and drive.total >= LEAST_DRIVE,
+        }
+
+    def _sentence(self, one: Importance, number: int) -> list[dict[str, Any]]:
+        """The concepts that drive a class strongest, as far as they move its probability at all."""
+        drives = [drive for drive in one.drives(number, IN_SENTENCE) if drive.total >= LEAST_DRIVE]
+        return [
+            {
+                **self._concept(drive.concept),
+                "total": drive.total,
+                "units": [{"unit": u, "href": self._unit(one, u)["href"]} for u in drive.units[:IN_SENTENCE]],
+                "more": max(len(drive.units) - IN_SENTENCE, 0),
+            }
+            for drive in drives
+        ]
+
+    def _shared(self) -> list[dict[str, Any]]:
+        """Concepts by the classes that they drive in the main layer, the most shared first."""
+        one = self.main
+        pages = self.addresses[one.layer]
+        driven = sorted(self.driven[one.layer].items(), key=lambda item: (-len(item[1]), item[0]))
+        return [
+            {
+                **self._concept(concept),
+                "count": len(numbers),
+                "classes": [
+                    {"name": one.classes[number], "href": pages[number], "total": float(one.drive[concept, number])}
+                    for number in numbers[:UNITS_OF_CONCEPT]
+                ],
+                "more": max(len(numbers) - UNITS_OF_CONCEPT, 0),
+            }
+            for concept, numbers in driven
+        ]
+
+
+def class_page(entry: ClassEntry) -> str:
+    """The address of a class page, relative to the report folder."""
+    return f"classes/{quote(entry.file)}.html"
+
+
+def write_class_pages(pages: ClassPages, template: Any, folder: Path, shared: Mapping[str, Any]) -> None:
+    """Write `folder/CLASS.html` for every class."""
+    folder.mkdir()
+    for number, entry in enumerate(pages.classes):
+        text = template.render(root="../", **shared, **pages.page(number))
+        (folder / f"{entry.file}.html").write_text(text, encoding="utf-8")
+
+
+def _driven(one: Importance) -> dict[int, list[int]]:
+    """For each concept that drives any class those classes, strongest first."""
+    drivers = one.drivers()
+    found = {}
+    for concept in np.flatnonzero(drivers.any(axis=1)).tolist():
+        classes = np.flatnonzero(drivers[concept])
+        found[concept] = classes[np.argsort(-one.drive[concept, classes], kind="stable")].tolist()
+    return found
+
+
+def _strips(plan: LayerPatches) -> dict[int, list[str]]:
+    """For each unit with patches, how each of them lies in its cell of the strip, as short styles by rank."""
+    found: dict[int, list[str]] = {}
+    order = np.lexsort((plan.rank, plan.unit))
+    sizes = (plan.box[:, 2:] - plan.box[:, :2])[order].tolist()
+    for unit, (height, width) in zip(plan.unit[order].tolist(), sizes, strict=True):
+        rows, columns = thumb_shape(height, width)
+        place = found.setdefault(unit, [])
+        sides = [f"--{side}:{length / SIZE:.3g}" for side, length in (("w", columns), ("h", rows)) if length != SIZE]
+        place.append(";".join([f"--k:{len(place)}", *sides]))
+    return found

@@ -1,0 +1,197 @@
+"""What each class loses without each unit: importance.parquet as arrays, and the concepts that drive a class.
+
+A unit is removed alone, so falls of several units need not add up when they are removed together. Detectors with the
+same label are joined: the drive of a concept is the sum of the falls in probability of its detectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.reports.source import ReportRun
+from microtome.reports.summaries import LayerSummary
+from microtome.storage.schema import RunInfo
+
+DRIVERS = 5
+"""A concept counts as driving a class where it is among its first so many, and ..."""
+
+LEAST_DRIVE = 0.01
+"""... where the falls in probability of its detectors add up to this."""
+
+_LONGEST_FILE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A concept that drives a class: its id, the sum of its units' falls in probability, its units, largest first."""
+
+    concept: int
+    total: float
+    units: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """What `classes` (K names) lose without each of the C units of a layer; NaN where it was not measured.
+
+    layer: position among the layers of the run; images: over which; accuracy: untouched, over all of them
+    fall, probability_fall: (C, K) float64; class_accuracy: (K,) float64, untouched; class_images: (K,) int64
+    label: (C,) int64 concept ids of detectors, 0 for other units; drive: (concepts + 1, K) float64
+    """
+
+    layer: int
+    classes: list[str]
+    truth: str
+    value: str
+    images: int
+    accuracy: float
+    fall: NDArray[np.float64]
+    probability_fall: NDArray[np.float64]
+    class_accuracy: NDArray[np.float64]
+    class_images: NDArray[np.int64]
+    label: NDArray[np.int64]
+    drive: NDArray[np.float64]
+
+    def needed(self, number: int, count: int) -> list[int]:
+        """The units that class `number` needs most: by fall in accuracy, ties by fall in probability."""
+        fall, probability = _known(self.fall[:, number]), _known(self.probability_fall[:, number])
+        order = np.lexsort((-probability, -fall))
+        kept = (fall > 0) | ((fall == 0) & (probability > 0))
+        units: list[int] = order[kept[order]][:count].tolist()
+        return units
+
+    def hindering(self, number: int, count: int) -> list[int]:
+        """The units without which class `number` is told better, by how much."""
+        fall, probability = _known(self.fall[:, number]), _known(self.probability_fall[:, number])
+        order = np.lexsort((probability, fall))
+        units: list[int] = order[fall[order] < 0][:count].tolist()
+        return units
+
+    def others(self, unit: int, number: int) -> tuple[float, int]:
+        """What the other classes lose without `unit`: over all their images, and the class (-1: none) that loses most.
+
+        The mean is NaN where there are no other images.
+        """
+        falls = np.delete(self.fall[unit], number)
+        weights = np.delete(self.class_images, number) * np.isfinite(falls)
+        if not weights.sum():
+            return float("nan"), -1
+        most = int(np.where(weights > 0, _known(falls), -np.inf).argmax())
+        return float((_known(falls) * weights).sum() / weights.sum()), most + (most >= number)
+
+    def needing(self, unit: int, count: int) -> list[int]:
+        """The classes that need `unit` most: those that lose accuracy, by how much."""
+        fall, probability = _known(self.fall[unit]), _known(self.probability_fall[unit])
+        order = np.lexsort((-probability, -fall))
+        classes: list[int] = order[fall[order] > 0][:count].tolist()
+        return classes
+
+    def drives(self, number: int, count: int) -> list[Drive]:
+        """The concepts that drive class `number`, strongest first (ties: lowest id), with the units that do."""
+        totals = self.drive[:, number]
+        concepts = np.argsort(-totals, kind="stable")[:count]
+        falls = _known(self.probability_fall[:, number])
+        found = []
+        for concept in concepts[totals[concepts] > 0].tolist():
+            mine = np.flatnonzero((self.label == concept) & (falls > 0))
+            units = mine[np.argsort(-falls[mine], kind="stable")].tolist()
+            found.append(Drive(concept, float(totals[concept]), units))
+        return found
+
+    def drivers(self) -> NDArray[np.bool_]:
+        """(concepts + 1, K) whether a concept drives a class: see `DRIVERS` and `LEAST_DRIVE`."""
+        first = np.argsort(-self.drive, axis=0, kind="stable")[:DRIVERS]
+        among = np.zeros(self.drive.shape, np.bool_)
+        np.put_along_axis(among, first, True, axis=0)
+        return among & (self.drive >= LEAST_DRIVE)
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.nan_to_num(values, nan=0.0)
+
+
+def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts: int) -> Importance | None:
+    """The importance of layer `number` of the run for a report with `concepts` concepts; None: not measured."""
+    about = _part(run.info, "importance").get(summary.entry["name"])
+    if about is None:
+        return None
+    classes = [readable(name) for name in about["classes"]]
+    table = run.layer_table(summary.entry["name"], "importance")
+    table = table[table["class"].between(0, len(classes) - 1) & table["unit"].between(0, len(summary.units) - 1)]
+    unit, at = table["unit"].to_numpy(np.int64), table["class"].to_numpy(np.int64)
+    fall, probability_fall = np.full((2, len(summary.units), len(classes)), np.nan)
+    fall[unit, at] = table["fall"]
+    probability_fall[unit, at] = table["probability_fall"]
+    accuracy, images = np.full(len(classes), np.nan), np.zeros(len(classes), np.int64)
+    accuracy[at], images[at] = table["accuracy"], table["images"]
+    label = np.where(summary.first.detector, summary.first.concept, 0)
+    drive = np.zeros((concepts + 1, len(classes)))
+    np.add.at(drive, label, np.clip(_known(probability_fall), 0, None))
+    drive[0] = 0
+    return Importance(
+        layer=number,
+        classes=classes,
+        truth=str(about["truth"]),
+        value=str(about["value"]),
+        images=int(about["images"]),
+        accuracy=float(about["accuracy"]),
+        fall=fall,
+        probability_fall=probability_fall,
+        class_accuracy=accuracy,
+        class_images=images,
+        label=label,
+        drive=drive,
+    )
+
+
+def _part(info: RunInfo, name: str) -> Mapping[str, Any]:
+    """A part of run.json that only some runs have."""
+    return cast("Mapping[str, Any]", cast("Mapping[str, Any]", info).get(name) or {})
+
+
+def readable(name: object) -> str:
+    """A class name as text that any page can hold: what is no Unicode is replaced."""
+    return str(name).encode("utf-8", "replace").decode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassEntry:
+    """A class of the model: its name, the file of its page without ".html", its number in each layer's importance."""
+
+    name: str
+    file: str
+    at: dict[int, int]
+
+
+def classes_of(measured: Sequence[Importance]) -> list[ClassEntry]:
+    """The classes of all layers with importance, in the model's order; equal names are told apart by their order."""
+    found: dict[tuple[str, int], dict[int, int]] = {}
+    for importance in measured:
+        seen: dict[str, int] = {}
+        for number, name in enumerate(importance.classes):
+            seen[name] = seen.get(name, 0) + 1
+            found.setdefault((name, seen[name]), {})[importance.layer] = number
+    files = class_files([name for name, _ in found])
+    return [ClassEntry(name, file, at) for ((name, _), at), file in zip(found.items(), files, strict=True)]
+
+
+def class_files(names: Sequence[str]) -> list[str]:
+    """A file name for each class, without suffix: percent-encoded, of bounded length, distinct on any file system."""
+    taken: set[str] = set()
+    files = []
+    for name in names:
+        base = quote(name.strip() or "class", safe=" ")[:_LONGEST_FILE]
+        base = f"%2E{base[1:]}" if base.startswith(".") else base
+        file, again = base, 1
+        while file.casefold() in taken:
+            again += 1
+            file = f"{base}~{again}"
+        taken.add(file.casefold())
+        files.append(file)
+    return files
