@@ -59,11 +59,10 @@ def as_columns(
 
 def _from_npy(path: Path) -> NDArray[np.generic]:
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        with path.open("rb") as file:  # read_array and not load: what numpy.load takes for an archive is none of ours
+            values: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
         raise UsageError(f"{path} cannot be read as a plain .npy array ({_line(error)})") from error
-    if not isinstance(values, np.ndarray):
-        raise UsageError(f"{path} holds several arrays; save the matrix alone with numpy.save")
     return values
 
 
