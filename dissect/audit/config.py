@@ -240,6 +240,6 @@ def _check(config: AuditConfig) -> None:
 def check_token_hints(grid: tuple[int, ...] | None, prefix: int | None) -> None:
     """Raise UsageError where a grid or a number of prefix tokens makes no sense."""
     if grid is not None and (len(grid) != 2 or not all(isinstance(side, int) and side > 0 for side in grid)):
-        raise UsageError(f"--grid {grid}: HEIGHTxWIDTH in tokens, such as 14x14")
+        raise UsageError(f"--grid {'x'.join(map(str, grid))}: HEIGHTxWIDTH in tokens, such as 14x14")
     if prefix is not None and (not isinstance(prefix, int) or prefix < 0):
         raise UsageError(f"--prefix {prefix}: the number of tokens before the patches, at least 0")
