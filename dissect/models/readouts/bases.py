@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ROTATION_SEED = 2017
+BYTES_AT_ONCE = 2**27
+"""Of feature vectors in float64 that are summed before they are merged."""
 
 Doubles = NDArray[np.float64]
 
@@ -50,7 +52,7 @@ class Components:
 
 
 class FeatureMoments:
-    """Mean and scatter of feature vectors (C,), merged map by map about their own means (Chan, Golub, LeVeque 1979).
+    """Mean and scatter of feature vectors (C,), merged part by part about their own means (Chan, Golub, LeVeque 1979).
 
     In float64, and as large as C * C whatever the number of images. Positions with a value that is not finite are left
     out.
@@ -63,8 +65,9 @@ class FeatureMoments:
 
     def update(self, maps: Tensor) -> None:
         """Add every position of maps (B, C, h, w), on any device."""
-        for image in maps.detach():
-            rows = image.flatten(1).T.to(torch.float64)
+        at_once = max(1, BYTES_AT_ONCE // (8 * maps[0].numel()))
+        for images in torch.split(maps.detach(), at_once):
+            rows = images.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).to(torch.float64)
             finite = torch.isfinite(rows).all(dim=1)
             rows = rows if bool(finite.all()) else rows[finite]
             if len(rows):

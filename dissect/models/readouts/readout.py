@@ -55,7 +55,7 @@ class Readout:
         at_once = max(1, BYTES_AT_ONCE // (4 * (self.inputs + self.units)))
         with torch.autocast(maps.device.type, enabled=False):
             rows = maps.permute(0, 2, 3, 1).reshape(-1, channels)
-            parts = [self.rows(part.to(torch.float32)) for part in rows.split(at_once)]
+            parts = [self.rows(part.to(torch.float32)) for part in torch.split(rows, at_once)]
         values = parts[0] if len(parts) == 1 else torch.cat(parts)
         return values.view(batch, height, width, -1).permute(0, 3, 1, 2)
 

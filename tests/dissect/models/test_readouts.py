@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from microtome.dissect.models import describe_layers
+from microtome.dissect.models.readouts import bases as bases_module
 from microtome.dissect.models.readouts import describe_planned, plan_layers
 from microtome.dissect.models.readouts import readout as readout_module
 from microtome.dissect.models.readouts.bases import FeatureMoments, random_rotation
@@ -203,7 +204,11 @@ def test_rotations_are_spread_evenly() -> None:
     assert 30 < sum(value > 0 for value in determinants) < 70
 
 
-def test_merged_moments_give_the_components_of_all_positions_at_once() -> None:
+@pytest.mark.parametrize("at_once", [1, 2000, 2**27])
+def test_merged_moments_give_the_components_of_all_positions_at_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(bases_module, "BYTES_AT_ONCE", at_once)
     rng = np.random.default_rng(3)
     mixing = rng.normal(size=(7, 7)) * np.array([8, 5, 3, 2, 1, 0.5, 0.2])
     maps = (rng.normal(size=(20, 4, 5, 7)) @ mixing.T + 1000.0).astype(np.float32)
