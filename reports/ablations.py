@@ -56,12 +56,15 @@ def _ablation(one: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str,
     if not rows:
         return None
     whole, classes = rows[0], sorted(rows[1:], key=lambda row: -row["fall"])
+    pictured = [whole, *classes[:PICTURED]]
+    start, step = _axis(min(place for row in pictured for place in row["shares"].values()))
     return {
         **found,
         "units": units[:UNITS_LISTED],
         "unit_count": len(units),
         "whole": whole,
-        "pictured": [whole, *classes[:PICTURED]],
+        "pictured": [{**row, "at": _places(row["shares"], start)} for row in pictured],
+        "ticks": [{"value": at, "at": 100 * (at - start) / (100 - start)} for at in range(start, 101, step)],
         "listed": [whole, *classes[:LISTED]],
         "classes": len(classes),
         "has_random": any(row["random"] is not None for row in rows),
@@ -69,14 +72,14 @@ def _ablation(one: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str,
 
 
 def _row(row: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
-    """A row in figures, with its places on an axis from 0 to 100; raises where one is missing or no number."""
+    """A row in figures, with the accuracies that a picture shows; raises where one is missing or no number."""
     name = readable(row["class"])
     accuracy, without, fall = (_number(row[part]) for part in ("accuracy", "accuracy_without", "fall"))
     given = row.get("random")
     random = None if given is None else {part: _number(given[part]) for part in _RANDOM}
-    places: dict[str, float] = {"untouched": _place(accuracy), "without": _place(without)}
+    shares = {"untouched": accuracy, "without": without}
     if random is not None:
-        places |= {part: _place(accuracy - random[part]) for part in _RANDOM}
+        shares |= {part: accuracy - random[part] for part in _RANDOM}
     return {
         "class": name,
         "href": addresses.get(name, ""),
@@ -86,7 +89,7 @@ def _row(row: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]
         "fall": fall,
         "random": random,
         "beyond": random is not None and fall > random["high"],
-        "at": places,
+        "shares": shares,
     }
 
 
@@ -97,5 +100,13 @@ def _number(value: object) -> float:
     return number
 
 
-def _place(share: float) -> float:
-    return 100 * min(max(share, 0.0), 1.0)
+def _axis(least: float) -> tuple[int, int]:
+    """Where an axis of accuracy up to 100 % begins, so that `least` lies on it, and its ticks' distance, in percent."""
+    span = 100 * (1 - min(max(least, 0.0), 1.0))
+    reach, step = next(pair for pair in ((20, 5), (40, 10), (60, 20), (100, 25)) if pair[0] >= span - 1e-9)
+    return 100 - reach, step
+
+
+def _places(shares: Mapping[str, float], start: int) -> dict[str, float]:
+    """Accuracies as percentages of an axis from `start` percent to 100."""
+    return {name: min(max(100 * (100 * s - start) / (100 - start), 0.0), 100.0) for name, s in shares.items()}

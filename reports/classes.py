@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from microtome.reports.importance import LEAST_DRIVE, ClassEntry, Drive, Importance
+from microtome.reports.importance import LEAST_DRIVE, LEAST_SHARE, ClassEntry, Drive, Importance
 from microtome.reports.pages import LayerFiles, category_classes
 from microtome.reports.summaries import Concepts, LayerSummary
 from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
@@ -101,22 +101,15 @@ class ClassPages:
             "href": class_page(entry),
             "images": int(one.class_images[number]),
             "accuracy": float(one.class_accuracy[number]),
-            "units": [{**self._unit(one, unit), "fall": float(one.fall[unit, number])} for unit in needed],
+            "units": [self._fallen(one, unit, number) for unit in needed],
             "drives": self._sentence(one, number),
         }
 
     def _section(self, one: Importance, number: int) -> dict[str, Any]:
         needed = [self._needed(one, unit, number) for unit in one.needed(number, UNITS)]
-        hindering = [
-            {
-                **self._unit(one, unit),
-                "fall": float(one.fall[unit, number]),
-                "probability": float(one.probability_fall[unit, number]),
-            }
-            for unit in one.hindering(number, HINDERING)
-        ]
+        hindering = [self._fallen(one, unit, number) for unit in one.hindering(number, HINDERING)]
         images = int(one.class_images[number])
-        top = max((unit["fall"] for unit in needed), default=0.0)
+        top = max((max(unit["fall"], unit["probability"]) for unit in needed), default=0.0)
         drives = one.drives(number, CONCEPTS)
         return {
             **self._about(one),
@@ -142,14 +135,13 @@ class ClassPages:
             "images": one.images,
             "accuracy": one.accuracy,
             "least": LEAST_DRIVE,
+            "share": LEAST_SHARE,
         }
 
     def _needed(self, one: Importance, unit: int, number: int) -> dict[str, Any]:
         mean, worst = one.others(unit, number)
         return {
-            **self._unit(one, unit),
-            "fall": float(one.fall[unit, number]),
-            "probability": float(one.probability_fall[unit, number]),
+            **self._fallen(one, unit, number),
             "others": mean,
             "worst": one.classes[worst] if worst >= 0 and one.fall[unit, worst] > 0 else "",
             "worst_fall": float(one.fall[unit, worst]) if worst >= 0 else 0.0,
@@ -157,6 +149,11 @@ class ClassPages:
             "patches": self.strips[one.layer].get(unit, [])[:PATCHES],
             "drawn": len(self.strips[one.layer].get(unit, [])),
         }
+
+    def _fallen(self, one: Importance, unit: int, number: int) -> dict[str, Any]:
+        """A unit, and what class `number` loses without it."""
+        fall, probability = float(one.fall[unit, number]), float(one.probability_fall[unit, number])
+        return {**self._unit(one, unit), "fall": fall, "probability": probability}
 
     def _unit(self, one: Importance, unit: int) -> dict[str, Any]:
         """A unit by name: where its card is, and what it detects."""
@@ -189,12 +186,12 @@ class ClassPages:
             "more": max(len(drive.units) - UNITS_OF_CONCEPT, 0),
             "also": [{"name": one.classes[other], "href": pages[other]} for other in also[:IN_SENTENCE]],
             "also_more": max(len(also) - IN_SENTENCE, 0),
-            "only": not also and drive.total >= LEAST_DRIVE,
+            "only": self.driven[one.layer].get(drive.concept) == [number],
         }
 
     def _sentence(self, one: Importance, number: int) -> list[dict[str, Any]]:
-        """The concepts that drive a class strongest, as far as they move its probability at all."""
-        drives = [drive for drive in one.drives(number, IN_SENTENCE) if drive.total >= LEAST_DRIVE]
+        """The first of the concepts that are said to drive a class."""
+        drives = [d for d in one.drives(number, IN_SENTENCE) if number in self.driven[one.layer].get(d.concept, [])]
         return [
             {
                 **self._concept(drive.concept),

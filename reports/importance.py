@@ -18,11 +18,11 @@ from microtome.reports.source import ReportRun
 from microtome.reports.summaries import LayerSummary
 from microtome.storage.schema import RunInfo
 
-DRIVERS = 5
-"""A concept counts as driving a class where it is among its first so many, and ..."""
-
 LEAST_DRIVE = 0.01
-"""... where the falls in probability of its detectors add up to this."""
+"""A concept is said to drive a class where the falls in probability of its detectors add up to this, and ..."""
+
+LEAST_SHARE = 0.25
+"""... to this share of what they add up to for the concept that drives the class most."""
 
 _LONGEST_FILE = 100
 
@@ -105,11 +105,8 @@ class Importance:
         return found
 
     def drivers(self) -> NDArray[np.bool_]:
-        """(concepts + 1, K) whether a concept drives a class: see `DRIVERS` and `LEAST_DRIVE`."""
-        first = np.argsort(-self.drive, axis=0, kind="stable")[:DRIVERS]
-        among = np.zeros(self.drive.shape, np.bool_)
-        np.put_along_axis(among, first, True, axis=0)
-        return among & (self.drive >= LEAST_DRIVE)
+        """(concepts + 1, K) whether a concept is said to drive a class: see `LEAST_DRIVE` and `LEAST_SHARE`."""
+        return np.asarray((self.drive >= LEAST_DRIVE) & (self.drive >= LEAST_SHARE * self.drive.max(axis=0)))
 
 
 def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -52,7 +52,7 @@ def test_a_class_says_which_units_it_needs_and_what_drives_it(run: Run) -> None:
     assert units.loc[0, "concept"] == "car"
     html = page(run, "classes/beach.html")
     text = words(html)
-    assert "beach is driven by roof (units 30, 17) and car (unit 0)." in text
+    assert "beach is driven by roof (units 30, 17: 40.0 points) and car (unit 0: 15.0 points)." in text
     assert re.findall(r">unit (\d+)</a>", html) == ["30", "0", "17"]
     assert 'href="../layers/layer4.0%253Aconv%252F2.html#unit-30"' in html
     needed = text[text.index("Units it needs most") :]
@@ -187,4 +187,4 @@ def test_a_thousand_classes_stay_small_and_quick(tmp_path: Path) -> None:
     assert (index.parent / "layers" / "a.html").stat().st_size < 120_000
     matrix = (index.parent / "layers" / "a.html").read_text(encoding="utf-8")
     assert matrix.count('<th scope="row">') == 60
-    assert "the 40 of 1\u202f000 classes" in matrix
+    assert "60 of 64 units and 40 of 1\u202f000 classes" in matrix
