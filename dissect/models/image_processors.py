@@ -72,7 +72,7 @@ def resized(preprocess: Preprocess, image_size: object) -> Preprocess:
 
 def reverses_channels(settings: Settings) -> bool:
     """Whether the model takes its channels as B, G, R."""
-    return bool(settings.get("do_flip_channel_order"))
+    return bool(settings.get("do_flip_channel_order")) or _is(settings, "PPLCNet")
 
 
 def pair(size: object) -> tuple[int, int] | None:
@@ -92,7 +92,7 @@ def _geometry(settings: Settings, image_size: tuple[int, int] | None) -> tuple[i
     crop = _sides(settings.get("crop_size"))[1] if settings.get("do_center_crop") else None
     share = settings.get("crop_pct") or 1.0
     if shorter is not None:
-        if str(settings.get("image_processor_type")).startswith("Levit"):
+        if _is(settings, "Levit"):
             share = 1 / _LEVIT_RESIZE
         if crop is None and "crop_pct" in settings:
             crop = (shorter, shorter)
@@ -115,6 +115,11 @@ def _sides(size: object) -> tuple[int | None, tuple[int, int] | None]:
     return None, pair(size)
 
 
+def _is(settings: Settings, model: str) -> bool:
+    """Whether these are a processor's that does something special without a setting that would say so."""
+    return str(settings.get("image_processor_type")).startswith(f"{model}ImageProcessor")
+
+
 def _normalisation(settings: Settings, source: str) -> tuple[Triple, Triple]:
     """Mean and deviation on the [0, 1] scale of all that is done to values: (v - mean) / std."""
     scale, offset = 255.0, 0.0  # of 8-bit values
@@ -135,7 +140,7 @@ def _normalisation(settings: Settings, source: str) -> tuple[Triple, Triple]:
 def _three(settings: Settings, key: str, source: str) -> Triple:
     value = settings.get(key)
     try:
-        red, green, blue = map(float, value if isinstance(value, Sequence) else [value] * 3)  # type: ignore[arg-type]
+        red, green, blue = map(float, value if isinstance(value, Sequence) else [value] * 3)
     except (TypeError, ValueError):
         raise UsageError(f"{source}: {key} is {value!r}; expected three numbers (R, G, B)") from None
     return red, green, blue

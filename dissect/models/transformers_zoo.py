@@ -101,7 +101,7 @@ def build_hf(name: str, weights: str) -> ZooModel:
         config, processor = _read(transformers, place)
         network = _network(transformers, config, place)
         with seeded():
-            module: nn.Module = _trained(network, place) if trained else network.kind(network.config)
+            module: nn.Module = _trained(network, place) if trained else _random(network, place)
         stated = _preprocess(transformers, processor, config, network, place)
         used = processor or default_processor(transformers, config)
     if used is not None and reverses_channels(used.to_dict()):
@@ -170,6 +170,14 @@ def _classes(mapping: Any, config: Any) -> list[Any]:
     return list(found) if isinstance(found, Sequence) else [found]
 
 
+def _random(network: _Network, place: _Place) -> nn.Module:
+    try:
+        module: nn.Module = network.kind(network.config)
+    except Exception as error:  # a library that it needs, a config that does not say enough
+        raise UsageError(f"{place.spec} cannot be built ({_reason(error)})") from error
+    return module
+
+
 def _trained(network: _Network, place: _Place) -> nn.Module:
     """The network with the weights of its place. Raises UsageError."""
     if place.where is None:
@@ -183,9 +191,8 @@ def _trained(network: _Network, place: _Place) -> nn.Module:
         raise no_weights("hf", place.name, _pickled(place) or _reason(error)) from error
     if missing:
         first = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-        raise no_weights(
-            "hf", place.name, f"{network.kind.__name__} has {len(missing)} tensors that they lack: {first}"
-        )
+        reason = f"{len(missing)} tensors of {network.kind.__name__} are not among them: {first}"
+        raise no_weights("hf", place.name, reason)
     return module
 
 
@@ -237,7 +244,8 @@ def _reverse_channels(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Te
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON]}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= _REASON else text[:_REASON] + '...'}"
 
 
 @contextmanager
