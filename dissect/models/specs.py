@@ -4,6 +4,8 @@ builtin:scenes-cnn                    a network that comes with Microtome
 torchvision:resnet18                  its default weights, from the cache or downloaded
 torchvision:resnet18?weights=none     random weights from seed 0 (or the name of a weights enum entry)
 timm:vit_small_patch16_224            likewise; needs the extra microtome[timm]
+hf:OWNER/NAME, hf:FOLDER              a model of transformers; needs the extra microtome[transformers]
+hf:vit?weights=none                   the default of a model type, with random weights
 package.module:factory                a function without arguments that returns a torch.nn.Module
 path/file.py:factory                  the same, in a file
 """
@@ -22,6 +24,7 @@ from torch.nn.parameter import is_lazy
 from microtome.dissect.models.factories import build_from_file, build_from_module
 from microtome.dissect.models.model import Model, fingerprint
 from microtome.dissect.models.preprocess import Preprocess, PreprocessOverrides, of_module, resolve
+from microtome.dissect.models.transformers_zoo import build_hf
 from microtome.dissect.models.weights import load_weights
 from microtome.dissect.models.wrappers import unwrap
 from microtome.dissect.models.zoo import DEFAULT, NONE, ZooModel, build_timm, build_torchvision, seeded
@@ -31,16 +34,20 @@ BUILTIN = {
     "scenes-cnn": ("microtome.dissect.builtin.cnn", "scenes_cnn"),
     "scenes-vit": ("microtome.dissect.builtin.vit", "scenes_vit"),
 }
-_ZOOS: Mapping[str, Callable[[str, str], ZooModel]] = {"torchvision": build_torchvision, "timm": build_timm}
+_ZOOS: Mapping[str, Callable[[str, str], ZooModel]] = {
+    "torchvision": build_torchvision,
+    "timm": build_timm,
+    "hf": build_hf,
+}
 _FORMS = (
-    "a spec is builtin:NAME, torchvision:NAME, timm:NAME (each with ?weights=none for random weights), "
-    "package.module:factory or path/file.py:factory"
+    "a spec is builtin:NAME, torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER (the last four with ?weights=none for "
+    "random weights), package.module:factory or path/file.py:factory"
 )
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec: `scheme` is "builtin", "torchvision", "timm", "file" or "module"."""
+    """A parsed spec: `scheme` is "builtin", "torchvision", "timm", "hf", "file" or "module"."""
 
     scheme: str
     source: str
