@@ -218,8 +218,13 @@ def _pickled(place: _Place) -> str:
 
 
 def _preprocess(transformers: Any, processor: Any, config: Any, network: _Network, place: _Place) -> Preprocess | None:
-    """What the saved processor says; where none is saved, what is usual for the type, at the config's image size."""
+    """What the saved processor says; where none is saved, what is usual for the type, at the config's image size.
+
+    None for one that is saved and cannot be read: what is usual need not be what it says.
+    """
     size = getattr(network.config, "image_size", None)
+    if processor is None and place.where is not None and (Path(place.where) / _PROCESSOR).exists():
+        return None
     if processor is None:
         usual = default_processor(transformers, config)
         stated = None if usual is None else preprocess_of(usual.to_dict(), size, source=place.spec)

@@ -237,6 +237,16 @@ def test_without_a_processor(tmp_path: Path) -> None:
     assert load_model(spec, preprocess=flags).preprocess.mean == (0.1, 0.1, 0.1)
 
 
+@pytest.mark.parametrize("content", ["{", '{"image_processor_type": "OfTheirOwn", "size": 64}'])
+def test_a_processor_that_cannot_be_read_is_not_guessed(tmp_path: Path, content: str) -> None:
+    spec = save(tmp_path, tiny_vit())
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(UsageError, match="give --size --mean --std"):
+        load_model(spec)
+    flags = PreprocessOverrides(size=32, mean=0.5, std=0.5)
+    assert load_model(spec, preprocess=flags).preprocess.size == (32, 32)
+
+
 def test_a_type_without_a_processor() -> None:
     with pytest.raises(UsageError, match="does not say how its images are prepared; give --size --mean --std"):
         load_model("hf:dinov2_with_registers?weights=none", for_inspection=True)
