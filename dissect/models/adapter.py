@@ -1,66 +1,53 @@
-"""The one place where a module's output becomes units with activation maps.
-
-Today: (B, C, h, w) gives C units on a grid of (h, w), and (B, D) gives D units on a grid of (1, 1). Other layouts
-(token streams, channels last) are told apart here and refused with their name.
-"""
+"""The tensors in a module's output, whatever holds them: a tensor, or tuples, lists, dicts and dataclasses of them."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor
 
-from microtome.storage.errors import UsageError
 
-
-class UnusableOutputError(UsageError):
-    """A layer's output holds no units that this version can dissect; the message says what it holds."""
-
-
-def unit_maps(output: object, batch: int) -> Tensor:
-    """The activation maps of a module's output: (B, C, h, w), a view wherever possible, never a copy made for safety.
-
-    The output is a tensor, or a tuple, list, dict or dataclass, nested to any depth: of these the first
-    floating-point tensor that has 4 or 2 dimensions and `batch` as the first of them, depth first, in the order of
-    the container. Raises UnusableOutputError.
-    """
-    tensors = list(_tensors(output))
-    for tensor in tensors:
-        if tensor.ndim in (2, 4) and _fits(tensor, batch) and tensor.is_floating_point():
-            return tensor if tensor.ndim == 4 else tensor[:, :, None, None]
-    raise UnusableOutputError(_why_not(output, tensors, batch))
-
-
-def _fits(tensor: Tensor, batch: int) -> bool:
-    return tensor.shape[0] == batch and tensor.numel() > 0
-
-
-def _tensors(output: object) -> Iterator[Tensor]:
+def tensors_of(output: object) -> Iterator[Tensor]:
+    """Every tensor in `output`, depth first, in the order of the containers."""
     if isinstance(output, Tensor):
         yield output
         return
-    parts: list[object] = []
+    for _, part in _parts(output):
+        yield from tensors_of(part)
+
+
+def with_tensor(output: Any, number: int, tensor: Tensor) -> Any:
+    """`output` with its tensor `number` (as `tensors_of` counts) replaced; containers on the way there are copied."""
+    if isinstance(output, Tensor):
+        return tensor if number == 0 else output
+    for key, part in _parts(output):
+        count = sum(1 for _ in tensors_of(part))
+        if number < count:
+            return _with_part(output, key, with_tensor(part, number, tensor))
+        number -= count
+    return output
+
+
+def _parts(output: object) -> list[tuple[Any, object]]:
+    """What a container holds, by key."""
     if isinstance(output, Mapping):
-        parts = list(output.values())
-    elif isinstance(output, tuple | list):
-        parts = list(output)
-    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
-        parts = [getattr(output, field.name) for field in dataclasses.fields(output)]
-    for part in parts:
-        yield from _tensors(part)
+        return list(output.items())
+    if isinstance(output, tuple | list):
+        return list(enumerate(output))
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return [(field.name, getattr(output, field.name)) for field in dataclasses.fields(output)]
+    return []
 
 
-def _why_not(output: object, tensors: list[Tensor], batch: int) -> str:
-    if not tensors:
-        return f"gives a {type(output).__name__} without tensors"
-    first = next((t for t in tensors if t.ndim == 3 and _fits(t, batch)), None)
-    if first is not None:
-        return f"gives tokens (B, {first.shape[1]}, {first.shape[2]}), which this version does not dissect"
-    tensor = tensors[0]
-    shape = "(" + ", ".join(map(str, tensor.shape)) + ")"
-    if not tensor.is_floating_point():
-        return f"gives {str(tensor.dtype).removeprefix('torch.')} values {shape}, not activations"
-    if tensor.ndim == 0 or tensor.shape[0] != batch:
-        return f"gives {shape} for a batch of {batch}: its first dimension is not the batch"
-    return f"gives {shape}; expected (B, C, h, w) or (B, D)"
+def _with_part(output: Any, key: Any, part: object) -> Any:
+    if isinstance(output, tuple | list):
+        parts = [part if number == key else old for number, old in enumerate(output)]
+        return output._make(parts) if hasattr(output, "_make") else type(output)(parts)
+    if isinstance(output, Mapping):
+        changed: Any = copy.copy(output)
+        changed[key] = part
+        return changed
+    return dataclasses.replace(output, **{key: part})

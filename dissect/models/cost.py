@@ -70,7 +70,7 @@ def measure_cost(
     home = model.placeholder().device
     module = model.module.to(device)
     try:
-        with _threads(threads), ActivationCapture(module, [i.name for i in infos], transform=_halve) as capture:
+        with _threads(threads), ActivationCapture(model, [i.name for i in infos], transform=_halve) as capture:
             images = model.noise(batch)
             capture(images)
             seconds = [_timed(capture, images, device) for _ in range(n_batches)]

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules import activation, batchnorm, conv, dropout, normalization, pooling
 
 from microtome.dissect.models.model import Model
+from microtome.dissect.models.places import ATTENTION_KINDS
 from microtome.dissect.models.trace import Call, trace
 from microtome.storage.errors import UnknownNameError, UsageError
 
@@ -43,8 +44,9 @@ class LayerInfo:
     """One layer. shape: (C, h, w) for one image; grid: (h, w); units: C; bytes_per_image: its maps as float16.
 
     kind: "conv", "norm", "activation", "pool", "linear", "dropout", "identity", "attention", "container" (its
-    parts in a row), "block" (any other module with parts) or "other". Where `usable` is False, `note` says why and
-    the numbers are 0.
+    parts in a row), "block" (any other module with parts) or "other"; inside an attention, one of ATTENTION_KINDS.
+    layout: in words, how the units lie in what the module gives. Where `usable` is False, `note` says why and the
+    numbers are 0.
     """
 
     name: str
@@ -52,6 +54,7 @@ class LayerInfo:
     shape: tuple[int, int, int]
     usable: bool = True
     note: str = ""
+    layout: str = ""
 
     @property
     def units(self) -> int:
@@ -85,7 +88,8 @@ def resolve_layers(model: Model, globs: Iterable[str]) -> list[str]:
 
     An exact name always wins over its reading as a glob, and may name any module. In globs (`layer[34]`,
     `blocks.*.mlp.fc1`) `*` also matches dots; they never pick the root, Identity or Dropout, nor layers without units,
-    and a container (Sequential) only where nothing but containers matches. Raises UnknownNameError for a name or glob
+    and a container (Sequential) only where nothing but containers matches. With `:KIND` at the end (`*.attn:heads`)
+    they pick what is inside attentions, without it nothing of that. Raises UnknownNameError for a name or glob
     that matches nothing, UsageError for one whose matches cannot be dissected.
     """
     calls = trace(model)
@@ -159,7 +163,7 @@ class _Selector:
 
     def __init__(self, model: Model, calls: Sequence[Call]) -> None:
         self._calls = calls
-        self._usable = [call for call in calls if call.shape is not None and call.module_name]
+        self._usable = [call for call in calls if call.place is not None and call.module_name]
         self._modules = dict(model.module.named_modules())
         first = {module: name for name, module in self._modules.items()}
         everything = model.module.named_modules(remove_duplicate=False)
@@ -167,30 +171,37 @@ class _Selector:
         self.hint = _hint(model)
 
     def select(self, pattern: str) -> list[Call]:
-        if pattern in self._canonical:
-            return self._of_module(pattern, self._canonical[pattern])
+        module, kind = split_kind(pattern)
+        if module in self._canonical:
+            return self._of_module(pattern, self._canonical[module], kind)
         exact = [call for call in self._calls if call.name == pattern]
         if exact:
             self._check_usable(pattern, exact)
             return exact
-        return self._of_glob(pattern)
+        return self._of_glob(module, kind)
 
-    def _of_module(self, name: str, canonical: str) -> list[Call]:
-        calls = [call for call in self._calls if call.module_name == canonical]
-        if not calls:
-            inside = [c.name for c in self._usable if c.module_name.startswith(f"{canonical}.")]
+    def _of_module(self, name: str, canonical: str, kind: str) -> list[Call]:
+        whole = [call for call in self._calls if call.module_name == canonical]
+        calls = [call for call in whole if call.kind == kind]
+        if not whole:
+            inside = [c.name for c in self._usable if c.module_name.startswith(f"{canonical}.") and not c.kind]
             advice = f"inside it there are {_few(inside)}" if inside else self.hint
             raise UsageError(f"layer {name!r} is never called in a forward pass of the model; {advice}")
+        if not calls:
+            raise UsageError(f"layer {name!r}: no attention was seen in {canonical}; {self._with_kind(kind)}")
         self._check_usable(name, calls)
-        return [call for call in calls if call.shape is not None]
+        return [call for call in calls if call.place is not None]
 
-    def _of_glob(self, pattern: str) -> list[Call]:
+    def _of_glob(self, pattern: str, kind: str) -> list[Call]:
         matches = [c for c in self._calls if c.module_name and _matches(pattern, c)]
         if not matches:
             silent = [name for name in self._modules if name and fnmatchcase(name, pattern)]
             if silent:
-                return self._of_module(silent[0], silent[0])  # says that it is never called
+                return self._of_module(silent[0], silent[0], kind)  # says that it is never called
             raise UnknownNameError("layer", pattern, (c.name for c in self._calls if c.module_name), self.hint)
+        if kind:
+            return self._inside(pattern, kind, matches)
+        matches = [call for call in matches if not call.kind]
         kinds = {call.module_name: kind_of(self._modules[call.module_name]) for call in matches}
         active = [call for call in matches if kinds[call.module_name] not in _NEVER]
         if not active:
@@ -200,10 +211,21 @@ class _Selector:
             )
         chosen = [call for call in active if kinds[call.module_name] != "container"] or active
         self._check_usable(pattern, chosen)
-        return [call for call in chosen if call.shape is not None]
+        return [call for call in chosen if call.place is not None]
+
+    def _inside(self, pattern: str, kind: str, matches: Sequence[Call]) -> list[Call]:
+        chosen = [call for call in matches if call.kind == kind]
+        if not chosen:
+            raise UsageError(f"'{pattern}:{kind}': no attention was seen in what it matches; {self._with_kind(kind)}")
+        self._check_usable(f"{pattern}:{kind}", chosen)
+        return [call for call in chosen if call.place is not None]
+
+    def _with_kind(self, kind: str) -> str:
+        known = [call.name for call in self._usable if call.kind == kind]
+        return f"there are {_few(known)}" if known else f"the model has no layer of kind {kind}"
 
     def _check_usable(self, pattern: str, calls: Sequence[Call]) -> None:
-        if any(call.shape is not None for call in calls):
+        if any(call.place is not None for call in calls):
             return
         near = self._neighbours(calls[0])
         advice = f"near it these can be dissected: {_few(near)}" if near else self.hint
@@ -211,18 +233,25 @@ class _Selector:
 
     def _neighbours(self, call: Call) -> list[str]:
         at = self._calls.index(call)
-        plain = [c for c in self._usable if kind_of(self._modules[c.module_name]) not in _NEVER]
+        plain = [c for c in self._usable if not c.kind and kind_of(self._modules[c.module_name]) not in _NEVER]
         order = sorted(plain, key=lambda c: abs(self._calls.index(c) - at))
         return [c.name for c in order[:4]]
 
 
+def split_kind(name: str) -> tuple[str, str]:
+    """A layer's name without the kind of what is inside an attention, and that kind, or ""."""
+    module, colon, kind = name.rpartition(":")
+    return (module, kind) if colon and kind in ATTENTION_KINDS else (name, "")
+
+
 def _matches(pattern: str, call: Call) -> bool:
-    return fnmatchcase(call.module_name, pattern) or fnmatchcase(call.name, pattern)
+    return fnmatchcase(call.module_name, pattern) or fnmatchcase(split_kind(call.name)[0], pattern)
 
 
 def _info(call: Call, module: nn.Module) -> LayerInfo:
-    usable = call.shape is not None
-    return LayerInfo(call.name, kind_of(module), call.shape or (0, 0, 0), usable=usable, note=call.note)
+    layout = "" if call.place is None else call.place.layout.words
+    kind = call.kind or kind_of(module)
+    return LayerInfo(call.name, kind, call.shape or (0, 0, 0), call.shape is not None, call.note, layout)
 
 
 def _few(names: Sequence[str], limit: int = 4) -> str:

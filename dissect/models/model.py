@@ -16,13 +16,22 @@ from microtome.dissect.models.preprocess import Preprocess
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
+@dataclass(frozen=True)
+class TokenHints:
+    """What the user says of token streams whose positions cannot be followed: grid (h, w), and how many prefix tokens
+    (class tokens, registers) stand before the patches; None = not said."""
+
+    grid: tuple[int, int] | None = None
+    prefix: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A vision network ready to be dissected.
 
     spec: as the user gave it; module: in eval mode, without compile or parallel wrappers; class_names: one a logit,
     or empty; trained: False for random weights; weights: where they come from, in words; fingerprint: hexadecimal
-    sha256 (see `fingerprint`), empty when loaded for inspection only.
+    sha256 (see `fingerprint`), empty when loaded for inspection only; tokens: what the user says of token streams.
     """
 
     spec: str
@@ -32,6 +41,7 @@ class Model:
     trained: bool = True
     weights: str = ""
     fingerprint: str = ""
+    tokens: TokenHints = TokenHints()
 
     @property
     def parameters(self) -> int:

@@ -251,7 +251,7 @@ def _observe(
     seen: dict[str, tuple[Spans, Spans]] = {name: ({}, {}) for name in names}
     grids: dict[str, Pair] = {}
     reach = Reach()
-    with ActivationCapture(model.module, names, transform=_keep_graph, gradients=True, resolved=True) as capture:
+    with ActivationCapture(model, names, transform=_keep_graph, gradients=True) as capture:
         for round_ in range(_MOST_ROUNDS):
             before = deepcopy(seen)
             images = _images(model, seed=round_).requires_grad_()

@@ -1,9 +1,9 @@
 """Where in a forward pass the units of a layer lie, to change them there.
 
-    site = site_of(model, "layer4")
-    keep = torch.ones(len(images), site.units); keep[:, 17] = 0
-    with site.replacing(lambda raw: raw * site.spread(keep)):
-        logits = model.module(images)  # as the network answers without unit 17
+site = site_of(model, "layer4")
+keep = torch.ones(len(images), site.units); keep[:, 17] = 0
+with site.replacing(lambda raw: raw * site.spread(keep)):
+    logits = model.module(images)  # as the network answers without unit 17
 """
 
 from __future__ import annotations

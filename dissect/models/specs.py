@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from microtome.dissect.models.factories import build_from_file, build_from_module
-from microtome.dissect.models.model import Model, fingerprint
+from microtome.dissect.models.model import Model, TokenHints, fingerprint
 from microtome.dissect.models.preprocess import Preprocess, PreprocessOverrides, of_module, resolve
 from microtome.dissect.models.transformers_zoo import build_hf
 from microtome.dissect.models.weights import load_weights
@@ -61,12 +61,13 @@ def load_model(
     weights: Path | None = None,
     preprocess: PreprocessOverrides | None = None,
     for_inspection: bool = False,
+    tokens: TokenHints = TokenHints(),  # noqa: B008 - frozen
 ) -> Model:
     """Load the model that `spec` names, in eval mode.
 
     weights: a file with a state dict, in place of the spec's own; preprocess: the user's flags, which win over what
     the model states; for_inspection: weights do not matter, so random ones stand in for those that would have to be
-    found, and the fingerprint is left empty.
+    found, and the fingerprint is left empty; tokens: where the patches of token streams are, if that has to be said.
 
     Raises UsageError (or UnknownNameError) when any of these cannot be used.
     """
@@ -92,6 +93,7 @@ def load_model(
         trained=not words.startswith("random"),
         weights=words,
         fingerprint="" if for_inspection else fingerprint(module, prepared),
+        tokens=tokens,
     )
 
 

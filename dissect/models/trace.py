@@ -1,23 +1,25 @@
-"""Watch one forward pass: which modules are called, in what order, how often, and what they give."""
+"""Watch one forward pass: which modules are called, in what order, how often, and which units each call holds."""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import batchnorm, conv
 
-from microtome.dissect.models.adapter import UnusableOutputError, unit_maps
-from microtome.dissect.models.model import Model
-from microtome.storage.errors import UsageError
+from microtome.dissect.models.adapter import tensors_of
+from microtome.dissect.models.finding import Finder, Found, Frame
+from microtome.dissect.models.following import Follow
+from microtome.dissect.models.layouts import Layout, UnresolvedError, find_layout, hinted_layout
+from microtome.dissect.models.model import Model, TokenHints
+from microtome.dissect.models.places import ATTENTION_KINDS, ROLLOUT, Inside, Place
+from microtome.storage.errors import UnknownNameError, UsageError
 
-CHANNELS_LAST = "gives channels last (B, h, w, C), which this version does not dissect"
-_CHANNELS_FIRST = (conv._ConvNd, batchnorm._NormBase, nn.GroupNorm)
 _Parts = list[tuple[str, "weakref.ref[nn.Module]"]]
 _KEPT: weakref.WeakKeyDictionary[Model, dict[int, tuple[_Parts, list[Call]]]] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()  # also, the hooks of two passes at once would record each other's calls
@@ -25,21 +27,29 @@ _LOCK = threading.Lock()  # also, the hooks of two passes at once would record e
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module. `ordinal` counts from 1; `calls` is how many that module had in the whole pass.
+    """One call of one module, or (where `kind` is set) something inside its attention.
 
-    shape: (C, h, w), None where the output holds no units; `note` then says what it is instead.
+    ordinal counts from 1; calls is how many that module had in the whole pass. place: where the units are, None where
+    there are none; `note` then says what is there instead.
     """
 
     module_name: str
     ordinal: int
     calls: int
-    shape: tuple[int, int, int] | None
+    place: Place | None
     note: str = ""
+    kind: str = ""
 
     @property
     def name(self) -> str:
-        """The layer's name: the module's, with `@ordinal` where it is called more than once."""
-        return self.module_name if self.calls == 1 else f"{self.module_name}@{self.ordinal}"
+        """The layer's name: the module's, with `@ordinal` where it is called more than once, and `:kind`."""
+        name = self.module_name if self.calls == 1 else f"{self.module_name}@{self.ordinal}"
+        return f"{name}:{self.kind}" if self.kind else name
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(C, h, w), None where there are no units."""
+        return None if self.place is None else (self.place.layout.units, *self.place.layout.grid)
 
 
 def trace(model: Model, batch: int = 2) -> list[Call]:
@@ -57,14 +67,44 @@ def trace(model: Model, batch: int = 2) -> list[Call]:
         return list(kept[batch][1])
 
 
+def places_of(model: Model, names: Sequence[str]) -> dict[str, Place]:
+    """Where the units of layers (resolved names) are, by name.
+
+    Raises UnknownNameError for a name that is no layer, UsageError for one whose module is called several times without
+    saying which, is never called, or has no units there.
+    """
+    calls = {call.name: call for call in trace(model)}
+    modules = {name for name, _ in model.module.named_modules()}
+    places = {}
+    for name in names:
+        call = calls.get(name)
+        if call is None and name not in modules:
+            raise UnknownNameError("layer", name, (modules | set(calls)) - {""})
+        if call is None:
+            count = sum(c.module_name == name and not c.kind for c in calls.values())
+            if not count:
+                raise UsageError(f"layer {name!r} was not called in the forward pass")
+            raise UsageError(
+                f"layer {name!r} is called {count} times in a forward pass; choose among {name}@1 to {name}@{count}"
+            )
+        if call.place is None:
+            raise UsageError(f"layer {name!r} {call.note}")
+        places[name] = call.place
+    return places
+
+
 def _run(model: Model, batch: int) -> list[Call]:
-    recorder = _Recorder(batch)
-    handles = [
-        module.register_forward_hook(partial(recorder.record, name)) for name, module in model.module.named_modules()
-    ]
+    images = model.noise(batch)
+    follow = Follow(batch)
+    recorder = _Recorder(follow, hints_of(model))
+    handles = []
+    for name, module in model.module.named_modules():
+        handles.append(module.register_forward_pre_hook(partial(recorder.enter, name)))
+        handles.append(module.register_forward_hook(partial(recorder.leave, name)))
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            model.module(model.noise(batch))
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), recorder.finder, follow:
+            follow.begin(images)
+            model.module(images)
     except Exception as error:
         height, width = model.preprocess.size
         text = " ".join(str(error).split())
@@ -77,56 +117,92 @@ def _run(model: Model, batch: int) -> list[Call]:
     return recorder.result()
 
 
-class _Recorder:
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
-        self._seen: list[tuple[str, int, tuple[int, int, int] | None, str]] = []
-        self._count: Counter[str] = Counter()
-        self._channels_last: list[tuple[str, Tensor]] = []  # kept alive, so that identities stay unique
-        self._channels_first: list[tuple[str, torch.Size]] = []
+def hints_of(model: Model) -> TokenHints:
+    """What the user says of token streams, and else the model: its `num_prefix_tokens`."""
+    prefix = model.tokens.prefix
+    if prefix is None:
+        stated = getattr(model.module, "num_prefix_tokens", None)
+        prefix = stated if isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0 else None
+    return TokenHints(model.tokens.grid, prefix)
 
-    def record(self, name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        """A forward hook, but for the first argument."""
+
+class _Recorder:
+    """Hooks that note what every call gives."""
+
+    def __init__(self, follow: Follow, hints: TokenHints) -> None:
+        self.finder = Finder(follow)
+        self._follow, self._hints = follow, hints
+        self._calls: list[Call] = []
+        self._count: Counter[str] = Counter()
+        self._attended: list[tuple[Place, int]] = []  # where a rollout passes, and how many tokens it has there
+
+    def enter(self, name: str, module: nn.Module, inputs: object) -> None:
+        """A forward pre-hook, but for the first argument."""
         self._count[name] += 1
-        shape: tuple[int, int, int] | None = None
-        note = ""
+        self.finder.frames.append(Frame(module, name, self._count[name]))
+
+    def leave(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
+        """A forward hook, but for the first argument."""
+        frame = self.finder.frames.pop()
+        while frame.name != name:  # left by an exception that the model has caught
+            frame = self.finder.frames.pop()
+        place, note = None, ""
         try:
-            maps = unit_maps(output, self._batch)
-            shape = (maps.shape[1], maps.shape[2], maps.shape[3])
-        except UnusableOutputError as error:
+            layout, part = self._layout(output)
+            place = Place(name, frame.ordinal, layout, part=part)
+        except UnresolvedError as error:
             note = str(error)
-        if shape is not None and isinstance(output, Tensor) and output.ndim == 4:
-            if self._is_channels_last(name, module, inputs, output):
-                self._channels_last.append((name, output))
-                shape, note = None, CHANNELS_LAST
-            elif isinstance(module, _CHANNELS_FIRST):
-                self._channels_first.append((name, output.shape))
-        self._seen.append((name, self._count[name], shape, note))
+        self._calls.append(Call(name, frame.ordinal, 1, place, note))
+        if len(frame.found) == 1:
+            self._calls += self._inside(frame, frame.found[0])
+        elif frame.found:
+            note = f"has {len(frame.found)} attentions in one call, and a name for none of them"
+            self._calls += [Call(name, frame.ordinal, 1, None, note, kind) for kind in ATTENTION_KINDS]
 
     def result(self) -> list[Call]:
         """Every call so far."""
-        return [Call(name, ordinal, self._count[name], shape, note) for name, ordinal, shape, note in self._seen]
+        return [replace(call, calls=self._count[call.module_name]) for call in self._calls]
 
-    def _is_channels_last(self, name: str, module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> bool:
-        """Whether a 4-d output is (B, h, w, C), which its shape alone cannot tell.
+    def _layout(self, output: object) -> tuple[Layout, int]:
+        """The layout of the first tensor in `output` that has one, and its number."""
+        first = ""
+        for number, tensor in enumerate(tensors_of(output)):
+            try:
+                return self._layout_of(tensor), number
+            except UnresolvedError as error:
+                first = first or str(error)
+        raise UnresolvedError(first or f"gives a {type(output).__name__} without tensors")
 
-        Layers over the last dimension make such outputs; others pass on the layout of an input of the same shape,
-        and a module with parts has the layout of the parts that give the same shape.
-        """
-        if isinstance(module, nn.Linear):
-            return True
-        if isinstance(module, nn.LayerNorm):  # subclasses may work on (B, C, h, w)
-            size = module.normalized_shape[-1]
-            return output.shape[-1] == size and not (output.shape[1] == size and _says_2d(module))
-        if isinstance(module, _CHANNELS_FIRST):
-            return False
-        same = [(part, tensor) for part, tensor in self._channels_last if tensor.shape == output.shape]
-        if any(tensor is given for _, tensor in same for given in inputs):
-            return True
-        prefix = f"{name}." if name else ""
-        against = any(p.startswith(prefix) and s == output.shape for p, s in self._channels_first)
-        return not against and any(part.startswith(prefix) for part, _ in same)
+    def _layout_of(self, tensor: Tensor) -> Layout:
+        shape = tuple(tensor.shape)
+        if not tensor.is_floating_point():
+            words = "(" + ", ".join(map(str, shape)) + ")"
+            raise UnresolvedError(f"gives {str(tensor.dtype).removeprefix('torch.')} values {words}, not activations")
+        try:
+            return find_layout(self._follow.ids_of(tensor), shape, self._follow.grids)
+        except UnresolvedError as error:
+            said = hinted_layout(shape, self._follow.grids.batch, self._hints)
+            if said is not None:
+                return said
+            advice = ""
+            if len(shape) in (3, 4) and shape[0] == self._follow.grids.batch:
+                lost = f" (lost at {', '.join(self._follow.lost[:3])})" if self._follow.lost else ""
+                advice = f"{lost}; if it holds them all the same, say where: --grid HxW and --prefix P"
+            raise UnresolvedError(f"{error}{advice}") from error
 
+    def _inside(self, frame: Frame, found: Found) -> list[Call]:
+        """The layers inside a call's attention."""
+        calls = []
+        for kind in ATTENTION_KINDS:
+            place, note = found.places.get(kind), found.notes.get(kind, "has no such units")
+            if place is not None and kind == ROLLOUT:
+                place = self._with_former(place, found.tokens)
+            calls.append(Call(frame.name, frame.ordinal, 1, place, "" if place else note, kind))
+        return calls
 
-def _says_2d(module: nn.Module) -> bool:
-    return "2d" in type(module).__name__.lower()
+    def _with_former(self, place: Place, tokens: int) -> Place:
+        """A rollout's place, with those that it begins with: all before it with as many tokens."""
+        before = tuple(former for former, count in self._attended if count == tokens)
+        self._attended.append((place, tokens))
+        inside = place.inside
+        return place if not isinstance(inside, Inside) else replace(place, inside=replace(inside, before=before))

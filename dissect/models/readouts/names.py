@@ -32,6 +32,9 @@ _PCA = re.compile(r"pca(\d*)")
 _BUILT_IN = re.compile(r"(?P<layer>.+):(?P<label>pca\d*|rotated)")
 _TENSORS = ".safetensors"
 
+FILE_LABEL = re.compile(r".+:(?P<label>[^:]+\.(npy|safetensors(#[^:]+)?|py:\w+))")
+"""LAYER:LABEL where LABEL is that of a user's file."""
+
 
 @dataclass(frozen=True)
 class UnitsSpec:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 
 from microtome.dissect.models.layers import LayerInfo, resolve_layers
 from microtome.dissect.models.model import Model
-from microtome.dissect.models.readouts.names import AXES, ROTATED, UnitsSpec, parse_all, split_pattern
+from microtome.dissect.models.readouts.names import (
+    AXES,
+    FILE_LABEL,
+    ROTATED,
+    UnitsSpec,
+    parse_all,
+    split_pattern,
+)
+from microtome.storage.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,13 @@ def plan_layers(
     Raises UsageError, or UnknownNameError, for what names no layer or no way to read one.
     """
     specs = parse_all(units)
+    split = [split_pattern(pattern, specs) for pattern in patterns]
+    _refuse_idle(split, specs, rotation_baseline=rotation_baseline)
     asked: dict[str, list[UnitsSpec]] = {}
-    for pattern in patterns:
-        glob, own = split_pattern(pattern, specs)
+    for glob, own in split:
         for base in resolve_layers(model, [glob]):
             asked.setdefault(base, []).extend([own] if own is not None else specs or [AXES])
-    ordered = resolve_layers(model, list(asked)) if asked else resolve_layers(model, patterns)
+    ordered = resolve_layers(model, list(asked) or patterns)
     return [PlannedLayer(base, spec) for base in ordered for spec in _distinct(asked[base], rotation_baseline)]
 
 
@@ -63,3 +72,22 @@ def _distinct(specs: Sequence[UnitsSpec], rotation_baseline: bool) -> list[Units
         if rotation_baseline and ROTATED not in once:
             once.insert(1, ROTATED)
     return once
+
+
+def _refuse_idle(
+    split: Sequence[tuple[str, UnitsSpec | None]], specs: Sequence[UnitsSpec], *, rotation_baseline: bool
+) -> None:
+    """Raise UsageError where something is asked for that no layer gets, or a layer for a file that is not given."""
+    for glob, own in split:
+        if own is None and (found := FILE_LABEL.fullmatch(glob)):
+            raise UsageError(
+                f"--layers {glob}: {found['label']} is not among the --units; give the file with --units, "
+                "and every layer of --layers is read out by it"
+            )
+    plain = any(own is None for _, own in split)
+    used = {own for _, own in split}
+    idle = [spec.source for spec in specs if not plain and spec not in used]
+    if idle:
+        raise UsageError(f"--units {', '.join(idle)}: every name in --layers says already how its units are read out")
+    if rotation_baseline and (not plain or (specs and AXES not in specs)):
+        raise UsageError("--rotation-baseline goes with layers in their own axes; add axes to --units")
