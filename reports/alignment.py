@@ -48,7 +48,8 @@ def alignments(layers: Sequence[LayerSummary], rows: Sequence[Mapping[str, Any]]
             {
                 "name": name,
                 "rows": [{**rows[at], "own": at == number} for at in chosen],
-                "widest": max(1, *(rows[at]["detectors"] for at in chosen)),
+                "most_detectors": max(1, *(rows[at]["detectors"] for at in chosen)),
+                "most_unique": max(1, *(rows[at]["unique"] for at in chosen)),
                 "unique": own.unique.size,
                 "unique_rotated": turned.unique.size,
             }

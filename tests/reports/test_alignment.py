@@ -57,7 +57,7 @@ def test_the_index_sets_axes_beside_rotated_directions(tmp_path: Path) -> None:
     unique = units["concept_id"][units["is_detector"]].nunique()
     rotated = run.layer_table("b:rotated", "units")[:2]["concept_id"].nunique()
     assert f"<b>{unique}</b> unique detectors along its own axes, <b>{rotated}</b> along random ones" in section
-    assert "Its axes carry more that has a name" in section
+    assert "Its axes stand for more concepts than random directions do." in section
     assert "Bau et al. 2017" in section
     assert re.findall(r'<th><a href="[^"]+">([^<]+)</a>', section) == [
         "its own axes",

@@ -56,11 +56,11 @@ def test_a_class_says_which_units_it_needs_and_what_drives_it(run: Run) -> None:
     assert re.findall(r">unit (\d+)</a>", html) == ["30", "0", "17"]
     assert 'href="../layers/layer4.0%253Aconv%252F2.html#unit-30"' in html
     needed = text[text.index("Units it needs most") :]
-    assert "accuracy falls 40.0 probability 30.0 other classes 1.2 most: &lt;script&gt;" in needed
+    assert "accuracy falls 40.0 probability 30.0 other classes 1.2 most: 5.0 &lt;script&gt;" in needed
     assert "accuracy falls 20.0 probability 15.0 other classes 0.0" in needed
     assert "20 images · accuracy 90.0%" in text
     assert "One image is 5.0 points" in text
-    told = text[text.index("Told better without") :]
+    told = text[text.index("Units it does better without") :]
     assert re.search(r"points 9 .* 10\.0 5\.0", told)
 
 
