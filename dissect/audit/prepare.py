@@ -271,6 +271,8 @@ def _layer_entry(
         scale=scale,
         receptive_field=receptive_field,
     )
+    if info.layout:
+        entry["layout"] = info.layout
     if readout is not None:
         entry["readout"] = readout_info(readout)
     return entry

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from helpers.compare import differences, results
 from numpy.typing import NDArray
 
-from microtome.dissect import AuditConfig, resume_audit, run_audit
+from microtome.dissect import AuditConfig, open_run, resume_audit, run_audit
 from microtome.dissect.audit import extend_run, fitting, verify_run
 from microtome.dissect.audit.config import config_from_mapping
 from microtome.dissect.audit.prepare import prepare
@@ -427,3 +427,23 @@ def test_an_older_run_goes_on(source: Path, tmp_path: Path) -> None:
     (out / "run.json").write_text(json.dumps(info))
     prepare(config, ThreadExecutor())
     resume_audit(out)
+
+
+@pytest.mark.slow
+def test_a_rotation_of_the_built_in_classifier_has_fewer_detectors(tmp_path: Path) -> None:
+    """As in the paper: the axes are not just any basis. (At higher taus nearly every direction passes 0.04.)"""
+    run_audit(
+        AuditConfig(
+            model="builtin:scenes-cnn",
+            dataset="scenes:400",
+            layers=("block3", "block4"),
+            rotation_baseline=True,
+            out=tmp_path / "run",
+            top=1,
+        )
+    )
+    summary = open_run(tmp_path / "run").summary()
+    whole = summary[summary["category"] == "all"].set_index("layer")
+    for layer in ("block3", "block4"):
+        for column in ("detectors", "unique_detectors"):
+            assert whole.loc[f"{layer}:rotated", column] < 0.85 * whole.loc[layer, column]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,23 @@ def test_layers_are_planned_in_the_order_of_the_network() -> None:
     ]
     with pytest.raises(UnknownNameError, match="no layer named 'thrid'"):
         planned("thrid:pca")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "units", "baseline", "told"),
+    [
+        (("first:sae.npy",), (), False, "sae.npy is not among the --units; give the file with --units"),
+        (("first", "second:sae.py:encoder"), ("some/sae.npy",), False, "sae.py:encoder is not among"),
+        (("first:pca",), ("rotated",), False, "--units rotated: every name in --layers says already"),
+        (("first",), ("pca",), True, "--rotation-baseline goes with layers in their own axes"),
+        (("first:pca",), (), True, "--rotation-baseline goes with"),
+    ],
+)
+def test_what_no_layer_would_get_is_refused(
+    patterns: tuple[str, ...], units: tuple[str, ...], baseline: bool, told: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        plan_layers(as_model(Reused()), patterns, units, rotation_baseline=baseline)
 
 
 # Files
