@@ -56,6 +56,10 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.lost: list[str] = []
         self._ids = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import its compiler, which takes seconds, to keep it out of here
+
     def begin(self, images: Tensor) -> None:
         """Follow what comes of `images` (batch, 3, H, W)."""
         height, width = images.shape[-2:]

@@ -44,6 +44,10 @@ class Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.blocked = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import its compiler, which takes seconds, to keep it out of here
+
     def __torch_dispatch__(
         self,
         func: Any,
