@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from microtome.dissect.ablation.logits import logits_of
-from microtome.dissect.ablation.tail import split_sets
+from microtome.dissect.ablation.slices import SliceBuilder
+from microtome.dissect.ablation.tail import SetBuilder, head_of
 from microtome.dissect.ablation.trace import Trace, UntraceableError, replaced, shape_of, trace_pass
 from microtome.dissect.audit.job import Division
 from microtome.dissect.audit.precision import autocast
@@ -163,8 +164,13 @@ class QuickNetwork:
         self.passes = passes
         self.units, self.batch = passes.site.units, passes.batch
         self._trace = _traced(passes)
-        self._sets = split_sets(self._trace)
         self._unit_of = self._units_in_place()
+        sets, axis = SetBuilder(self._trace), self._axis()
+        singles = None if axis is None else SliceBuilder(self._trace, axis)
+        self._sets = sets.build()
+        self._singles = None if singles is None else singles.build()
+        self._of_sets = len(sets.values)
+        self._head = head_of(self._trace, [*sets.values, *([] if singles is None else singles.values)])
 
     def hold(self, images: Sequence[NDArray[np.uint8]]) -> Held:
         """Run the head."""
@@ -172,19 +178,27 @@ class QuickNetwork:
 
     def hold_normal(self, normal: Tensor, count: int) -> Held:
         """The same of a normalised batch (B, 3, H, W), of which the first `count` images matter."""
-        *values, raw, logits = self._sets.head(normal)
+        *values, raw, logits = self._head(normal)
         return Held(as_array(logits[:count]), as_array(self._silent(raw)[:count]), tuple(values))
 
     def without_units(self, held: Held, rows: Rows, units: Rows) -> NDArray[np.float32]:
-        """Rows of pairs through the tail."""
-        return self.without_sets(held, rows, np.arange(self.units) == units[:, None])
+        """Rows of pairs through the tail: by slices of single units where they are to be had."""
+        if self._singles is None:
+            return self.without_sets(held, rows, np.arange(self.units) == units[:, None])
+        found = np.empty((len(rows), held.logits.shape[1]), np.float32)
+        for piece, numbers in self.passes.chunks(len(rows)):
+            images, chosen = self.passes.tensor(rows[numbers]), self.passes.tensor(units[numbers])
+            logits = self._singles(images, chosen, self.passes.fill, *held.values[self._of_sets :])
+            found[piece] = as_array(logits)[: piece.stop - piece.start]
+        return found
 
     def without_sets(self, held: Held, rows: Rows, removed: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Rows of sets through the tail."""
         found = np.empty((len(rows), held.logits.shape[1]), np.float32)
         for piece, numbers in self.passes.chunks(len(rows)):
             chosen = self.passes.tensor(removed[numbers].astype(np.float32)).to(self.passes.fill.dtype)
-            logits = self._sets.tail(self.passes.tensor(rows[numbers]), chosen, self.passes.fills(), *held.values)
+            images = self.passes.tensor(rows[numbers])
+            logits = self._sets(images, chosen, self.passes.fills(), *held.values[: self._of_sets])
             found[piece] = as_array(logits)[: piece.stop - piece.start]
         return found
 
@@ -219,6 +233,17 @@ class QuickNetwork:
         lively = raw != self.passes.site.spread(self.passes.fills()).to(raw.dtype)
         found.scatter_reduce_(1, self._unit_of, lively.reshape(self.batch, -1).to(torch.uint8), "amax")
         return found == 0
+
+    def _axis(self) -> int | None:
+        """The axis of the layer's output along which its units lie, one after the other; None where they do not."""
+        shape = shape_of(self._trace.raw)
+        numbers = torch.arange(self.units, dtype=torch.float32, device=self.passes.fill.device)
+        spread = self.passes.site.spread(numbers.expand(self.batch, -1))
+        along = [axis for axis, size in enumerate(spread.shape) if axis and size > 1] or [1]
+        fits = len(along) == 1 and spread.dim() == len(shape) and shape[0] == self.batch
+        if not fits or shape[along[0]] != self.units or not torch.equal(spread[0].flatten(), numbers):
+            return None
+        return along[0]
 
     def _units_in_place(self) -> Tensor | None:
         """(B, n) int64: the unit of each number that the layer gives for an image; None where that is not clear."""

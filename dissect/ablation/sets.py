@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,20 +123,23 @@ def measure(subject: Subject, sets: NDArray[np.bool_], stop: StopSignal) -> Coun
     found: dict[int, Counts] = {}
     with progress("ablate", subject.samples, "images") as shown:
 
-        def task(number: int) -> None:
-            batch = subject.batch(number)
-            if batch is not None:
-                found[number] = _counts(subject, batch, sets)
-            shown.advance(len(subject.images_of(number)))
+        def task(shard: int) -> None:
+            found[shard] = _added(_counts(subject, batch, sets) for batch in subject.batches(shard))
+            shown.advance(len(subject.samples_of(shard)))
 
-        run_shards("ablate", task, range(subject.batches), workers=subject.job.division.passes, stop=stop)
-    if not found:
-        raise UsageError(f"{subject.job.config.dataset}: none of {subject.samples} images can be read and has a class")
-    total: Counts = {}
-    for counts in found.values():
-        for label, count in counts.items():
-            total[label] = total.get(label, 0) + count
+        run_shards("ablate", task, range(subject.shards), workers=subject.job.division.passes, stop=stop)
+    total = _added(found.values())
+    if not total:
+        raise UsageError(f"{subject.job.dataset.spec}: no image can be read and has a class")
     return dict(sorted(total.items()))
+
+
+def _added(parts: Iterable[Counts]) -> Counts:
+    total: Counts = {}
+    for counts in parts:
+        for label, count in counts.items():
+            total[label] = total[label] + count if label in total else count
+    return total
 
 
 def _counts(subject: Subject, batch: Batch, sets: NDArray[np.bool_]) -> Counts:

@@ -27,6 +27,9 @@ from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry
 
 VALUES = ("zero", "mean")
+SHARD_SAMPLES = 32
+ROWS_ON_CPU = 8
+"""Images, and then rows of the tail, at once on a CPU: so few that what they give stays in the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Subject:
-    """What units are removed from. samples: how many of the dataset's first count; batches: of `network.batch` each."""
+    """What units are removed from. samples: how many of the dataset's first count, cut into shards of a few batches."""
 
     job: Job
     layer: LayerEntry
@@ -48,19 +51,30 @@ class Subject:
     samples: int
 
     @property
-    def batches(self) -> int:
-        """How many batches of images there are."""
-        return math.ceil(self.samples / self.network.batch)
+    def shard(self) -> int:
+        """Samples of a shard."""
+        return self.network.batch * max(1, SHARD_SAMPLES // self.network.batch)
 
-    def images_of(self, batch: int) -> range:
-        """The samples of a batch."""
-        start = batch * self.network.batch
-        return range(start, min(start + self.network.batch, self.samples))
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return math.ceil(self.samples / self.shard)
 
-    def batch(self, number: int) -> Batch | None:
-        """Read and compute a batch; samples that are unreadable or have no class are left out. None: all are."""
+    def samples_of(self, shard: int) -> range:
+        """The samples of a shard."""
+        return range(shard * self.shard, min((shard + 1) * self.shard, self.samples))
+
+    def batches(self, shard: int) -> Iterator[Batch]:
+        """Read and compute a shard, batch by batch; samples that are unreadable or have no class are left out."""
+        samples = self.samples_of(shard)
+        for start in range(samples.start, samples.stop, self.network.batch):
+            batch = self._batch(range(start, min(start + self.network.batch, samples.stop)))
+            if batch is not None:
+                yield batch
+
+    def _batch(self, samples: range) -> Batch | None:
         dataset = self.job.dataset
-        chosen = [index for index in self.images_of(number) if self._counts(index)]
+        chosen = [index for index in samples if self._counts(index)]
         items = [(index, read_item(dataset, index, self.job.preprocess, self.job.label_size)) for index in chosen]
         good = [(index, item.image) for index, item in items if item.ok]
         if not good:
@@ -128,7 +142,8 @@ def open_subject(
     try:
         with arithmetic(job.division.precision, job.division.device):
             fill = fill_of(run, layer, value)
-            network = open_network(job.model, layer["name"], job.division, fill, job.config.batch)
+            batch = min(job.config.batch, ROWS_ON_CPU) if job.division.device.type == "cpu" else job.config.batch
+            network = open_network(job.model, layer["name"], job.division, fill, batch)
             say(f"truth: {truth.why}")
             yield Subject(job, layer, network, truth, samples)
     finally:

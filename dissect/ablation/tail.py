@@ -8,27 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from microtome.dissect.ablation.trace import Trace, is_constant, shape_of
+from microtome.dissect.ablation.trace import Trace, is_constant, keep_constant, shape_of
 
 Values = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Split:
-    """A trace as two modules.
-
-    head: images (B, 3, H, W) to the values that the tail needs, then what the layer gave, then the untouched logits.
-    tail: (rows, *what is removed, *values) to the logits (B, K) of the rows; rows: (B,) int64, numbers of images.
-    """
-
-    head: Callable[[Tensor], tuple[Tensor, ...]]
-    tail: Callable[..., Tensor]
 
 
 def rows_of(values: Tensor, rows: Tensor, batch: int) -> Tensor:
@@ -53,6 +40,7 @@ class TailBuilder:
         self.values: dict[fx.Node, fx.Node] = {}
         self._gathered: dict[fx.Node, fx.Node] = {}
         self._constants: dict[fx.Node, fx.Node] = {}
+        self._again: dict[fx.Node, fx.Node] = {}
         self._first: fx.Node | None = None
 
     def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
@@ -78,6 +66,20 @@ class TailBuilder:
             self._constants[node] = self.graph.get_attr(str(node.target))
         return self._constants[node]
 
+    def own_constant(self, value: Tensor) -> fx.Node:
+        """A constant that the trace does not have."""
+        return self.graph.get_attr(keep_constant(self.trace.module, value))
+
+    def untouched(self, node: fx.Node) -> fx.Node:
+        """A constant, or what does not depend on the removal, for the images of the rows."""
+        if is_constant(node):
+            return self.constant(node)
+        if node in self._again or not _leads_with_images(node, self.trace.batch):
+            if node not in self._again:  # images are not its first axis: done anew, from what it is made of
+                self._again[node] = self.copy(node, self.untouched)
+            return self._again[node]
+        return self.gathered(node)
+
     def copy(self, node: fx.Node, known: Callable[[fx.Node], fx.Node]) -> fx.Node:
         """The same operation on whole rows; `known` gives what its arguments have become."""
         return self.graph.node_copy(node, known)
@@ -95,27 +97,18 @@ class TailBuilder:
         return made
 
 
-def split_sets(trace: Trace) -> Split:
-    """Head and tail for any set of units: the tail takes (rows, removed (B, C), fill (B, C), *values)."""
-    builder = TailBuilder(trace)
-    inputs = {trace.removed: builder.removal("removed"), trace.fill: builder.removal("fill")}
-    made: dict[fx.Node, fx.Node] = dict(inputs)
-    inside = {*trace.tail, *_between(trace)}
+class SetBuilder(TailBuilder):
+    """Writes the tail for any set of units, whose inputs are (rows, removed (R, C), fill (R, C), *values)."""
 
-    def known(node: fx.Node) -> fx.Node:
-        if node in made:
-            return made[node]
-        if is_constant(node):
-            return builder.constant(node)
-        if _leads_with_images(node, trace.batch):
-            return builder.gathered(node)
-        made[node] = builder.copy(node, known)  # the images are not its first axis: done anew, from what it is made of
-        return made[node]
-
-    for node in trace.module.graph.nodes:
-        if node in inside:
-            made[node] = builder.copy(node, known)
-    return Split(head_of(trace, list(builder.values)), builder.finish(made[trace.logits]))
+    def build(self) -> Callable[..., Tensor]:
+        """The tail as a module."""
+        trace = self.trace
+        made = {trace.removed: self.removal("removed"), trace.fill: self.removal("fill")}
+        inside = {*trace.tail, *_between(trace)}
+        for node in trace.module.graph.nodes:
+            if node in inside:
+                made[node] = self.copy(node, lambda arg: made[arg] if arg in made else self.untouched(arg))
+        return self.finish(made[trace.logits])
 
 
 def _between(trace: Trace) -> set[fx.Node]:

@@ -121,12 +121,18 @@ def _is_known(node: fx.Node) -> bool:
 
 
 def _constant(module: fx.GraphModule, before: fx.Node, value: Tensor) -> fx.Node:
-    name = f"_folded{sum(1 for _ in module.buffers())}"
-    module.register_buffer(name, value.detach())
+    name = keep_constant(module, value)
     with module.graph.inserting_before(before):
         made = module.graph.get_attr(name)
     made.meta |= {"value": value, "shape": tuple(value.shape)}
     return made
+
+
+def keep_constant(module: fx.GraphModule, value: Tensor) -> str:
+    """Have `value` in the module; returns its name there."""
+    name = f"_kept{sum(1 for _ in module.buffers())}"
+    module.register_buffer(name, value.detach())
+    return name
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -183,15 +189,17 @@ def _cut(module: fx.GraphModule, batch: int) -> Trace:
     images, removed, fill = (node for node in nodes if node.op == "placeholder")
     (output,) = (node for node in nodes if node.op == "output")
     switched = downstream(nodes, [removed, fill])
-    mixing = [node for node in nodes if node in switched and any(arg not in switched for arg in node.all_input_nodes)]
+    untouched = downstream(nodes, [images]) - switched
+    mixing = [node for node in nodes if node in switched and not untouched.isdisjoint(node.all_input_nodes)]
     if not mixing:
         raise UntraceableError("what the layer gives does not reach the answer")
     site = mixing[0]
     raw = site.args[2] if site.target is aten.where.self else None
-    if not isinstance(raw, fx.Node) or raw in switched:
+    if not isinstance(raw, fx.Node) or raw not in untouched:
         raise UntraceableError(f"the layer's units are not replaced by where, but by {site.target}")
     replacement = downstream(nodes, [removed, fill], without=site)
-    tail = tuple(node for node in nodes if node in downstream(nodes, [site]) and node.op != "output")
+    changed = downstream(nodes, [site])
+    tail = tuple(node for node in nodes if node in changed and node.op != "output")
     again = [node for node in tail if node is not site and not replacement.isdisjoint({*node.all_input_nodes} - {site})]
     if again:
         raise UntraceableError("the layer is called more than once in a pass")

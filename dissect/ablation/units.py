@@ -1,6 +1,6 @@
 """The importance of every unit of a layer: how each class fares when the unit alone is removed.
 
-Work is cut into batches of images; the sums of each are committed like a shard of a stage, so that a session that was
+Work is cut into shards of images; the sums of each are committed as a stage's are, so that a session that was
 killed goes on where it stopped and comes to the same table.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from microtome.dissect.audit.progress import progress
 from microtome.dissect.audit.schedule import run_shards
 from microtome.dissect.audit.stopping import Stopped, StopSignal
 from microtome.storage.commits import StageCommits
+from microtome.storage.errors import UsageError
 from microtome.storage.run import Run
 from microtome.storage.schema import ImportanceInfo, LayerEntry
 from microtome.storage.vouching import vouch_for_files
@@ -32,7 +33,14 @@ from microtome.storage.vouching import vouch_for_files
 STAGE = "importance"
 TABLE = "importance"
 EVERY_CLASS = -1
-ROWS_AT_ONCE = 32  # batches of the tail between two looks at the stop signal
+BATCHES_AT_ONCE = 32  # of the tail between two looks at the stop signal
+SUMS = {
+    "images": np.int64,
+    "correct": np.int64,
+    "probability": np.float64,
+    "correct_without": np.int64,
+    "probability_without": np.float64,
+}
 
 State = dict[str, NDArray[np.generic]]
 
@@ -73,8 +81,10 @@ def importance(
         with open_subject(run, entry, value, limit=limit, workers=workers) as subject:
             commits = commits_of(run, entry, value, subject, chosen)
             measure(subject, commits, chosen, stop)
-            total = Sums.merged(commits, subject.batches, len(chosen))
-            table, info = total.table(chosen), total.info(subject, value)
+            total = merged((commits.state(shard) for shard in range(subject.shards)), len(chosen))
+            if not total["class"].size:
+                raise UsageError(f"{subject.job.config.dataset}: no image can be read and has a class")
+            table, info = table_of(total, chosen), info_of(total, subject, value)
         write(run, entry, table, info)
         seconds = time.monotonic() - started
     if report and run.info["stages"].get("report", {"state": ""})["state"] == "done":
@@ -93,40 +103,42 @@ def write(run: Run, layer: LayerEntry, table: pd.DataFrame, info: ImportanceInfo
 
 
 def commits_of(run: Run, layer: LayerEntry, value: str, subject: Subject, units: NDArray[np.int64]) -> StageCommits:
-    """The records of the batches, valid for these settings only."""
+    """The records of the shards, valid for these settings only."""
     parts = [run_key(run), layer["name"], value, subject.samples, subject.network.batch, units.tolist()]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     return run.commits(f"{STAGE}/{layer['folder']}", key)
 
 
 def measure(subject: Subject, commits: StageCommits, units: NDArray[np.int64], stop: StopSignal) -> None:
-    """Compute and commit every batch that is not committed yet."""
-    done = commits.done(subject.batches)
-    todo = [number for number in range(subject.batches) if number not in done]
-    counted = sum(len(subject.images_of(number)) for number in done)
+    """Compute and commit every shard that is not committed yet."""
+    done = commits.done(subject.shards)
+    todo = [shard for shard in range(subject.shards) if shard not in done]
+    counted = sum(len(subject.samples_of(shard)) for shard in done)
     with progress(STAGE, subject.samples, "images", counted) as shown:
 
-        def task(number: int) -> None:
+        def task(shard: int) -> None:
             begun = time.monotonic()
-            batch = subject.batch(number)
-            state = empty_state(len(units)) if batch is None else state_of(subject, batch, units, stop.is_set)
+            state = merged((state_of(subject, batch, units, stop) for batch in subject.batches(shard)), len(units))
             state["seconds"] = np.array([(time.monotonic() - begun) / subject.job.division.passes])
-            commits.commit(number, state)
-            shown.advance(len(subject.images_of(number)))
+            commits.commit(shard, state)
+            shown.advance(len(subject.samples_of(shard)))
 
         run_shards(STAGE, task, todo, workers=subject.job.division.passes, stop=stop)
 
 
-def state_of(subject: Subject, batch: Batch, units: NDArray[np.int64], stopped: Callable[[], bool]) -> State:
-    """The sums of one batch, for the classes that occur in it."""
+def state_of(subject: Subject, batch: Batch, units: NDArray[np.int64], stop: StopSignal) -> State:
+    """The sums of one batch, for the k classes that occur in it, ascending.
+
+    class, images, correct: (k,) int64, probability: (k,) float64, untouched; correct_without (k, units) int64 and
+    probability_without (k, units) float64; seconds (1,). Raises Stopped once `stop` is set.
+    """
     correct, probability = scores(batch.held.logits, batch.truth)
     without_correct = np.repeat(correct[:, None], len(units), axis=1)
     without_probability = np.repeat(probability[:, None], len(units), axis=1)
-    lively: NDArray[np.bool_] = np.logical_not(batch.held.silent)
-    rows, places = np.nonzero(lively[:, units])
-    step = ROWS_AT_ONCE * subject.network.batch
+    rows, places = np.nonzero(~batch.held.silent[:, units])
+    step = BATCHES_AT_ONCE * subject.network.batch
     for start in range(0, len(rows), step):
-        if stopped():
+        if stop.is_set():
             raise Stopped
         row, place = rows[start : start + step], places[start : start + step]
         logits = subject.network.without_units(batch.held, row, units[place])
@@ -137,22 +149,10 @@ def state_of(subject: Subject, batch: Batch, units: NDArray[np.int64], stopped: 
         "class": classes,
         "images": of_class.sum(axis=1),
         "correct": of_class @ correct,
-        "probability": of_class @ probability,
+        "probability": _ordered_sums(of_class, probability[:, None])[:, 0],
         "correct_without": of_class @ without_correct,
         "probability_without": _ordered_sums(of_class, without_probability),
-    }
-
-
-def empty_state(units: int) -> State:
-    """The sums of a batch without a readable image."""
-    none = np.zeros(0, np.int64)
-    return {
-        "class": none,
-        "images": none,
-        "correct": none,
-        "probability": np.zeros(0),
-        "correct_without": np.zeros((0, units), np.int64),
-        "probability_without": np.zeros((0, units)),
+        "seconds": np.zeros(1),
     }
 
 
@@ -167,7 +167,7 @@ def _ordered_sums(of_class: NDArray[np.int64], values: NDArray[np.float64]) -> N
 def scores(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Of logits (n, K) with right classes (n,): whether the answer is right (0 or 1), and the softmax probability of
     the right class; where logits are not finite the answer is wrong and its probability 0."""
-    finite = np.isfinite(logits).all(axis=1)
+    finite: NDArray[np.bool_] = np.all(np.isfinite(logits), axis=1)
     steady = np.where(finite[:, None], logits, 0.0).astype(np.float64)
     steady -= steady.max(axis=1, keepdims=True)
     exponentials = np.exp(steady)
@@ -176,71 +176,59 @@ def scores(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> tuple[NDArr
     return correct.astype(np.int64), np.where(finite, probability, 0.0)
 
 
-@dataclass(frozen=True)
-class Sums:
-    """Sums over all images. classes: (k,) the model's classes that occur, ascending; the last two are (k, units)."""
+def merged(states: Iterable[State], units: int) -> State:
+    """The sums of several states, added in their order."""
+    total: dict[int, dict[str, NDArray[Any]]] = {}
+    seconds = np.zeros(1)
+    for state in states:
+        seconds += state["seconds"].astype(np.float64)
+        for place, label in enumerate(state["class"].tolist()):
+            parts: dict[str, NDArray[Any]] = {name: state[name][place] for name in SUMS}
+            had = total.get(label)
+            total[label] = parts if had is None else {name: had[name] + parts[name] for name in SUMS}
+    classes = np.array(sorted(total), np.int64)
+    shapes = {name: (len(classes), units) if name.endswith("without") else (len(classes),) for name in SUMS}
+    sums = {
+        name: np.array([total[label][name] for label in classes.tolist()], kind).reshape(shapes[name])
+        for name, kind in SUMS.items()
+    }
+    return {"class": classes, **sums, "seconds": seconds}
 
-    classes: NDArray[np.int64]
-    images: NDArray[np.int64]
-    correct: NDArray[np.int64]
-    probability: NDArray[np.float64]
-    correct_without: NDArray[np.int64]
-    probability_without: NDArray[np.float64]
-    seconds: float
 
-    @classmethod
-    def merged(cls, commits: StageCommits, batches: int, units: int) -> Sums:
-        """The sums of all batches, in their order."""
-        total: dict[int, list[NDArray[Any]]] = {}
-        seconds = 0.0
-        names = ("images", "correct", "probability", "correct_without", "probability_without")
-        for number in range(batches):
-            state = commits.state(number)
-            seconds += float(state["seconds"][0])
-            for place, label in enumerate(state["class"].tolist()):
-                parts: list[NDArray[Any]] = [state[name][place] for name in names]
-                had = total.get(label)
-                total[label] = parts if had is None else [a + b for a, b in zip(had, parts, strict=True)]
-        classes = sorted(total)
-        columns: dict[str, NDArray[Any]] = {
-            name: np.array([total[label][i] for label in classes]) for i, name in enumerate(names)
-        }
-        if not classes:
-            columns = {name: empty_state(units)[name] for name in names}
-        return cls(classes=np.array(classes, np.int64), seconds=seconds, **columns)
+def table_of(total: State, units: NDArray[np.int64]) -> pd.DataFrame:
+    """The rows of importance.parquet: for each unit one of all images (class -1), then one a class."""
+    counts: NDArray[Any] = total["images"]
+    images = np.array([counts.sum(), *counts])[:, None]
+    numbers = np.arange(EVERY_CLASS, len(counts))
+    accuracy, probability, without, probability_without = (
+        _and_all(total[name].reshape(len(counts), -1)) / images for name in list(SUMS)[1:]
+    )
+    columns = {
+        "unit": units,
+        "class": numbers[:, None],
+        "images": images,
+        "accuracy": accuracy,
+        "accuracy_without": without,
+        "fall": accuracy - without,
+        "probability": probability,
+        "probability_without": probability_without,
+        "probability_fall": probability - probability_without,
+    }
+    shape = (len(numbers), len(units))
+    return pd.DataFrame({name: np.broadcast_to(column, shape).T.reshape(-1) for name, column in columns.items()})
 
-    def table(self, units: NDArray[np.int64]) -> pd.DataFrame:
-        """The rows of importance.parquet: for each unit one of all images (class -1), then one a class."""
-        images = np.array([self.images.sum(), *self.images])[:, None]
-        numbers = np.arange(EVERY_CLASS, len(self.classes))
-        accuracy, without = _and_all(self.correct[:, None]) / images, _and_all(self.correct_without) / images
-        probability = _and_all(self.probability[:, None]) / images
-        probability_without = _and_all(self.probability_without) / images
-        shape = (len(numbers), len(units))
-        columns = {
-            "unit": np.broadcast_to(units, shape),
-            "class": np.broadcast_to(numbers[:, None], shape),
-            "images": np.broadcast_to(images, shape),
-            "accuracy": np.broadcast_to(accuracy, shape),
-            "accuracy_without": without,
-            "fall": accuracy - without,
-            "probability": np.broadcast_to(probability, shape),
-            "probability_without": probability_without,
-            "probability_fall": probability - probability_without,
-        }
-        return pd.DataFrame({name: column.T.reshape(-1) for name, column in columns.items()})
 
-    def info(self, subject: Subject, value: str) -> ImportanceInfo:
-        """The entry of run.json."""
-        images = int(self.images.sum())
-        return ImportanceInfo(
-            classes=[subject.truth.name(number) for number in self.classes.tolist()],
-            truth=subject.truth.kind,
-            value=value,
-            images=images,
-            seconds=round(self.seconds, 3),
-            accuracy=float(self.correct.sum() / images) if images else 0.0,
-        )
+def info_of(total: State, subject: Subject, value: str) -> ImportanceInfo:
+    """The entry of run.json."""
+    images, correct = int(total["images"].sum()), int(total["correct"].sum())
+    return ImportanceInfo(
+        classes=[subject.truth.name(number) for number in total["class"].tolist()],
+        truth=subject.truth.kind,
+        value=value,
+        images=images,
+        seconds=round(float(total["seconds"][0]), 3),
+        accuracy=correct / images,
+    )
 
 
 def _and_all(values: NDArray[np.generic]) -> NDArray[np.float64]:
