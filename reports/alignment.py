@@ -13,6 +13,8 @@ from microtome.reports.summaries import LayerSummary
 from microtome.storage.schema import LayerEntry
 
 ROTATED = "rotated"
+_CLOSE = 0.1
+"""A difference below this share of the larger count is none to speak of."""
 
 
 def plain_name(entry: LayerEntry) -> str:
@@ -52,9 +54,18 @@ def alignments(layers: Sequence[LayerSummary], rows: Sequence[Mapping[str, Any]]
                 "most_unique": max(1, *(rows[at]["unique"] for at in chosen)),
                 "unique": own.unique.size,
                 "unique_rotated": turned.unique.size,
+                "words": comparison(own.unique.size, turned.unique.size),
+                "rotations": len(rotated),
             }
         )
     return found
+
+
+def comparison(own: int, rotated: int) -> str:
+    """How many concepts axes stand for beside random directions, in words that fit before "random directions"."""
+    if abs(own - rotated) <= _CLOSE * max(own, rotated):
+        return "about as many concepts as"
+    return "more concepts than" if own > rotated else "fewer concepts than"
 
 
 def _base_of(layer: LayerSummary) -> str:

@@ -134,6 +134,7 @@ class ClassPages:
             "value": one.value,
             "images": one.images,
             "accuracy": one.accuracy,
+            "measured": one.measured,
             "least": LEAST_DRIVE,
             "share": LEAST_SHARE,
         }

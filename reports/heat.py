@@ -18,7 +18,7 @@ from microtome.storage.schema import LayerEntry
 KINDS = ("heads", "heads-mean", "rollout")
 """Kinds of layers whose units are attention over the image."""
 
-_LEAST, _MOST = 0.45, 0.85
+_LEAST, _MOST = 0.35, 0.9
 """How much of a pixel is colour: where there is no attention, and where there is most."""
 
 

@@ -6,9 +6,8 @@ same label are joined: the drive of a concept is the sum of the falls in probabi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from microtome.reports.source import ReportRun
 from microtome.reports.summaries import LayerSummary
-from microtome.storage.schema import RunInfo
 
 LEAST_DRIVE = 0.01
 """A concept is said to drive a class where the falls in probability of its detectors add up to this, and ..."""
@@ -41,6 +39,7 @@ class Importance:
     """What `classes` (K names) lose without each of the C units of a layer; NaN where it was not measured.
 
     layer: position among the layers of the run; images: over which; accuracy: untouched, over all of them
+    measured: how many of the units
     fall, probability_fall: (C, K) float64; class_accuracy: (K,) float64, untouched; class_images: (K,) int64
     label: (C,) int64 concept ids of detectors, 0 for other units; drive: (concepts + 1, K) float64
     """
@@ -51,6 +50,7 @@ class Importance:
     value: str
     images: int
     accuracy: float
+    measured: int
     fall: NDArray[np.float64]
     probability_fall: NDArray[np.float64]
     class_accuracy: NDArray[np.float64]
@@ -115,7 +115,7 @@ def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts: int) -> Importance | None:
     """The importance of layer `number` of the run for a report with `concepts` concepts; None: not measured."""
-    about = _part(run.info, "importance").get(summary.entry["name"])
+    about = run.info.get("importance", {}).get(summary.entry["name"])
     if about is None:
         return None
     classes = [readable(name) for name in about["classes"]]
@@ -134,10 +134,11 @@ def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts
     return Importance(
         layer=number,
         classes=classes,
-        truth=str(about["truth"]),
-        value=str(about["value"]),
-        images=int(about["images"]),
-        accuracy=float(about["accuracy"]),
+        truth=about["truth"],
+        value=about["value"],
+        images=about["images"],
+        accuracy=about["accuracy"],
+        measured=np.unique(unit).size,
         fall=fall,
         probability_fall=probability_fall,
         class_accuracy=accuracy,
@@ -145,11 +146,6 @@ def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts
         label=label,
         drive=drive,
     )
-
-
-def _part(info: RunInfo, name: str) -> Mapping[str, Any]:
-    """A part of run.json that only some runs have."""
-    return cast("Mapping[str, Any]", cast("Mapping[str, Any]", info).get(name) or {})
 
 
 def readable(name: object) -> str:

@@ -9,7 +9,7 @@ import pytest
 from helpers.runs import LayerShape, read_image, write_run
 
 from microtome.reports import build_report
-from microtome.reports.alignment import plain_name
+from microtome.reports.alignment import comparison, plain_name
 from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry, ReadoutInfo
 
@@ -57,7 +57,7 @@ def test_the_index_sets_axes_beside_rotated_directions(tmp_path: Path) -> None:
     unique = units["concept_id"][units["is_detector"]].nunique()
     rotated = run.layer_table("b:rotated", "units")[:2]["concept_id"].nunique()
     assert f"<b>{unique}</b> unique detectors along its own axes, <b>{rotated}</b> along random ones" in section
-    assert "Its axes stand for more concepts than random directions do." in section
+    assert "Its axes stand for more concepts than random directions do, in this one rotation." in section
     assert "Bau et al. 2017" in section
     assert re.findall(r'<th><a href="[^"]+">([^<]+)</a>', section) == [
         "its own axes",
@@ -73,3 +73,11 @@ def test_without_a_rotation_there_is_no_comparison(tmp_path: Path) -> None:
     html = Path(build_report(run, read_image)).read_text(encoding="utf-8")
     assert 'id="alignment"' not in html
     assert "b in PCA directions" in (run.path / "report/layers/b%3Apca.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("own", "rotated", "words"),
+    [(33, 34, "about as many"), (0, 0, "about as many"), (28, 12, "more"), (12, 28, "fewer"), (1, 0, "more")],
+)
+def test_small_differences_are_not_made_much_of(own: int, rotated: int, words: str) -> None:
+    assert comparison(own, rotated).startswith(words)

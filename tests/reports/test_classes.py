@@ -143,6 +143,16 @@ def test_a_run_without_importance_has_no_classes(tmp_path: Path) -> None:
         assert "Axis alignment" not in text
 
 
+def test_units_that_were_not_measured_are_counted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={"a": LayerShape(16, 7, 60)})
+    plant_importance(run, "a", ["x", "y"], {(1, 0): (0.1, 0.1)})
+    table = run.layer_table("a", "importance")
+    run.write_layer_table("a", "importance", table[table["unit"] < 4])
+    index = Path(build_report(run, read_image))
+    for name in ("classes.html", "classes/x.html"):
+        assert "Only 4 of 16 units were measured." in (index.parent / name).read_text(encoding="utf-8")
+
+
 def test_predictions_as_truth_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", layers={"a": LayerShape(16, 7, 60)})
     plant_importance(run, "a", ["x", "y"], {(1, 0): (0.1, 0.1)}, accuracy=1.0, truth="predictions")
