@@ -76,11 +76,8 @@ def inspect_command(
             cost=None if cost is None else {**cost.to_dict(), **_totals(cost, samples)},
         )
         return 0
-    rows = [
-        [info.name, info.kind, "x".join(map(str, info.shape)), str(info.units), f"{info.bytes_per_image:,}"]
-        for info in usable
-    ]
-    show_table(["layer", "kind", "shape", "units", "bytes/image"], rows, right=(3, 4))
+    rows = [[info.name, info.kind, str(info.units), info.layout, f"{info.bytes_per_image:,}"] for info in usable]
+    show_table(["layer", "kind", "units", "positions", "bytes/image"], rows, right=(2, 4))
     for info in infos:
         if not info.usable:
             click.echo(f"{info.name}: {info.note}")

@@ -80,6 +80,7 @@ class LayerInfo:
             "grid": list(self.grid),
             "units": self.units,
             "bytes_per_image": self.bytes_per_image,
+            "layout": self.layout,
         }
 
 
@@ -171,36 +172,36 @@ class _Selector:
         self.hint = _hint(model)
 
     def select(self, pattern: str) -> list[Call]:
-        module, kind = split_kind(pattern)
+        module, kinds = split_kinds(pattern)
         if module in self._canonical:
-            return self._of_module(pattern, self._canonical[module], kind)
+            return self._of_module(pattern, self._canonical[module], kinds)
         exact = [call for call in self._calls if call.name == pattern]
         if exact:
             self._check_usable(pattern, exact)
             return exact
-        return self._of_glob(module, kind)
+        return self._of_glob(module, kinds)
 
-    def _of_module(self, name: str, canonical: str, kind: str) -> list[Call]:
+    def _of_module(self, name: str, canonical: str, inside: Sequence[str]) -> list[Call]:
         whole = [call for call in self._calls if call.module_name == canonical]
-        calls = [call for call in whole if call.kind == kind]
+        calls = [call for call in whole if call.kind in (inside or [""])]
         if not whole:
-            inside = [c.name for c in self._usable if c.module_name.startswith(f"{canonical}.") and not c.kind]
-            advice = f"inside it there are {_few(inside)}" if inside else self.hint
+            parts = [c.name for c in self._usable if c.module_name.startswith(f"{canonical}.") and not c.kind]
+            advice = f"inside it there are {_few(parts)}" if parts else self.hint
             raise UsageError(f"layer {name!r} is never called in a forward pass of the model; {advice}")
         if not calls:
-            raise UsageError(f"layer {name!r}: no attention was seen in {canonical}; {self._with_kind(kind)}")
+            raise UsageError(f"layer {name!r}: no attention was seen in {canonical}; {self._with_kinds(inside)}")
         self._check_usable(name, calls)
         return [call for call in calls if call.place is not None]
 
-    def _of_glob(self, pattern: str, kind: str) -> list[Call]:
+    def _of_glob(self, pattern: str, inside: Sequence[str]) -> list[Call]:
         matches = [c for c in self._calls if c.module_name and _matches(pattern, c)]
         if not matches:
             silent = [name for name in self._modules if name and fnmatchcase(name, pattern)]
             if silent:
-                return self._of_module(silent[0], silent[0], kind)  # says that it is never called
+                return self._of_module(silent[0], silent[0], inside)  # says that it is never called
             raise UnknownNameError("layer", pattern, (c.name for c in self._calls if c.module_name), self.hint)
-        if kind:
-            return self._inside(pattern, kind, matches)
+        if inside:
+            return self._inside(pattern, inside, matches)
         matches = [call for call in matches if not call.kind]
         kinds = {call.module_name: kind_of(self._modules[call.module_name]) for call in matches}
         active = [call for call in matches if kinds[call.module_name] not in _NEVER]
@@ -213,16 +214,17 @@ class _Selector:
         self._check_usable(pattern, chosen)
         return [call for call in chosen if call.place is not None]
 
-    def _inside(self, pattern: str, kind: str, matches: Sequence[Call]) -> list[Call]:
-        chosen = [call for call in matches if call.kind == kind]
+    def _inside(self, pattern: str, kinds: Sequence[str], matches: Sequence[Call]) -> list[Call]:
+        chosen = [call for call in matches if call.kind in kinds]
+        name = f"{pattern}:{kinds[0]}"
         if not chosen:
-            raise UsageError(f"'{pattern}:{kind}': no attention was seen in what it matches; {self._with_kind(kind)}")
-        self._check_usable(f"{pattern}:{kind}", chosen)
+            raise UsageError(f"{name!r}: no attention was seen in what it matches; {self._with_kinds(kinds)}")
+        self._check_usable(name, chosen)
         return [call for call in chosen if call.place is not None]
 
-    def _with_kind(self, kind: str) -> str:
-        known = [call.name for call in self._usable if call.kind == kind]
-        return f"there are {_few(known)}" if known else f"the model has no layer of kind {kind}"
+    def _with_kinds(self, kinds: Sequence[str]) -> str:
+        known = [call.name for call in self._usable if call.kind in kinds]
+        return f"there are {_few(known)}" if known else f"the model has no layers of kind {' or '.join(kinds)}"
 
     def _check_usable(self, pattern: str, calls: Sequence[Call]) -> None:
         if any(call.place is not None for call in calls):
@@ -238,14 +240,15 @@ class _Selector:
         return [c.name for c in order[:4]]
 
 
-def split_kind(name: str) -> tuple[str, str]:
-    """A layer's name without the kind of what is inside an attention, and that kind, or ""."""
-    module, colon, kind = name.rpartition(":")
-    return (module, kind) if colon and kind in ATTENTION_KINDS else (name, "")
+def split_kinds(pattern: str) -> tuple[str, tuple[str, ...]]:
+    """A layer's name or glob without the kind of what is inside an attention, and the kinds that it means, if any."""
+    module, colon, kind = pattern.rpartition(":")
+    kinds = tuple(known for known in ATTENTION_KINDS if colon and fnmatchcase(known, kind))
+    return (module, kinds) if kinds else (pattern, ())
 
 
 def _matches(pattern: str, call: Call) -> bool:
-    return fnmatchcase(call.module_name, pattern) or fnmatchcase(split_kind(call.name)[0], pattern)
+    return fnmatchcase(call.module_name, pattern) or fnmatchcase(split_kinds(call.name)[0], pattern)
 
 
 def _info(call: Call, module: nn.Module) -> LayerInfo:

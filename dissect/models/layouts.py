@@ -209,8 +209,10 @@ def _words(layout: Layout, positions: int) -> str:
     start = layout._start
     if layout.is_plain:
         return f"{size}"
-    if start is None or layout.fold > 1:
-        return f"{size} in windows or another order"
+    if layout.fold > 1 and 0 not in layout.features:
+        return f"{size} in {layout.fold} windows"
+    if start is None:
+        return f"{size} in an order of their own"
     if len(layout.shape) == 3 and layout.features == (3,):
         return f"{size}, channels last"
     prefix = f" after {start} prefix token{'s' * (start > 1)}" if start else ""
