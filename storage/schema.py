@@ -95,7 +95,7 @@ class ReadoutInfo(TypedDict):
 class LayerEntry(TypedDict):
     """One dissected layer. An activation is its stored float16 times `scale`, a power of two.
 
-    readout: where the units are not the layer's own; layout: in words, where its output had to be rearranged.
+    readout: where the units are not the layer's own; layout: in words, where the module's output is not (B, C, h, w).
     """
 
     name: str
@@ -111,8 +111,8 @@ class LayerEntry(TypedDict):
 
 class ImportanceInfo(TypedDict):
     """What importance.parquet of a layer was measured with. classes: those that occur, as its column `class` numbers
-    them; truth: "labels", or "predictions" where the untouched model's answers stand for them; value: what removed units
-    were set to, "zero" or "mean"; images: those measured; seconds: of work; accuracy: of the untouched model."""
+    them; truth: "labels", or "predictions" where the untouched model's answers stand for them; value: what removed
+    units were set to, "zero" or "mean"; images: those measured; seconds: of work; accuracy: of the untouched model."""
 
     classes: list[str]
     truth: str

@@ -271,7 +271,7 @@ def _layer_entry(
         scale=scale,
         receptive_field=receptive_field,
     )
-    if info.layout:
+    if info.layout not in ("", "x".join(map(str, info.grid))):  # else it lies as (B, C, h, w) does
         entry["layout"] = info.layout
     if readout is not None:
         entry["readout"] = readout_info(readout)
