@@ -95,7 +95,8 @@ class Forward:
         self._device = device or open_device(division.device)
         self._division = division
         self._layout = torch.channels_last if division.channels_last else torch.contiguous_format
-        self._module = model.module.to(division.device).to(memory_format=self._layout)
+        model.module.to(division.device).to(memory_format=self._layout)
+        self._model = model
         self._dtype = model.placeholder().dtype
         preprocess = model.preprocess
         self._mean = torch.tensor(preprocess.mean, device=division.device).view(1, 3, 1, 1)
@@ -153,7 +154,7 @@ class Forward:
                 found[name] = transform(name, maps if readout is None else readout(maps))
             return found
 
-        return ActivationCapture(self._module, list(served), transform=each, resolved=True)
+        return ActivationCapture(self._model, list(served), transform=each)
 
     def _compute(self, pixels: Tensor) -> _Result:
         with self._device.batch():
