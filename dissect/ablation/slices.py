@@ -35,8 +35,8 @@ _ELEMENTWISE = {
 _BINARY = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 _POOLS = {aten.avg_pool2d.default, aten._adaptive_avg_pool2d.default}
 _VIEWS = {
-    *(aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.unsqueeze.default),
-    *(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten.flatten.using_ints),
+    *(aten.reshape.default, aten.unsqueeze.default, aten.flatten.using_ints),
+    *(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default),
 }
 
 

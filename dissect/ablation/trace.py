@@ -25,6 +25,7 @@ from microtome.storage.errors import MicrotomeError
 aten = torch.ops.aten
 
 NORMS = (aten.native_batch_norm.default, aten._native_batch_norm_legit_no_training.default)
+VIEWS = (aten.view.default, aten._unsafe_view.default)
 _TRAINING, _EPS = 5, 7
 
 
@@ -85,6 +86,9 @@ def trace_pass(site: Site, images: Tensor) -> Trace:
         raise
     except Exception as error:  # whatever a network's own code does that cannot be traced
         raise UntraceableError(str(error).strip().partition("\n")[0]) from error
+    for node in module.graph.nodes:
+        if node.target in VIEWS:  # rows that are taken out of a value lie otherwise in memory than the value did
+            node.target = aten.reshape.default
     module.graph.eliminate_dead_code()
     _fold_constants(module, images, blank)
     _fold_norms(module)
