@@ -187,6 +187,7 @@ class ClassPages:
             "more": max(len(drive.units) - UNITS_OF_CONCEPT, 0),
             "also": [{"name": one.classes[other], "href": pages[other]} for other in also[:IN_SENTENCE]],
             "also_more": max(len(also) - IN_SENTENCE, 0),
+            "strong": number in self.driven[one.layer].get(drive.concept, []),
             "only": self.driven[one.layer].get(drive.concept) == [number],
         }
 

@@ -31,6 +31,7 @@ def test_an_ablation_is_said_drawn_and_listed(run: Run) -> None:
     html = page(run)
     assert "Without 2 units of a the accuracy goes from 90.0% to 80.0%, a fall of 10.0 points" in html
     assert "20 random sets of as many it falls by 1.0 points on average, in 95% of the draws by −0.5 to 3.0" in html
+    assert "Most falls <b>beach</b>, by 50.0 points (random sets: −0.5 to 3.0)." in html
     assert "Units 3, 12: the units that beach needs most" in html
     assert html.count('<circle class="without" cx=') == 3 + 1
     assert 'aria-label="beach: accuracy 90.0% untouched, 40.0% without' in html

@@ -66,8 +66,19 @@ def test_a_class_says_which_units_it_needs_and_what_drives_it(run: Run) -> None:
 
 def test_drives_add_up_over_the_detectors_of_a_concept(run: Run) -> None:
     table = page(run, "classes/beach.html").split("<tbody>")[1]
-    rows = re.findall(r"<tr><th>([^<]+)</th>.*?<span>([\d.]+)</span>", table, re.DOTALL)
-    assert rows[:2] == [("roof", "40.0"), ("car", "15.0")]
+    rows = re.findall(r"<tr([^>]*)><th>([^<]+)</th>.*?<span>([\d.]+)</span>", table, re.DOTALL)
+    assert rows[:2] == [("", "roof", "40.0"), ("", "car", "15.0")]
+
+
+def test_a_concept_far_behind_the_first_is_listed_but_not_said_to_drive(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={LAYER: LayerShape(40, 7, 60)}, seed=1)
+    plant_importance(run, LAYER, ["x"], {(30, 0): (0.1, 0.4), (0, 0): (0.1, 0.09)})
+    html = (Path(build_report(run, read_image)).parent / "classes" / "x.html").read_text(encoding="utf-8")
+    units = run.layer_table(LAYER, "units")
+    assert units["is_detector"][[0, 30]].all()
+    weak = re.findall(r'<tr class="weak"><th>([^<]+)</th>', html)
+    assert weak == [units["concept"][0]]
+    assert f"is driven by {units['concept'][30]} (unit 30: 40.0 points)." in words(html)
 
 
 def test_concepts_of_several_classes_are_told_from_those_of_one(run: Run) -> None:
