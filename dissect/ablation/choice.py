@@ -48,32 +48,37 @@ def choose(
     if units:
         found = chosen_units(units, layer)
         return Choice(found, _name_of(found), f"units {ranges(found)}")
-    if not 0 < top <= layer["units"]:
-        raise UsageError(f"--top {top}: layer {layer['name']} has {layer['units']} units")
     if concept is not None:
-        return of_concept(run, layer["name"], concept, top)
-    return of_class(run, layer["name"], str(class_name), top)
+        return of_concept(run, layer, concept, top)
+    return of_class(run, layer, str(class_name), top)
 
 
-def of_concept(run: Run, layer: str, concept: str, top: int) -> Choice:
+def of_concept(run: Run, layer: LayerEntry, concept: str, top: int) -> Choice:
     """The `top` units of highest IoU for a concept; fewer where fewer meet it at all. Raises UnknownNameError."""
-    frame = Dissection(run).query(f"layer={_quoted(layer)} concept={_quoted(concept)}")
+    frame = Dissection(run).query(f"layer={_quoted(layer['name'])} concept={_quoted(concept)}")
+    _refuse_top(top, layer)
     frame = frame[frame["iou"] > 0].head(top)
     if frame.empty:
-        raise UsageError(f"no unit of layer {layer} meets {concept} anywhere")
+        raise UsageError(f"no unit of layer {layer['name']} meets {concept} anywhere")
     detectors = int(frame["is_detector"].sum())
     words = f"the {len(frame)} units of highest IoU for {concept}, {detectors} of them detectors"
     return Choice(np.sort(frame["unit"].to_numpy(np.int64)), f"concept-{concept}-{top}", words)
 
 
-def of_class(run: Run, layer: str, name: str, top: int) -> Choice:
+def of_class(run: Run, layer: LayerEntry, name: str, top: int) -> Choice:
     """The `top` units that a class needs most by the run's importance. Raises UsageError where it has none."""
-    table, info = read_importance(run, layer)
+    table, info = read_importance(run, layer["name"])
     number = class_number(info, name)
+    _refuse_top(top, layer)
     frame = needed_units(table, number).head(top)
     known = info["classes"][number]
     words = f"the {len(frame)} units that {known} needs most, by importance over {info['images']:,} images"
     return Choice(np.sort(frame["unit"].to_numpy(np.int64)), f"class-{known}-{top}", words, known)
+
+
+def _refuse_top(top: int, layer: LayerEntry) -> None:
+    if not 0 < top <= layer["units"]:
+        raise UsageError(f"--top {top}: layer {layer['name']} has {layer['units']} units")
 
 
 def ranges(units: NDArray[np.int64]) -> str:

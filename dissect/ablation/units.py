@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from microtome.dissect.ablation.subject import Batch, Subject, chosen_units, finished_run, layer_of, open_subject
 from microtome.dissect.audit.job import run_key
+from microtome.dissect.audit.measured import vouch_for_importance
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.progress import progress
 from microtome.dissect.audit.schedule import run_shards
@@ -28,7 +29,6 @@ from microtome.storage.commits import StageCommits
 from microtome.storage.errors import UsageError
 from microtome.storage.run import Run
 from microtome.storage.schema import ImportanceInfo, LayerEntry
-from microtome.storage.vouching import vouch_for_files
 
 STAGE = "importance"
 TABLE = "importance"
@@ -97,7 +97,7 @@ def importance(
 def write(run: Run, layer: LayerEntry, table: pd.DataFrame, info: ImportanceInfo) -> None:
     """Store the table, vouch for it, and note it in run.json."""
     run.write_layer_table(layer["name"], TABLE, table)
-    vouch_for_files(run.place, f"{STAGE}/{layer['folder']}", [f"layers/{layer['folder']}/{TABLE}.parquet"])
+    vouch_for_importance(run, layer)
     run.info.setdefault("importance", {})[layer["name"]] = info
     run.save()
 

@@ -30,6 +30,7 @@ from microtome.dissect.audit.config import AuditConfig, config_of_run, with_chan
 from microtome.dissect.audit.data import segments_of
 from microtome.dissect.audit.images import read_item
 from microtome.dissect.audit.job import choose_device, load_configured, preprocess_of, run_key
+from microtome.dissect.audit.measured import drop_importance
 from microtome.dissect.audit.pilot import PILOT_IMAGES, PILOT_TRIES, run_pilot
 from microtome.dissect.audit.pipeline import Outcome, executor_of, finish, holding
 from microtome.dissect.audit.prepare import divide, reopen
@@ -117,6 +118,8 @@ def _grow(path: Path | str, spec: str | None, limit: int | None, budget: Budget)
     info = _larger(run, config, dataset, samples)
     if known.count < PILOT_TRIES and known.readable < PILOT_IMAGES:
         _pilot_again(info, config, model, dataset, open_readouts(run))
+    drop_importance(run, "is that of the smaller run")
+    info.pop("importance", None)
     _say_what_stays(run, info, added)
     if view is not None:
         info["data"]["order"] = write_order(run.place, view.order[:samples])

@@ -1,0 +1,119 @@
+"""Sets of units removed at once: figures against whole passes, random sets, choices, and what is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from microtome.datasets.specs import open_dataset
+from microtome.dissect import ablate, importance
+from microtome.dissect.ablation.choice import ranges
+from microtome.dissect.ablation.sets import random_sets
+from microtome.dissect.audit import verify_run
+from microtome.dissect.models import load_model
+from microtome.storage.errors import UnknownNameError, UsageError
+from microtome.storage.run import Run
+
+
+def test_the_figures_are_those_of_whole_passes(run: Path, colours: Path) -> None:
+    found = ablate(run, "relu", units=["0", "3"], draws=3, seed=5)
+    model, dataset = load_model(f"{colours}:model"), open_dataset(f"{colours}:images")
+    indices = [index for index in range(40) if index != 7]
+    pixels = np.stack([dataset.read(index).image for index in indices])
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    truth = np.array([index % 3 for index in indices])
+
+    def right(units: list[int]) -> np.ndarray:
+        def hook(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
+            changed = output.clone()
+            changed[:, units] = 0
+            return changed
+
+        handle = model.module.get_submodule("relu").register_forward_hook(hook)
+        with torch.no_grad():
+            answers = model.module(batch).argmax(1).numpy()
+        handle.remove()
+        return answers == truth
+
+    sets = random_sets(np.array([0, 3]), 4, 3, 5)
+    untouched, without = right([]), right([0, 3])
+    random = [right(np.flatnonzero(chosen).tolist()) for chosen in sets]
+    for row, number in zip(found.rows, range(-1, 3), strict=True):
+        mine = np.ones(39, bool) if number < 0 else truth == number
+        falls = [untouched[mine].mean() - answers[mine].mean() for answers in random]
+        assert row["class"] == ("all" if number < 0 else ["Red", "green", "pale_blue"][number])
+        assert row["images"] == mine.sum()
+        assert row["accuracy"] == untouched[mine].mean()
+        assert row["accuracy_without"] == without[mine].mean()
+        assert row["fall"] == pytest.approx(untouched[mine].mean() - without[mine].mean())
+        assert row["random"]["mean"] == pytest.approx(np.mean(falls))
+        assert (row["random"]["min"], row["random"]["max"]) == pytest.approx((min(falls), max(falls)))
+        assert row["random"]["low"] <= row["random"]["mean"] <= row["random"]["high"]
+
+
+def test_what_is_kept(run: Path) -> None:
+    found = ablate(run, "relu", units=["1"], draws=2, value="mean")
+    assert found.key == "ablations/relu-units-1-mean.json"
+    content = (run / found.key).read_bytes()
+    assert json.loads(content) == found.result
+    assert found.result["schema_version"] == 1
+    assert [one["name"] for one in Run.open(run).ablations()] == ["relu-units-1-mean"]
+    ablate(run, "relu", units=["1"], draws=2, value="mean", workers=1)
+    assert (run / found.key).read_bytes() == content
+    assert verify_run(run).fine
+
+
+def test_units_of_a_concept_and_of_a_class(run: Path) -> None:
+    found = ablate(run, "relu", concept="RED thing", top=1, draws=0)
+    assert found.result["units"] == [0]
+    assert "highest IoU for RED thing" in found.result["chosen_by"]
+    assert found.rows[0]["random"] is None
+    with pytest.raises(UsageError, match="microtome importance"):
+        ablate(run, "relu", class_name="red")
+    importance(run, "relu", report=False)
+    found = ablate(run, "relu", class_name="red", top=1, draws=4)
+    assert (found.result["units"], found.class_name) == ([0], "Red")
+    classes = {row["class"]: row for row in found.rows}
+    assert classes["Red"]["fall"] > 0.5
+    assert classes["green"]["fall"] <= 0
+
+
+def test_other_images_than_those_of_the_run(run: Path, colours: Path) -> None:
+    found = ablate(run, "relu", units=["0"], draws=0, dataset=f"{colours}:others")
+    assert (found.result["truth"], found.rows[0]["accuracy"]) == ("predictions", 1.0)
+    assert found.result["data"].endswith("colours.py:others")
+    assert ablate(run, "relu", units=["0"], draws=0, limit=6).result["images"] == 6
+
+
+def test_random_sets_are_of_other_units_where_enough_remain() -> None:
+    chosen = np.array([0, 1, 2])
+    sets = random_sets(chosen, 10, 50, 1)
+    assert (sets.sum(axis=1) == 3).all()
+    assert not sets[:, chosen].any()
+    assert len(np.unique(sets, axis=0)) > 10
+    assert np.array_equal(random_sets(chosen, 10, 20, 1), sets[:20])
+    assert random_sets(chosen, 5, 50, 1)[:, chosen].any()
+
+
+def test_ranges_of_units() -> None:
+    assert ranges(np.array([3, 17, 40, 41, 42])) == "3, 17, 40-42"
+
+
+def test_what_cannot_be_asked_is_refused(run: Path) -> None:
+    with pytest.raises(UsageError, match="in one way"):
+        ablate(run, "relu")
+    with pytest.raises(UsageError, match="in one way"):
+        ablate(run, "relu", units=["1"], concept="blue")
+    with pytest.raises(UnknownNameError, match="red thing"):
+        ablate(run, "relu", concept="red thin")
+    with pytest.raises(UsageError, match="has 4 units"):
+        ablate(run, "relu", concept="red thing", top=5)
+    with pytest.raises(UnknownNameError, match="relu"):
+        ablate(run, "relus", units=["1"])
+    importance(run, "relu", report=False)
+    with pytest.raises(UnknownNameError, match="green"):
+        ablate(run, "relu", class_name="gren", top=1)
