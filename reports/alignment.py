@@ -31,6 +31,13 @@ def plain_name(entry: LayerEntry) -> str:
     return f"{base} in the directions of {source}" if kind == "matrix" else f"{base} as {source} encodes it"
 
 
+def is_baseline(layer: LayerSummary, layers: Sequence[LayerSummary]) -> bool:
+    """Whether a layer is there to be compared with, and its units are none of the network's: a rotation of another."""
+    readout = layer.entry.get("readout")
+    names = {other.entry["name"] for other in layers}
+    return readout is not None and readout["kind"] == ROTATED and readout["base"] in names
+
+
 def alignments(layers: Sequence[LayerSummary], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each layer with a rotated sibling: its own units, the rotated ones, and other read-outs of it.
 

@@ -21,13 +21,14 @@ from pathlib import Path
 import pandas as pd
 
 from microtome.reports.ablations import ablations_context, pages_by_name
-from microtome.reports.alignment import alignments
+from microtome.reports.alignment import alignments, is_baseline
 from microtome.reports.classes import ClassPages, class_page, write_class_pages
 from microtome.reports.heat import is_heat
 from microtome.reports.importance import Importance, classes_of, read_importance
 from microtome.reports.matrix import classes_payload, matrix_context
 from microtome.reports.pages import (
     LayerFiles,
+    axis_ticks,
     category_classes,
     environment,
     index_context,
@@ -163,7 +164,13 @@ def _write_pages(
     if any(ablations.values()):
         text = env.get_template("ablations.html").render(root="", page="ablations.html", **shared, **ablations)
         (folder / "ablations.html").write_text(text, encoding="utf-8")
-    index = index_context(run.info, concepts, summaries, [layer.plan for layer in layers], samples)
+    own = [number for number, layer in enumerate(summaries) if not is_baseline(layer, summaries)]
+    index = index_context(
+        run.info, concepts, [summaries[number] for number in own], [layers[number].plan for number in own], samples
+    )
+    widest = max((row["unique"] for row in shared["layers"]), default=0)
+    index |= {"own_layers": [shared["layers"][number] for number in own], "widest": max(widest, 1)}
+    index["ticks"] = axis_ticks(widest)
     index["classes"] = classes.teaser() if classes else None
     index["ablations"] = ablations["ablations"]
     index["alignments"] = alignments(summaries, shared["layers"])

@@ -173,7 +173,7 @@ def index_context(
     plans: Sequence[LayerPatches],
     samples: pd.DataFrame,
 ) -> dict[str, Any]:
-    """What index.html shows, beyond `shared_context`."""
+    """What index.html shows of the network's own layers, beyond `shared_context`."""
     found = concepts_found(layers)
     classes = category_classes(concepts.categories)
     rows: list[dict[str, Any]] = []
@@ -194,15 +194,12 @@ def index_context(
                 "number": item.layer,
             }
         )
-    widest = max((layer.first.unique.size for layer in layers), default=0)
     return {
         "found": rows,
         "teasers": [
             {**row, "patches": strip_styles(plans[row["number"]], row["unit"]), "strip": _strip(layers, row)}
             for row in rows[:TEASERS]
         ],
-        "widest": max(widest, 1),
-        "ticks": axis_ticks(widest),
         **_unfound(concepts, layers, {item.concept for item in found}, float(info["config"]["min_iou"])),
         "unreadable": unreadable(samples),
         "settings": settings(info),

@@ -67,6 +67,17 @@ def test_the_index_sets_axes_beside_rotated_directions(tmp_path: Path) -> None:
     assert '<a class="bar-name" href="layers/b%253Apca.html">b in PCA directions</a>' in html
 
 
+def test_a_baseline_is_compared_with_and_counts_for_nothing_else(tmp_path: Path) -> None:
+    run = with_readouts(tmp_path / "run")
+    table = run.layer_table("b:rotated", "units")
+    run.write_layer_table("b:rotated", "units", table.assign(is_detector=True, iou=0.99))
+    html = Path(build_report(run, read_image)).read_text(encoding="utf-8")
+    assert "<dt>layers</dt><dd>3</dd>" in html
+    best = html[html.index('id="best"') : html.index("What was run")]
+    assert "b:rotated" not in best
+    assert "0.990" not in best
+
+
 def test_without_a_rotation_there_is_no_comparison(tmp_path: Path) -> None:
     run = with_readouts(tmp_path / "run")
     run.info["layers"][1]["readout"] = readout("elsewhere", "rotated")
