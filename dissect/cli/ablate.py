@@ -93,7 +93,7 @@ def conclusion(found: Ablation) -> str:
     if row is not found.rows[0] and others:
         images = sum(other["images"] for other in others)
         mean = sum(other["fall"] * other["images"] for other in others) / images
-        text += f"; other classes {_points(mean)} on average"
+        text += f"; other classes {'rise' if mean < 0 else 'fall'} by {_points(abs(mean))} on average"
     return text + "."
 
 

@@ -73,9 +73,8 @@ def _show(found: Importance) -> None:
         rows = needed_units(found.table, number)
         needed = [_unit_text(row, labels) for row in records(rows.head(NEEDED)) if _matters(row)]
         body.append([name, _percent(float(rows["accuracy"].iloc[0])), "; ".join(needed) or "none of them alone"])
-    show_table(
-        ["class", "accuracy", "units it needs most: fall in percentage points, and what they detect"], body, right=[1]
-    )
+    needs = "units it needs most, what they detect, and by how many points accuracy (probability) falls"
+    show_table(["class", "accuracy", needs], body, right=[1])
     if len(info["classes"]) > SHOWN_CLASSES:
         click.echo(f"... {len(info['classes']) - SHOWN_CLASSES} more; --json gives them")
 
@@ -92,7 +91,8 @@ def _matters(row: dict[str, Any]) -> bool:
 
 
 def _unit_text(row: dict[str, Any], labels: dict[int, str]) -> str:
-    return f"{row['unit']} {100 * row['fall']:.1f} {labels.get(row['unit'], '-')}"
+    falls = f"{100 * row['fall']:.1f} ({100 * row['probability_fall']:.2f})"
+    return f"{row['unit']} {labels.get(row['unit'], '-')} {falls}"
 
 
 def _percent(share: float) -> str:
