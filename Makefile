@@ -21,7 +21,9 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 demo: setup  ## dissect the built-in classifier; ends with the path of the report
-	$(BIN)/microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?' --tau 0.04,0.005 --out runs/demo
+	$(BIN)/microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?,block4:rotated' --tau 0.04,0.005 --out runs/demo
+	$(BIN)/microtome importance runs/demo --layer block5 --limit 1000 --no-report
+	$(BIN)/microtome report runs/demo
 
 test: setup  ## run the tests
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal

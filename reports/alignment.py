@@ -41,7 +41,8 @@ def is_baseline(layer: LayerSummary, layers: Sequence[LayerSummary]) -> bool:
 def alignments(layers: Sequence[LayerSummary], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each layer with a rotated sibling: its own units, the rotated ones, and other read-outs of it.
 
-    rows: the layers as the index compares them, in the same order
+    Compared at the smallest tau, since at a large one nearly every direction is a detector. rows: the layers as the
+    index compares them, in the same order
     """
     found = []
     for number, layer in enumerate(layers):
@@ -50,18 +51,20 @@ def alignments(layers: Sequence[LayerSummary], rows: Sequence[Mapping[str, Any]]
         rotated = [at for at, kind in kinds.items() if kind == ROTATED]
         if not rotated:
             continue
-        others = [at for at in kinds if at not in rotated]
-        own, turned = layer.first, layers[rotated[0]].first
-        chosen = [number, *rotated, *others]
+        strictest = min(range(len(layer.labels)), key=lambda at: layer.labels[at].tau)
+        chosen = [number, *rotated, *(at for at in kinds if at not in rotated)]
+        counted = {at: rows[at]["taus"][strictest] for at in chosen}
+        own, turned = counted[number]["unique"], counted[rotated[0]]["unique"]
         found.append(
             {
                 "name": name,
-                "rows": [{**rows[at], "own": at == number} for at in chosen],
-                "most_detectors": max(1, *(rows[at]["detectors"] for at in chosen)),
-                "most_unique": max(1, *(rows[at]["unique"] for at in chosen)),
-                "unique": own.unique.size,
-                "unique_rotated": turned.unique.size,
-                "words": comparison(own.unique.size, turned.unique.size),
+                "tau": layer.labels[strictest].tau,
+                "rows": [{**rows[at], **counted[at], "own": at == number} for at in chosen],
+                "most_detectors": max(1, *(counts["detectors"] for counts in counted.values())),
+                "most_unique": max(1, *(counts["unique"] for counts in counted.values())),
+                "unique": own,
+                "unique_rotated": turned,
+                "words": comparison(own, turned),
                 "rotations": len(rotated),
             }
         )
