@@ -92,7 +92,8 @@ class SliceBuilder(TailBuilder):
         """The slice that `node` gives; None where it takes no slice, or needs whole values."""
         if node is self.trace.site:
             shape = shape_of(self.trace.raw)
-            return Slice(self.call(filled, self.fill, self.units, shape, self._axis), self._axis, 0)
+            dtype = self.trace.raw.meta["dtype"]
+            return Slice(self.call(filled, self.fill, self.units, shape, self._axis, dtype), self._axis, 0)
         taken = [self._slices[arg] for arg in node.all_input_nodes if arg in self._slices]
         if not taken:
             return None
@@ -237,10 +238,10 @@ class SliceBuilder(TailBuilder):
         return None
 
 
-def filled(fill: Tensor, units: Tensor, shape: tuple[int, ...], axis: int) -> Tensor:
+def filled(fill: Tensor, units: Tensor, shape: tuple[int, ...], axis: int, dtype: torch.dtype) -> Tensor:
     """The slice of removed units: fill (C,) at `units` (R,), shaped as the layer's output with size 1 at `axis`."""
     wanted = [len(units), *(1 if i == axis else size for i, size in enumerate(shape) if i)]
-    return fill.index_select(0, units).view(-1, *[1] * (len(shape) - 1)).expand(wanted)
+    return fill.to(dtype).index_select(0, units).view(-1, *[1] * (len(shape) - 1)).expand(wanted)
 
 
 def part_of(values: Tensor, rows: Tensor, units: Tensor, axis: int, batch: int) -> Tensor:
@@ -268,7 +269,8 @@ def part_of_constant(values: Tensor, units: Tensor, axis: int, rank: int) -> Ten
 def scaled(part: Tensor, scale: Tensor, shift: Tensor, units: Tensor) -> Tensor:
     """`scale_and_shift` of slices (R, 1, ...)."""
     shape = (-1, *[1] * (part.dim() - 1))
-    return torch.addcmul(shift.index_select(0, units).view(shape), part, scale.index_select(0, units).view(shape))
+    mine, offset = (values.index_select(0, units).view(shape) for values in (scale, shift))
+    return torch.addcmul(offset, part, mine).to(part.dtype)
 
 
 def columns_of(

@@ -107,7 +107,7 @@ def _fold_constants(module: fx.GraphModule, images: Tensor, blank: Tensor) -> No
         def run_node(self, n: fx.Node) -> Any:
             result = super().run_node(n)
             if isinstance(result, Tensor):
-                n.meta["shape"] = tuple(result.shape)
+                n.meta |= {"shape": tuple(result.shape), "dtype": result.dtype}
                 if n.op == "get_attr" or (n.op == "call_function" and all(map(_is_known, n.all_input_nodes))):
                     n.meta["value"] = result
             return result
@@ -142,7 +142,7 @@ def keep_constant(module: fx.GraphModule, value: Tensor) -> str:
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """A batch norm that has stopped learning: x (B, C, ...) times scale (C,) plus shift (C,)."""
     shape = (1, -1, *[1] * (x.dim() - 2))
-    return torch.addcmul(shift.view(shape), x, scale.view(shape))
+    return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(x.dtype)
 
 
 def _fold_norms(module: fx.GraphModule) -> None:
@@ -161,7 +161,7 @@ def _fold_norms(module: fx.GraphModule) -> None:
         shift = bias - mean * scale
         folded = _into_convolution(module, node, scale, shift) or _as_scaling(module, node, scale, shift)
         for first in firsts:
-            folded.meta["shape"] = shape_of(first)
+            folded.meta |= {name: first.meta[name] for name in ("shape", "dtype")}
             first.replace_all_uses_with(folded)
             module.graph.erase_node(first)
     module.graph.eliminate_dead_code()
@@ -176,8 +176,8 @@ def _into_convolution(module: fx.GraphModule, norm: fx.Node, scale: Tensor, shif
         return None
     had = value_of(weight)
     offset = shift if bias is None else shift + scale * value_of(bias)
-    scaled = _constant(module, norm, had * scale.view(-1, *[1] * (had.dim() - 1)))
-    shifted = _constant(module, norm, offset)
+    scaled = _constant(module, norm, (had * scale.view(-1, *[1] * (had.dim() - 1))).to(had.dtype))
+    shifted = _constant(module, norm, offset.to(had.dtype))
     with module.graph.inserting_before(norm):
         return module.graph.call_function(aten.convolution.default, (x, scaled, shifted, *rest))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -272,6 +273,19 @@ def test_heads_and_queries(layer: str) -> None:
     expected = slow.without_units(whole, rows, units)
     assert np.abs(expected - held.logits[rows]).max() > 2e-4
     np.testing.assert_allclose(network.without_units(held, rows, units), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "norm0", "conv2", "fc1"])
+def test_arithmetic_in_bfloat16(layer: str) -> None:
+    model = lively(as_model(Plain()))
+    division = replace(ONE_CORE, precision="bfloat16")
+    network = open_network(model, layer, division, np.zeros(site_of(model, layer).units, np.float32), BATCH)
+    assert isinstance(network, QuickNetwork)
+    slow = WholeNetwork(network.passes)
+    held, whole = network.hold(images_of(model)), slow.hold(images_of(model))
+    rows, units = np.arange(BATCH), np.array([0, 1, 2, 5])
+    expected = slow.without_units(whole, rows, units)
+    np.testing.assert_allclose(network.without_units(held, rows, units), expected, atol=0.03 * np.abs(expected).max())
 
 
 def test_a_silent_unit_is_known() -> None:
