@@ -17,11 +17,23 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from microtome.dissect.models.positions import LOST, MIXED, NONE, Grids, constant, image_of, joined, thinned, united
+from microtome.dissect.models.positions import (
+    LOST,
+    MIXED,
+    NONE,
+    Grids,
+    condensed,
+    constant,
+    image_of,
+    joined,
+    same,
+    thinned,
+    united,
+)
 
 _VIEWS = """view _unsafe_view reshape _reshape_alias"""
 _MOVES = """
-    permute transpose t select squeeze unsqueeze expand narrow flip roll rot90 unfold repeat split split_with_sizes
+    permute transpose t select squeeze unsqueeze expand narrow flip rot90 unfold repeat split split_with_sizes
     split_copy unsafe_split unsafe_split_with_sizes chunk unbind movedim index_select index gather diagonal tile
     repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
     take_along_dim
@@ -146,7 +158,19 @@ def _same(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, A
 
 
 def _view(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
-    return follow._or_none(args[0]).reshape(tuple(out.shape))
+    ids, shape = follow._or_none(args[0]), tuple(out.shape)
+    if ids.ndim > 1 and len(shape) > 1:  # channels stay virtual where they can
+        if ids.stride(-1) == 0 and ids.shape[-1] == shape[-1]:
+            return ids.narrow(-1, 0, 1).reshape(*shape[:-1], 1).expand(shape)
+        if ids.stride(1) == 0 and tuple(ids.shape[:2]) == shape[:2]:
+            return ids.narrow(1, 0, 1).reshape(shape[0], 1, *shape[2:]).expand(shape)
+    return ids.reshape(shape)
+
+
+def _roll(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
+    ids = follow._or_none(args[0])
+    has_dims = bool(kwargs.get("dims", args[2] if len(args) > 2 else ()))
+    return func(condensed(ids) if has_dims else ids, *args[1:], **kwargs).expand(tuple(out.shape))
 
 
 def _move(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
@@ -168,7 +192,11 @@ def _slice(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, 
 
 
 def _pad(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
-    return torch.constant_pad_nd(follow._or_none(args[0]), list(args[1]), NONE)
+    ids, padding = follow._or_none(args[0]), list(args[1])
+    for axis in range(ids.ndim - len(padding) // 2):  # not padded
+        ids = ids.narrow(axis, 0, 1) if ids.stride(axis) == 0 else ids
+    last = ids.narrow(-1, 0, 1) if ids.stride(-1) == 0 and not any(padding[:2]) else ids
+    return torch.constant_pad_nd(last, padding, NONE).expand(tuple(out.shape))
 
 
 def _mirror(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
@@ -176,7 +204,15 @@ def _mirror(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str,
 
 
 def _cat(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
-    return func([follow._or_none(tensor) for tensor in args[0]], *args[1:], **kwargs)
+    parts = [follow._or_none(tensor) for tensor in args[0]]
+    if str(func.overloadpacket) == "aten.cat":
+        dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
+        lines = [part.narrow(dim, 0, 1) for part in parts if part.ndim == out.ndim and part.shape[dim]]
+        if all(line.stride(dim) == 0 and same(line, lines[0]) for line in lines):  # channels of one place
+            return lines[0].expand(tuple(out.shape))
+        if dim < out.ndim - 1 and all(part.ndim == out.ndim and part.stride(-1) == 0 for part in parts):
+            return func([part.narrow(-1, 0, 1) for part in parts], dim).expand(tuple(out.shape))
+    return func(parts, *args[1:], **kwargs)
 
 
 def _copy(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
@@ -309,6 +345,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("addmm", "baddbmm", "_addmm_activation"), _addmm),
     **dict.fromkeys(("cat", "stack", "hstack", "vstack", "concat"), _cat),
     "slice": _slice,
+    "roll": _roll,
     "constant_pad_nd": _pad,
     "copy_": _copy,
     "convolution": _convolution,

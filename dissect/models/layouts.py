@@ -14,7 +14,18 @@ import torch
 from torch import Tensor
 
 from microtome.dissect.models.model import TokenHints
-from microtome.dissect.models.positions import LOST, MIXED, NONE, Grids, cell_of, constant, grid_of, image_of, joined
+from microtome.dissect.models.positions import (
+    LOST,
+    MIXED,
+    NONE,
+    Grids,
+    cell_of,
+    condensed,
+    constant,
+    image_of,
+    joined,
+    only_grid,
+)
 
 Pair = tuple[int, int]
 
@@ -101,9 +112,7 @@ def find_layout(ids: Tensor | None, shape: Sequence[int], grids: Grids) -> Layou
     if not shape or shape[0] % batch or math.prod(shape) == 0:
         raise UnresolvedError(f"gives {text} for a batch of {batch}: its first dimension is not the batch")
     known = constant(shape, NONE) if ids is None else ids
-    for axis in range(1, known.ndim):
-        if known.stride(axis) == 0:  # one answer for all
-            known = known.narrow(axis, 0, 1)
+    known = condensed(known).expand(shape[0], *[-1] * (len(shape) - 1))
     sizes = (shape[0] // batch, *shape[1:])
     local = known.reshape(batch, sizes[0], *known.shape[1:])
     placed = local >= 0
@@ -113,10 +122,10 @@ def find_layout(ids: Tensor | None, shape: Sequence[int], grids: Grids) -> Layou
     cells = torch.where(placed, cell_of(local), local)
     if bool((placed & (image_of(local) != images)).any()) or bool((cells != cells[:1]).any()):
         raise UnresolvedError(f"gives {text}, in which the images of a batch are not one after the other")
-    numbers = torch.unique(grid_of(local[placed]))
-    if len(numbers) > 1:
+    number = only_grid(local[placed])
+    if number is None:
         raise UnresolvedError(f"gives {text}, which holds several grids at once")
-    grid = grids.size(int(numbers[0]))
+    grid = grids.size(number)
     try:
         return _of_cells(cells[0], sizes, grid, text)
     except UnresolvedError:

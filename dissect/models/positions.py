@@ -83,6 +83,20 @@ def same(one: Tensor, other: Tensor) -> bool:
     )
 
 
+def condensed(ids: Tensor) -> Tensor:
+    """A view with one element along every axis along which all are the same because they share memory."""
+    for axis in range(ids.ndim):
+        if ids.shape[axis] > 1 and ids.stride(axis) == 0:
+            ids = ids.narrow(axis, 0, 1)
+    return ids
+
+
+def only_grid(ids: Tensor) -> int | None:
+    """The number of the grid of places (n,), at least one; None where they are of several grids."""
+    low, high = grid_of(ids).aminmax()
+    return int(low) if bool(low == high) else None
+
+
 def united(tensors: Sequence[Tensor], shape: Sequence[int], grids: Grids) -> Tensor:
     """The ids of an operation that works element by element on tensors that broadcast to `shape`.
 
@@ -122,57 +136,63 @@ def joined(ids: Tensor, dims: Sequence[int], grids: Grids) -> Tensor:
     grid of their own (patches that are embedded or merged); all the same centre, or none in order, is MIXED.
     """
     axes = sorted(dim % ids.ndim for dim in dims)
-    if all(ids.shape[axis] == 1 or ids.stride(axis) == 0 for axis in axes):
-        for axis in reversed(axes):
-            ids = ids.select(axis, 0)
-        return ids
+    rest = [size for axis, size in enumerate(ids.shape) if axis not in axes]
+    if any(ids.shape[axis] == 0 for axis in axes):
+        return constant(rest, NONE)
+    ids = condensed(ids)
     rows = ids.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes))
+    return (rows.squeeze(-1) if rows.shape[-1] == 1 else _joined(rows, grids)).expand(rest)
+
+
+def _joined(rows: Tensor, grids: Grids) -> Tensor:
+    """The ids of what mixes each row of `rows` (..., m)."""
     placed = rows >= 0
     has = placed.any(-1)
     highest = rows.amax(-1)  # a place, where there is one
     lowest = torch.where(placed, rows, torch.iinfo(torch.int64).max).amin(-1)
     if bool((~has | (highest == lowest)).all()):
         return torch.where(has, highest, rows.amin(-1))
-    return torch.where(has, _centred(rows, placed, has, grids), rows.amin(-1))
+    single = torch.where(highest == lowest, highest, MIXED)
+    return torch.where(has, _centred(rows, placed, single, grids), rows.amin(-1))
 
 
-def _centred(rows: Tensor, placed: Tensor, has: Tensor, grids: Grids) -> Tensor:
-    """The ids of rows (..., m) of places on the grid that their centres of gravity make up, MIXED if they make none."""
-    mixed = torch.full(rows.shape[:-1], MIXED)
-    parents = (rows >> _CELL_BITS)[placed]
-    numbers = torch.unique(parents % _GRIDS)
+def _centred(rows: Tensor, placed: Tensor, single: Tensor, grids: Grids) -> Tensor:
+    """The ids of rows (..., m) of places on the grid that their centres of gravity make up; `single` (the place of
+    those that have but one, else MIXED) if they make none. What sees its whole grid (a class token) is MIXED."""
+    number = only_grid(rows[placed])
     images = torch.where(placed, image_of(rows), -1).amax(-1)
-    if len(numbers) > 1 or bool((placed & (image_of(rows) != images[..., None])).any()):
-        return mixed
-    width = grids.size(int(numbers[0]))[1]
-    count = placed.sum(-1).clamp(min=1)
+    if number is None or bool((placed & (image_of(rows) != images[..., None])).any()):
+        return single
+    height, width = grids.size(number)
     cells = torch.where(placed, cell_of(rows), 0)
+    count = placed.sum(-1).clamp(min=1)
+    whole = (torch.where(placed, cells, height * width).amin(-1) == 0) & (cells.amax(-1) == height * width - 1)
+    has = placed.any(-1) & ~(whole & (count >= height * width))
     row = torch.where(placed, cells // width, 0).sum(-1) / count
     column = torch.where(placed, cells % width, 0).sum(-1) / count
-    found = on_own_grid(row[has], column[has])
+    found = on_own_grid(row[has], column[has]) if bool(has.any()) else None
     if found is None:
-        return mixed
-    size, cell = found
-    mixed[has] = grids.ids(images[has], size, cell)
-    return mixed
+        return single
+    out = torch.full_like(single, MIXED)
+    out[has] = grids.ids(images[has], *found)
+    return out
 
 
 def thinned(ids: Tensor, grids: Grids) -> Tensor:
     """Ids of what a strided slice has left, on the smaller grid that the rest makes up, where it makes up one."""
-    placed = ids >= 0
-    if not bool(placed.any()):
+    left = condensed(ids)
+    placed = left >= 0
+    number = only_grid(left[placed]) if bool(placed.any()) else None
+    if number is None:
         return ids
-    numbers = torch.unique(grid_of(ids[placed]))
-    if len(numbers) > 1:
-        return ids
-    size = grids.size(int(numbers[0]))
-    cells = cell_of(ids[placed])
+    size = grids.size(number)
+    cells = cell_of(left[placed])
     found = on_own_grid((cells // size[1]).double(), (cells % size[1]).double())
     if found is None or found[0] == size:
         return ids
-    out = ids.clone(memory_format=torch.contiguous_format)
-    out[placed] = grids.ids(image_of(ids[placed]), *found)
-    return out
+    out = left.clone(memory_format=torch.contiguous_format)
+    out[placed] = grids.ids(image_of(left[placed]), *found)
+    return out.expand(ids.shape)
 
 
 def on_own_grid(rows: Tensor, columns: Tensor) -> tuple[Pair, Tensor] | None:
