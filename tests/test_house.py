@@ -93,7 +93,8 @@ def loaded(code: str) -> set[str]:
 def test_help_does_not_wait_for_torch() -> None:
     code = (
         "from microtome.dissect.cli import main\n"
-        "for command in ([], ['audit'], ['data'], ['query'], ['inspect'], ['report'], ['status'], ['verify']):\n"
+        "for command in ([], ['audit'], ['data'], ['query'], ['inspect'], ['report'], ['status'], ['verify'],\n"
+        "                ['importance'], ['ablate']):\n"
         "    try:\n        main([*command, '--help'])\n"
         "    except SystemExit as done:\n        assert not done.code, command\n"
     )
