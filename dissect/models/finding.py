@@ -167,6 +167,8 @@ class Finder(Watch):
         if shape[-1] == shape[-2] and layout.fold == 1 and len(shape) == 4 and layout.features == (1,):
             single = Layout(1, (shape[-1],), (), layout.grid, layout.order, layout.words)
             found.places[ROLLOUT] = Place(owner.name, owner.ordinal, single, ROLLOUT, inside=inside)
+        else:
+            found.notes[ROLLOUT] = "has no attention of every token to every token, which a rollout consists of"
 
     def _class_row(self, query: Tensor) -> int:
         """The first query without a position, if the others have one or there are no others; -1 where there is none."""

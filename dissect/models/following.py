@@ -22,10 +22,12 @@ from microtome.dissect.models.positions import (
     MIXED,
     NONE,
     Grids,
+    cell_of,
     condensed,
     constant,
     image_of,
     joined,
+    only_grid,
     same,
     thinned,
     united,
@@ -112,14 +114,16 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, out: Any, found: Any) -> None:
         outs = _tensors([out])
-        ids = [found] if isinstance(found, Tensor) or found is None else list(found)
-        for tensor, one in zip(outs, ids + [None] * len(outs), strict=False):
+        each = [found] if isinstance(found, Tensor) or found is None else list(found)
+        for tensor, one in zip(outs, each + [None] * len(outs), strict=False):
             if one is None:
                 self._ids.pop(tensor, None)
-            elif tuple(one.shape) == tuple(tensor.shape):
-                self._ids[tensor] = one
-            else:
-                self._ids[tensor] = constant(tensor.shape, LOST)
+                continue
+            ids = one if tuple(one.shape) == tuple(tensor.shape) else constant(tensor.shape, LOST)
+            before, whole = self.ids_of(tensor), tensor._base
+            if whole is not None and (before is None or not same(before, ids)):  # a part was written over
+                self._ids[whole] = _written(self._or_none(whole), whole, ids, tensor)
+            self._ids[tensor] = ids
 
     def _lose(self, func: Any, out: Any) -> list[Tensor]:
         name = str(func.overloadpacket).removeprefix("aten.")
@@ -140,6 +144,15 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
         elif isinstance(value, list | tuple):
             found.extend(_tensors(value))
     return found
+
+
+def _written(whole: Tensor, base: Tensor, part: Tensor, view: Tensor) -> Tensor:
+    """The ids `whole` of `base` after those of its view have become `part`."""
+    memory = torch.full((base.untyped_storage().nbytes() // base.element_size(),), NONE)
+    out = memory.as_strided(base.shape, base.stride(), base.storage_offset())
+    out.copy_(whole)
+    memory.as_strided(view.shape, view.stride(), view.storage_offset()).copy_(part)
+    return out
 
 
 # Rules: (follow, func, args, kwargs, out) -> ids of each output
@@ -265,7 +278,8 @@ def _linear(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str,
 
 def _attention(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
     """The first output has the shape of the queries, but for the values' width, and their places."""
-    return _linear(follow, func, args, kwargs, _tensors([out])[0])
+    ids = joined(follow._or_none(args[0]), [-1], follow.grids).unsqueeze(-1)
+    return torch.where(ids == NONE, MIXED, ids).expand(tuple(_tensors([out])[0].shape))
 
 
 def _convolution(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
@@ -300,17 +314,44 @@ def _gridded(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str
 
 
 def _whole_images(plane: Tensor, grids: Grids) -> Tensor | None:
-    """The number of the image that each row of `plane` (N, 1, h, w) is the whole of, but for padding; None where the
-    places are not those of an image."""
+    """The number of the image that each row of `plane` (N, 1, h, w) is the whole of, but for padding or a margin that
+    was cut off; None where the places are not those of an image."""
     placed = plane >= 0
     if not bool(placed.any()):
         return torch.arange(grids.batch) if len(plane) == grids.batch else None
-    rows, columns = (placed.any(dim=dim).flatten(0, 1).any(0).nonzero().flatten() for dim in (3, 2))
-    inner = plane[:, :, int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
-    if inner.shape[2:] == (1, 1):
+    number = only_grid(plane[placed])
+    if number is None:
         return None
+    height, width = grids.size(number)
+    cells = torch.where(placed, cell_of(plane), -1)[0, 0]
+    middle = [int(line.nonzero().flatten().median()) for line in (cells.amax(1) >= 0, cells.amax(0) >= 0)]
+    rows = torch.div(cells[:, middle[1]], width, rounding_mode="floor")
+    columns = torch.where(cells[middle[0]] >= 0, cells[middle[0]] % width, -1)
+    spans = _span(rows.tolist(), height), _span(columns.tolist(), width)
+    if spans[0] is None or spans[1] is None:
+        return None
+    (top, first, h), (left, start, w) = spans
+    inner = plane[:, :, top : top + h, left : left + w]
     images = torch.where(inner[:, 0, 0, 0] >= 0, image_of(inner[:, 0, 0, 0]), 0)
-    return images if torch.equal(inner, grids.fresh((inner.shape[2], inner.shape[3]))[images]) else None
+    if (h, w) != (height, width) and not torch.equal(images, torch.arange(grids.batch)):
+        return None
+    whole = grids.fresh((height, width))[images, :, first : first + h, start : start + w]
+    return images if torch.equal(inner, whole) else None
+
+
+def _span(line: list[int], length: int) -> tuple[int, int, int] | None:
+    """Where a line of cell numbers holds 0, 1, ..., length - 1 between cells of padding, or the middle of these:
+    (index in the line, its cell, how many); None where it does not."""
+    for at in range(len(line) - length + 1):
+        if line[at : at + length] == list(range(length)):
+            return at, 0, length
+    placed = [at for at, cell in enumerate(line) if cell >= 0]
+    at, count = placed[0], len(placed)
+    first = line[at]
+    if line[at : at + count] != list(range(first, first + count)):
+        return None
+    is_central = abs(2 * first + count - length) <= 1 and 2 * count >= length
+    return (at, first, count) if is_central else None
 
 
 def _unfolded(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:

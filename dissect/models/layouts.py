@@ -76,7 +76,7 @@ class Layout:
     @property
     def is_plain(self) -> bool:
         """Whether the tensor is (B, C, h, w) as it stands."""
-        return self.fold == 1 and len(self.shape) == 3 and self.features == (1,) and self._start == 0
+        return self.fold == 1 and self.shape[1:] == self.grid and self.features == (1,) and self._start == 0
 
     def fits(self, tensor: Tensor, batch: int) -> bool:
         """Whether `tensor` is one of these, for `batch` images. Plain maps may be of any size."""

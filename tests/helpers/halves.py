@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from microtome.dissect.models import ActivationCapture, Model, ReceptiveField
 
@@ -34,6 +34,15 @@ def changes(model: Model, names: Sequence[str], boxes: Sequence[Box], *, seed: i
 
     with ActivationCapture(model, names, transform=change) as capture:
         return capture(batch)
+
+
+def enliven(module: nn.Module) -> None:
+    """Draw anew, small, what is about zero at the start and would silence a whole branch."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.abs().max() < 1e-3:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
 def misplaced_halves(change: Tensor, field: ReceptiveField | None = None, size: tuple[int, int] = (0, 0)) -> str:
@@ -65,7 +74,9 @@ def misplaced_spots(change: Tensor) -> str:
             near = near.narrow(axis, max(0, first), min(count, last) - max(0, first))
         if not float(near.max()) > 0.8 * float(each.max()):
             at = divmod(int(each.argmax()), grid[1])
-            return f"{box} changes position {at} of {grid} by {float(each.max()):.1e}, its own by {float(near.max()):.1e}"
+            return (
+                f"{box} changes position {at} of {grid} by {float(each.max()):.1e}, its own by {float(near.max()):.1e}"
+            )
     return ""
 
 

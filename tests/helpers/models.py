@@ -110,6 +110,21 @@ class Odd(nn.Module):
         return x.mean((2, 3))
 
 
+class MixesTokens(nn.Module):
+    """Linear layers over positions: 64 to 64, and 64 to 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.mix = nn.Linear(64, 64)
+        self.narrow = nn.Linear(64, 5)
+        self.head = nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.narrow(self.mix(self.conv(x).flatten(2))).mean(1))
+        return out
+
+
 class SqueezeExcite(nn.Module):
     """A convolution, then a gate over channels computed from the whole image."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.models import InPlace, Odd, Reused, as_model
+from helpers.models import InPlace, MixesTokens, Odd, Reused, as_model
 from helpers.real import real_kit
 from torch import nn
 
@@ -86,18 +86,26 @@ def test_descriptions(reused: Reused) -> None:
         describe_layers(model, ["act"])
 
 
-def test_outputs_that_are_no_units_are_named_with_their_shape() -> None:
+def test_outputs_of_many_shapes_have_a_layout_in_words() -> None:
     model = as_model(Odd(), 8)
     assert resolve_layers(model, ["as_*"]) == ["as_dict", "as_tuple", "as_dataclass"]
     notes = {info.name: info.note for info in describe_layers(model, include_unusable=True) if not info.usable}
-    assert notes["tokens"] == "gives tokens (B, 64, 7), which this version does not dissect"
-    assert "channels last" in notes["last"]
-    assert notes["last"] == notes["last_norm"] == notes["last_act"]
-    assert notes["windows"] == "gives (12, 1, 8, 8) for a batch of 2: its first dimension is not the batch"
-    with pytest.raises(UsageError, match=r"'tokens' gives tokens \(B, 64, 7\).*can be dissected: as_dataclass"):
-        resolve_layers(model, ["tokens"])
-    with pytest.raises(UsageError, match="channels last"):
-        resolve_layers(model, ["last*"])
+    assert notes == {}
+    layouts = {info.name: info.layout for info in describe_layers(model)}
+    assert layouts["tokens"] == "8x8 tokens"
+    assert layouts["last"] == layouts["last_norm"] == layouts["last_act"] == "8x8, channels last"
+    assert layouts["windows"] == "8x8 tokens"  # the channels are part of the batch there
+
+
+def test_layers_that_mix_positions_ask_for_the_grid() -> None:
+    model = as_model(MixesTokens(), 8)
+    notes = {info.name: info.note for info in describe_layers(model, include_unusable=True) if not info.usable}
+    assert list(notes) == ["mix", "narrow"]
+    assert notes["mix"].startswith("gives (2, 6, 64), in which positions of the image are mixed")
+    with pytest.raises(UsageError, match=r"'mix' gives .* --grid HxW and --prefix P; near it .*: conv, head"):
+        resolve_layers(model, ["mix"])
+    with pytest.raises(UsageError, match=r"'narr[*]' gives \(2, 6, 5\)"):
+        resolve_layers(model, ["narr*"])
 
 
 def test_a_model_that_does_not_run() -> None:
@@ -122,19 +130,25 @@ def test_resnet() -> None:
 
 @pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
 def test_torchvision_models_with_channels_last_inside(name: str) -> None:
-    infos = describe_layers(load_model(f"torchvision:{name}", for_inspection=True), include_unusable=True)
-    for info in infos:
-        if info.usable and name == "convnext_tiny" and info.grid != (1, 1) and info.kind in ("conv", "block"):
-            assert info.grid[0] == info.grid[1]
-        if name == "swin_t" and "features" in info.name and info.name != "features.0.0" and info.usable:
-            assert info.kind == "other"  # the permutation to channels last itself
+    infos = {i.name: i for i in describe_layers(load_model(f"torchvision:{name}", for_inspection=True))}
+    norm = infos["features.1.0.norm1" if name == "swin_t" else "features.1.0.block.2"]
+    assert norm.shape == (96, 56, 56)
+    assert norm.layout == "56x56, channels last"
+    assert infos["head" if name == "swin_t" else "classifier.2"].grid == (1, 1)
 
 
 def test_timm_swin() -> None:
     pytest.importorskip("timm", reason="the extra microtome[timm] is not installed")
     model = load_model("timm:swin_tiny_patch4_window7_224", for_inspection=True)
-    with pytest.raises(UsageError, match="channels last"):
-        resolve_layers(model, ["layers.?.blocks.?"])
+    blocks = resolve_layers(model, ["layers.?.blocks.?"])
+    assert [i.grid for i in describe_layers(model, blocks)] == [(56, 56)] * 2 + [(28, 28)] * 2 + [(14, 14)] * 6 + [
+        (7, 7)
+    ] * 2
+    assert resolve_layers(model, ["layers.0.*.attn:heads-mean"]) == [
+        f"layers.0.blocks.{i}.attn:heads-mean" for i in (0, 1)
+    ]
+    with pytest.raises(UsageError, match="has no class token among its queries; take heads-mean"):
+        resolve_layers(model, ["layers.0.*.attn:heads"])
 
 
 def test_a_real_network_that_reuses_a_module() -> None:
