@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from microtome.storage.run import ABLATIONS, Run, folder_name
 SCHEMA_VERSION = 1
 ALL = "all"
 INTERVAL = (2.5, 97.5)
+LONGEST_NAME = 200
 
 Counts = dict[int, NDArray[np.int64]]
 """For each class: images, right answers untouched, and right answers without each set."""
@@ -82,7 +84,8 @@ def ablate(
         open_subject(run, entry, value, limit=limit, dataset=dataset, workers=workers) as subject,
     ):
         counts = measure(subject, np.concatenate([choice.marks(entry["units"])[None], drawn]), stop)
-        name = "-".join([layer, choice.name, *([value] if value != "zero" else [])])
+        told_apart = [*([value] if value != "zero" else []), *([f"on-{dataset}"] if dataset else [])]
+        name = "-".join([layer, choice.name, *told_apart])
         result = {
             "schema_version": SCHEMA_VERSION,
             "name": name,
@@ -98,9 +101,17 @@ def ablate(
             "seed": seed,
             "rows": rows_of_counts(counts, subject),
         }
-        key = f"{ABLATIONS}{folder_name(name)}.json"
+        key = f"{ABLATIONS}{file_name(name)}.json"
         run.place.write(key, json_bytes(result))
     return Ablation(run, key, result, choice.class_name)
+
+
+def file_name(name: str) -> str:
+    """An ablation's name as a file's, of bounded length."""
+    encoded = folder_name(name)
+    if len(encoded) <= LONGEST_NAME:
+        return encoded
+    return f"{encoded[: LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def others_suffice(size: int, units: int) -> bool:

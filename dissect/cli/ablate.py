@@ -51,13 +51,15 @@ def ablate_command(run: Path | str, layer: str, as_json: bool, **options: Any) -
         show_json(**found.result)
     else:
         _show(found)
+        click.echo(f"kept as {found.key}; on the pages after: microtome report {run}", err=True)
     return 0
 
 
 def _show(found: Ablation) -> None:
     result = found.result
     random = f"{result['draws']} random sets of {len(result['units'])} ({result['drawn_from']})"
-    click.echo(f"{result['layer']}: without {result['chosen_by']}; {random}; {result['images']:,} images")
+    images = f"{result['images']:,} images of {result['data']}"
+    click.echo(f"{result['layer']}: without {result['chosen_by']}; {random}; {images}")
     header = ["class", "images", "accuracy", "without", "fall", "random: mean fall", "95 % of draws"]
     body = [_line(row) for row in found.rows[: SHOWN_CLASSES + 1]]
     show_table(header, body, right=range(1, len(header)))

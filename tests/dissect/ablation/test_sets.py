@@ -12,7 +12,7 @@ import torch
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import ablate, importance
 from microtome.dissect.ablation.choice import ranges
-from microtome.dissect.ablation.sets import random_sets
+from microtome.dissect.ablation.sets import file_name, random_sets
 from microtome.dissect.audit import verify_run
 from microtome.dissect.models import load_model
 from microtome.storage.errors import UnknownNameError, UsageError
@@ -86,6 +86,8 @@ def test_other_images_than_those_of_the_run(run: Path, colours: Path) -> None:
     found = ablate(run, "relu", units=["0"], draws=0, dataset=f"{colours}:others")
     assert (found.result["truth"], found.rows[0]["accuracy"]) == ("predictions", 1.0)
     assert found.result["data"].endswith("colours.py:others")
+    assert found.key.startswith("ablations/relu-units-0-on-")
+    assert (run / found.key).exists()
     assert ablate(run, "relu", units=["0"], draws=0, limit=6).result["images"] == 6
 
 
@@ -97,6 +99,13 @@ def test_random_sets_are_of_other_units_where_enough_remain() -> None:
     assert len(np.unique(sets, axis=0)) > 10
     assert np.array_equal(random_sets(chosen, 10, 20, 1), sets[:20])
     assert random_sets(chosen, 5, 50, 1)[:, chosen].any()
+
+
+def test_long_names_stay_apart_and_fit_a_file_system() -> None:
+    names = [file_name("relu-units-1-on-" + "/very/long" * 40 + end) for end in ("a", "b")]
+    assert len({*names, "relu-units-1"}) == 3
+    assert max(map(len, names)) == 200
+    assert file_name("layer4.0:conv/1-units-3") == "layer4.0%3Aconv%2F1-units-3"
 
 
 def test_ranges_of_units() -> None:
