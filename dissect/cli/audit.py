@@ -34,9 +34,7 @@ UNREADABLE_SAMPLES = 3
 @click.argument("model", required=False)
 @click.argument("dataset", required=False)
 @click.option("--layers", multiple=True, metavar="GLOB,...", help="Layers by name or glob; repeatable.")
-@click.option(
-    "--units", multiple=True, metavar="SPEC,...", help="axes, pca64, rotated, FILE.npy, FILE.py:encoder."
-)
+@click.option("--units", multiple=True, metavar="SPEC,...", help="axes, pca64, rotated, FILE.npy, FILE.py:encoder.")
 @click.option("--rotation-baseline", is_flag=True, help="Beside each layer, a random rotation of it.")
 @click.option("--out", type=RUN, metavar="RUN", help="Folder or URL of the run. [runs/MODEL-DATASET]")
 @click.option("--resume", "resumed", type=RUN, metavar="RUN", help="Finish an interrupted run.")
