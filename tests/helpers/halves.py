@@ -7,20 +7,27 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from microtome.dissect.models import ActivationCapture, Model, ReceptiveField
+from microtome.dissect.models import ActivationCapture, LayerInfo, Model, ReceptiveField
 
 Box = tuple[float, float, float, float]  # top, left, bottom, right, as shares of the image
 
-LEFT, RIGHT, TOP, BOTTOM = (0, 0, 1, 0.5), (0, 0.5, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 1, 1)
+LEFT, RIGHT, TOP, BOTTOM = (0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+HALVES: tuple[Box, ...] = (LEFT, RIGHT, TOP, BOTTOM)
 SPOTS: tuple[Box, ...] = ((0.125, 0.625, 0.25, 0.75), (0.625, 0.25, 0.75, 0.375), (0.5, 0.75, 0.625, 0.875))
 TOLERANCE = 1e-6  # of the largest value of a layer: what rounding may change
 
 
-def changes(model: Model, names: Sequence[str], boxes: Sequence[Box], *, seed: int = 0) -> dict[str, Tensor]:
+def changes(model: Model, names: Sequence[str], boxes: Sequence[Box], *, rounds: int = 1) -> dict[str, Tensor]:
     """How much each position of layers changes when one box of a noise image is replaced by other noise.
 
-    (boxes, h, w) by layer: the root of the mean square over units, as a share of the layer's largest value.
+    (boxes, h, w) by layer: the root of the mean square over units and over `rounds` pairs of images, as a share of the
+    layer's largest value.
     """
+    every = [_changes(model, names, boxes, seed) for seed in range(rounds)]
+    return {name: torch.stack([each[name] for each in every]).mean(0).sqrt() for name in names}
+
+
+def _changes(model: Model, names: Sequence[str], boxes: Sequence[Box], seed: int) -> dict[str, Tensor]:
     image, other = model.noise(2, seed=seed)
     height, width = image.shape[1:]
     batch = image.repeat(1 + len(boxes), 1, 1, 1)
@@ -30,7 +37,7 @@ def changes(model: Model, names: Sequence[str], boxes: Sequence[Box], *, seed: i
 
     def change(name: str, maps: Tensor) -> Tensor:
         maps = maps.detach().double()
-        return (maps[1:] - maps[:1]).square().mean(1).sqrt() / maps.abs().max().clamp(min=1e-30)
+        return (maps[1:] - maps[:1]).square().mean(1) / maps.square().max().clamp(min=1e-60)
 
     with ActivationCapture(model, names, transform=change) as capture:
         return capture(batch)
@@ -46,12 +53,12 @@ def enliven(module: nn.Module) -> None:
 
 
 def misplaced_halves(change: Tensor, field: ReceptiveField | None = None, size: tuple[int, int] = (0, 0)) -> str:
-    """What is wrong with the `changes` (4, h, w) for LEFT, RIGHT, TOP, BOTTOM; "" if nothing.
+    """What is wrong with the `changes` (4, h, w) for HALVES; "" if nothing.
 
     A position whose place is inside the half that was replaced must change. One whose receptive `field` in an image of
     `size` has no pixel in it must not.
     """
-    for index, half in enumerate((LEFT, RIGHT, TOP, BOTTOM)):
+    for index, half in enumerate(HALVES):
         grid = (change.shape[1], change.shape[2])
         inside, stay = _inside(half, grid), change[index] == 0
         if bool((stay & inside).any()):
@@ -72,12 +79,21 @@ def misplaced_spots(change: Tensor) -> str:
             margin = (1 + 0.05 * count) / count
             first, last = (round(share * count) for share in (box[axis] - margin, box[axis + 2] + margin))
             near = near.narrow(axis, max(0, first), min(count, last) - max(0, first))
-        if not float(near.max()) > 0.8 * float(each.max()):
+        if not float(near.max()) > 0.6 * float(each.max()):
             at = divmod(int(each.argmax()), grid[1])
             return (
                 f"{box} changes position {at} of {grid} by {float(each.max()):.1e}, its own by {float(near.max()):.1e}"
             )
     return ""
+
+
+def spread(infos: Sequence[LayerInfo], most: int) -> list[str]:
+    """The names of about `most` layers, spread over the network, with the middle one of every kind among them."""
+    picked = set(range(0, len(infos), max(1, -(-len(infos) // most))))
+    for kind in {info.kind for info in infos}:
+        of_kind = [at for at, info in enumerate(infos) if info.kind == kind]
+        picked.add(of_kind[len(of_kind) // 2])
+    return [info.name for at, info in enumerate(infos) if at in picked]
 
 
 def failures(complaints: Mapping[str, str]) -> str:
@@ -88,7 +104,7 @@ def failures(complaints: Mapping[str, str]) -> str:
 def _inside(box: Box, grid: tuple[int, int]) -> Tensor:
     """The positions (h, w) whose cells of the image are inside the box."""
     top, left, bottom, right = box
-    rows, columns = ((torch.arange(count)) for count in grid)
+    rows, columns = (torch.arange(count) for count in grid)
     in_rows = (rows >= top * grid[0]) & (rows + 1 <= bottom * grid[0])
     in_columns = (columns >= left * grid[1]) & (columns + 1 <= right * grid[1])
     return in_rows[:, None] & in_columns
