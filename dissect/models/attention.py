@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,15 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.products = 0
         self.fusions = 0
+
+    def __enter__(self) -> Self:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
     def on_product(self, number: int, one: Tensor, other: Tensor, run: Run, equation: str) -> Tensor:
         """A product of two tensors: `run(one, other)`; equation: of einsum, else empty."""
@@ -145,7 +155,7 @@ class Watch(TorchFunctionMode):
         bias = given.get("in_proj_bias")
         biases = (None, None, None) if bias is None else bias.chunk(3)
         projected = [F.linear(t, w, b) for t, w, b in zip(tokens, weights, biases, strict=True)]
-        query, key, value = (p.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3) for p in projected)
+        query, key, value = (p.view(*p.shape[:-1], heads, -1).permute(1, 2, 0, 3) for p in projected)
         fused = Fused(query, key, value)
         mixed = self._fused(F.scaled_dot_product_attention, query, key, value)  # (B, heads, L, d)
         out = F.linear(mixed.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], given["out_proj_bias"])
@@ -163,7 +173,7 @@ _MULTI_HEAD = (
 
 def _is_plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call of multi_head_attention_forward is a batch without masks and other rarities."""
-    given = dict(zip(_MULTI_HEAD, args, strict=False)) | kwargs
+    given = {**dict(zip(_MULTI_HEAD, args, strict=False)), **kwargs}
     plain = not given.get("add_zero_attn") and not given.get("training") and given["query"].ndim == 3
     return plain and all(given.get(name) is None for name in _EXOTIC)
 

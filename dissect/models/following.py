@@ -68,7 +68,7 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.grids = Grids(batch)
         self.lost: list[str] = []
-        self._ids = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+        self._ids: Any = WeakTensorKeyDictionary()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -327,10 +327,10 @@ def _whole_images(plane: Tensor, grids: Grids) -> Tensor | None:
     middle = [int(line.nonzero().flatten().median()) for line in (cells.amax(1) >= 0, cells.amax(0) >= 0)]
     rows = torch.div(cells[:, middle[1]], width, rounding_mode="floor")
     columns = torch.where(cells[middle[0]] >= 0, cells[middle[0]] % width, -1)
-    spans = _span(rows.tolist(), height), _span(columns.tolist(), width)
-    if spans[0] is None or spans[1] is None:
+    vertical, horizontal = _span(rows.tolist(), height), _span(columns.tolist(), width)
+    if vertical is None or horizontal is None:
         return None
-    (top, first, h), (left, start, w) = spans
+    (top, first, h), (left, start, w) = vertical, horizontal
     inner = plane[:, :, top : top + h, left : left + w]
     images = torch.where(inner[:, 0, 0, 0] >= 0, image_of(inner[:, 0, 0, 0]), 0)
     if (h, w) != (height, width) and not torch.equal(images, torch.arange(grids.batch)):

@@ -96,7 +96,7 @@ class Layout:
             cells = flat.narrow(2, start, len(self.order))
         else:
             cells = flat.index_select(2, torch.tensor(self.order, device=tensor.device))
-        return cells.unflatten(2, self.grid)
+        return cells.reshape(batch, self.units, *self.grid)
 
     def spread(self, values: Tensor) -> Tensor:
         """`values` (B, C), one for each image and unit, in a shape that broadcasts against the tensor."""

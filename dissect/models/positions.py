@@ -75,7 +75,7 @@ def constant(shape: Sequence[int], code: int) -> Tensor:
 
 def same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors of ids are the same view of the same memory."""
-    return (
+    return bool(
         one.shape == other.shape
         and one.stride() == other.stride()
         and one.data_ptr() == other.data_ptr()
