@@ -7,7 +7,7 @@ batch of images. Where it cannot, whole forward passes are run; they give the sa
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,6 +63,14 @@ class Network(Protocol):
         ...
 
 
+class TracedNetwork(Network, Protocol):
+    """One of which only the rest is run again."""
+
+    def hold_normal(self, normal: Tensor, count: int) -> Held:
+        """Compute a normalised batch (B, 3, H, W), of which the first `count` images matter, up to the layer."""
+        ...
+
+
 def open_network(
     model: Model, layer: str, division: Division, fill: NDArray[np.float32], batch: int, *, whole: bool = False
 ) -> Network:
@@ -74,11 +82,14 @@ def open_network(
     site = site_of(model, layer)
     passes = Passes(site, division, torch.from_numpy(fill).to(model.placeholder()), batch)
     slow = WholeNetwork(passes)
-    if whole:
-        return slow
+    return slow if whole else quick_or_whole(layer, lambda: QuickNetwork(passes), slow)
+
+
+def quick_or_whole(layer: str, make: Callable[[], TracedNetwork], slow: WholeNetwork) -> Network:
+    """What `make` gives where it can be had and answers as `slow` does; else `slow`, and it is said why."""
     try:
-        quick = QuickNetwork(passes)
-        quick.refuse_other_answers(slow)
+        quick = make()
+        refuse_other_answers(quick, slow)
     except UntraceableError as error:
         say(f"{layer}: the rest of the network cannot be run alone ({error}); whole forward passes instead, slowly")
         return slow
@@ -93,6 +104,20 @@ class Passes:
     division: Division
     fill: Tensor
     batch: int
+
+    @property
+    def units(self) -> int:
+        """How many units can be removed, C."""
+        return self.site.units
+
+    @property
+    def precise(self) -> bool:
+        """Whether the network computes in float32 (or more), so that the order of sums hardly matters."""
+        return self.division.precision == "float32" and self.fill.dtype in (torch.float32, torch.float64)
+
+    def without(self, raw: Tensor, removed: Tensor) -> Tensor:
+        """What the layer gives for a batch, `raw`, without the units that `removed` (B, C) marks."""
+        return replaced(self.site, raw, removed, self.fills())
 
     def normalised(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """(B, 3, H, W) as the model takes it; a short batch is filled up with its first image."""
@@ -125,7 +150,7 @@ class WholeNetwork:
 
     def __init__(self, passes: Passes) -> None:
         self.passes = passes
-        self.units, self.batch = passes.site.units, passes.batch
+        self.units, self.batch = passes.units, passes.batch
         self._turn = threading.Lock()
 
     def hold(self, images: Sequence[NDArray[np.uint8]]) -> Held:
@@ -155,7 +180,7 @@ class WholeNetwork:
         with self._turn, torch.no_grad(), autocast(division.precision, division.device):
             if removed is None:
                 return logits_of(module(normal))
-            with passes.site.replacing(lambda raw: replaced(passes.site, raw, removed, passes.fills())):
+            with passes.site.replacing(lambda raw: passes.without(raw, removed)):
                 return logits_of(module(normal))
 
 
@@ -164,8 +189,8 @@ class QuickNetwork:
 
     def __init__(self, passes: Passes) -> None:
         self.passes = passes
-        self.units, self.batch = passes.site.units, passes.batch
-        self._trace = _traced(passes)
+        self.units, self.batch = passes.units, passes.batch
+        self._trace = traced(passes)
         self._unit_of = self._units_in_place()
         sets, axis = SetBuilder(self._trace), self._axis()
         singles = None if axis is None else SliceBuilder(self._trace, axis)
@@ -204,33 +229,6 @@ class QuickNetwork:
             found[piece] = as_array(logits)[: piece.stop - piece.start]
         return found
 
-    def refuse_other_answers(self, slow: WholeNetwork) -> None:
-        """Raise UntraceableError where head and tail do not answer as the network does, untouched or ablated."""
-        passes = self.passes
-        normal = passes.site.model.noise(self.batch, seed=1).to(passes.fill)
-        dice = np.random.default_rng(0)
-        rows, units = dice.permutation(self.batch), dice.integers(0, self.units, self.batch)
-        removed = dice.random((self.batch, self.units)) < SHARE_REMOVED
-        try:
-            held = self.hold_normal(normal, self.batch)
-            mine = (held.logits, self.without_units(held, rows, units), self.without_sets(held, rows, removed))
-        except RuntimeError as error:  # an operation that does not take what is made of its input here
-            raise UntraceableError(str(error).partition("\n")[0]) from error
-        whole = Held(held.logits, held.silent, (normal,))
-        theirs = (
-            as_array(slow.answer(normal)),
-            slow.without_units(whole, rows, units),
-            slow.without_sets(whole, rows, removed),
-        )
-        for what, quick, expected in zip(("", " without a unit", " without some units"), mine, theirs, strict=True):
-            if not agree(quick, expected, RELATIVE if self._precise() else ROUGHLY):
-                raise UntraceableError(f"its answers{what} are not those of the whole")
-
-    def _precise(self) -> bool:
-        """Whether the network computes in float32 (or more), so that the order of sums hardly matters."""
-        precise = self.passes.division.precision == "float32"
-        return precise and self.passes.fill.dtype in (torch.float32, torch.float64)
-
     def _silent(self, raw: Tensor) -> Tensor:
         """(B, C) bool: which unit has its fill value at every position of which image."""
         found = torch.zeros(self.batch, self.units, dtype=torch.uint8, device=raw.device)
@@ -268,6 +266,29 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     )
 
 
+def refuse_other_answers(quick: TracedNetwork, slow: WholeNetwork) -> None:
+    """Raise UntraceableError where head and tail do not answer as the network does, untouched or ablated."""
+    passes, batch, count = slow.passes, slow.batch, slow.units
+    normal = passes.site.model.noise(batch, seed=1).to(passes.fill)
+    dice = np.random.default_rng(0)
+    rows, units = dice.permutation(batch), dice.integers(0, count, batch)
+    removed = dice.random((batch, count)) < SHARE_REMOVED
+    try:
+        held = quick.hold_normal(normal, batch)
+        mine = (held.logits, quick.without_units(held, rows, units), quick.without_sets(held, rows, removed))
+    except RuntimeError as error:  # an operation that does not take what is made of its input here
+        raise UntraceableError(str(error).partition("\n")[0]) from error
+    whole = Held(held.logits, held.silent, (normal,))
+    theirs = (
+        as_array(slow.answer(normal)),
+        slow.without_units(whole, rows, units),
+        slow.without_sets(whole, rows, removed),
+    )
+    for what, found, expected in zip(("", " without a unit", " without some units"), mine, theirs, strict=True):
+        if not agree(found, expected, RELATIVE if passes.precise else ROUGHLY):
+            raise UntraceableError(f"its answers{what} are not those of the whole")
+
+
 def agree(one: NDArray[np.float32], other: NDArray[np.float32], share: float) -> bool:
     """Whether two answers are the same within a share of the largest logit."""
     largest = float(np.nanmax(np.abs(other), initial=0.0))
@@ -279,7 +300,8 @@ def as_array(logits: Tensor) -> NDArray[Any]:
     return (logits.float() if logits.is_floating_point() else logits).cpu().numpy()
 
 
-def _traced(passes: Passes) -> Trace:
+def traced(passes: Passes) -> Trace:
+    """The network as a graph, cut at the layer."""
     division = passes.division
     images = passes.site.model.noise(passes.batch).to(passes.fill)
     with torch.no_grad(), autocast(division.precision, division.device):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from microtome.dissect.ablation.directions import open_directions
 from microtome.dissect.ablation.network import Held, Network, open_network
 from microtome.dissect.ablation.truth import Truth, find_truth
 from microtome.dissect.audit.cores import available_cores
@@ -22,6 +23,7 @@ from microtome.dissect.audit.precision import arithmetic
 from microtome.dissect.audit.prepare import join
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.schedule import ThreadExecutor
+from microtome.dissect.models.places import HEADS, MEAN_HEADS, ROLLOUT
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry
@@ -100,9 +102,35 @@ def layer_of(run: Run, name: str) -> LayerEntry:
     """The layer's entry. Raises UnknownNameError, and UsageError for one whose units cannot be switched off."""
     layer = run.layer(name)
     readout = layer.get("readout")
-    if readout:
-        raise UsageError(f"layer {name} holds directions of {readout['base']}, not units that can be switched off")
+    if readout is None:
+        return layer
+    base = readout["base"]
+    if readout["kind"] == "encoder":
+        raise UsageError(
+            f"layer {name} holds features of an encoder, which need not be linear, so that no one change of {base} "
+            f"takes a feature away; audit a matrix of directions instead (--units FILE.npy, such as the columns of the "
+            f"decoder), or ablate {base}"
+        )
+    if layer["kind"] in (HEADS, MEAN_HEADS, ROLLOUT):
+        raise UsageError(
+            f"layer {name} holds directions among maps of attention, which are no part of what the attention gives; "
+            f"ablate units of {base}, or directions of another layer"
+        )
     return layer
+
+
+def what_removal_does(layer: LayerEntry, value: str) -> str:
+    """What happens to removed units, in words that follow "units"."""
+    readout = layer.get("readout")
+    if readout is None:
+        return "set to 0" if value == "zero" else "set to their mean"
+    if value == "mean":
+        level = "its mean"
+    elif readout["kind"] == "pca":
+        level = f"0, the mean of the {readout['images']:,} images that the components were fitted to"
+    else:
+        level = "0"
+    return f"removed by the smallest change of {readout['base']} that brings its read-out to {level}"
 
 
 def fill_of(run: Run, layer: LayerEntry, value: str) -> NDArray[np.float32]:
@@ -143,7 +171,10 @@ def open_subject(
         with arithmetic(job.division.precision, job.division.device):
             fill = fill_of(run, layer, value)
             batch = min(job.config.batch, ROWS_ON_CPU) if job.division.device.type == "cpu" else job.config.batch
-            network = open_network(job.model, layer["name"], job.division, fill, batch)
+            if "readout" in layer:
+                network = open_directions(job.model, job.readouts[layer["name"]], job.division, fill, batch)
+            else:
+                network = open_network(job.model, layer["name"], job.division, fill, batch)
             say(f"truth: {truth.why}")
             yield Subject(job, layer, network, truth, samples)
     finally:

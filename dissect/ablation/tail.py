@@ -111,6 +111,20 @@ class SetBuilder(TailBuilder):
         return self.finish(made[trace.logits])
 
 
+class ReplacementBuilder(TailBuilder):
+    """Writes the tail for anything in place of what the layer gave, whose inputs are (rows, replacement (R * m, ...),
+    *values)."""
+
+    def build(self) -> Callable[..., Tensor]:
+        """The tail as a module."""
+        trace = self.trace
+        made = {trace.site: self.removal("replacement")}
+        for node in trace.tail:
+            if node is not trace.site:
+                made[node] = self.copy(node, lambda arg: made[arg] if arg in made else self.untouched(arg))
+        return self.finish(made[trace.logits])
+
+
 def _between(trace: Trace) -> set[fx.Node]:
     """The nodes that bring what is removed to the layer's site."""
     found: set[fx.Node] = set()

@@ -60,10 +60,11 @@ def importance_command(
 
 def _show(found: Importance) -> None:
     """For each class its accuracy and the units that it needs most."""
+    from microtome.dissect.ablation.subject import what_removal_does
     from microtome.dissect.query.importance import needed_units
 
     info, labels = found.info, labels_of(found)
-    what = "set to 0" if info["value"] == "zero" else "set to their mean"
+    what = what_removal_does(found.run.layer(found.layer), info["value"])
     units = found.table["unit"].nunique()
     truth = " (the model's own answers are the truth)" if info["truth"] == "predictions" else ""
     images = f"over {info['images']:,} images; accuracy {_percent(info['accuracy'])}{truth}"

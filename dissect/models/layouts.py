@@ -88,15 +88,23 @@ class Layout:
         """The activation maps (B, C, h, w): a view wherever the cells lie in order."""
         if self.is_plain:
             return tensor
-        axes = [1 + axis for axis in (*self.features, *self._places)]
-        whole = tensor.reshape(batch, *self._sizes).permute(0, *axes)
-        flat = whole.reshape(batch, self.units, -1)
-        start = self._start
+        flat, start = self.vectors(tensor, batch), self._start
         if start is not None:
             cells = flat.narrow(2, start, len(self.order))
         else:
             cells = flat.index_select(2, torch.tensor(self.order, device=tensor.device))
         return cells.reshape(batch, self.units, *self.grid)
+
+    def vectors(self, tensor: Tensor, batch: int) -> Tensor:
+        """What the units hold at all N positions, those of no cell (prefix tokens) among them: (B, C, N)."""
+        axes = [1 + axis for axis in (*self.features, *self._places)]
+        return tensor.reshape(batch, *self._sizes).permute(0, *axes).reshape(batch, self.units, -1)
+
+    def from_vectors(self, vectors: Tensor) -> Tensor:
+        """The tensor (B * fold, *shape) that holds `vectors` (B, C, N)."""
+        axes = (*self.features, *self._places)
+        whole = vectors.reshape(len(vectors), *[self._sizes[axis] for axis in axes])
+        return whole.permute(0, *[1 + axes.index(axis) for axis in range(len(axes))]).flatten(0, 1)
 
     def spread(self, values: Tensor) -> Tensor:
         """`values` (B, C), one for each image and unit, in a shape that broadcasts against the tensor."""
