@@ -247,7 +247,7 @@ class _Taker(Watch, Generic[T]):
     def _roll(self, weights: Tensor) -> Tensor:
         """The rollout (B, L, L) up to here: half of each layer passes by its attention (Abnar and Zuidema, 2020)."""
         tokens = weights.shape[-1]
-        mean = weights.mean(1)
+        mean = weights.reshape(self._record_of.batch, -1, tokens, tokens).mean(1)
         step = 0.5 * mean + 0.5 * torch.eye(tokens, dtype=mean.dtype, device=mean.device)
         former = self._record_of.rollouts.get(tokens)
         self._record_of.rollouts[tokens] = rolled = step if former is None else step @ former

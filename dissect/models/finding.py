@@ -164,7 +164,11 @@ class Finder(Watch):
             found.notes |= dict.fromkeys((HEADS, ROLLOUT), reason)
             return
         found.places[HEADS] = Place(owner.name, owner.ordinal, layout, HEADS, inside=inside)
-        if shape[-1] == shape[-2] and layout.fold == 1 and len(shape) == 4 and layout.features == (1,):
+        axes = (layout.fold > 1, len(shape), layout.features)
+        if shape[-1] == shape[-2] and axes in (
+            (False, 4, (1,)),
+            (True, 3, (0,)),
+        ):  # (B, heads, L, L) or (B * heads, L, L)
             single = Layout(1, (shape[-1],), (), layout.grid, layout.order, layout.words)
             found.places[ROLLOUT] = Place(owner.name, owner.ordinal, single, ROLLOUT, inside=inside)
         else:

@@ -171,7 +171,8 @@ def test_tokens_on_the_other_side_stay_until_they_are_mixed() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "swin_t", "scenes-vit"])
 def test_layouts_that_are_wrong_are_found(name: str) -> None:
     model = TORCHVISION[name]()
-    infos = [info for info in describe_layers(model) if info.grid != (1, 1) and info.kind not in ("heads", "rollout")]
+    fine = [info for info in describe_layers(model) if min(info.grid) > 5]
+    infos = [info for info in fine if info.kind not in ("heads", "rollout")]
     for layer, change in changes(model, spread(infos, 12), [*HALVES, *SPOTS], rounds=3).items():
         assert misplaced_spots(change[4:].transpose(1, 2)), layer
         assert misplaced_spots(change[4:].flip(1)), layer
