@@ -254,12 +254,15 @@ def _reduction(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[s
 
 
 def _product(follow: Follow, one: Tensor, other: Tensor, out: Tensor) -> Tensor:
-    """Ids of `one` (..., n, m) @ `other` (..., m, p): of the rows of the one or else the columns of the other."""
-    rows = joined(follow._or_none(one), [-1], follow.grids).unsqueeze(-1).expand(tuple(out.shape))
+    """Ids of `one` (..., n, m) @ `other` (..., m, p): of the rows of the one or, where these have no place, of the
+    columns of the other."""
+    rows = joined(follow._or_none(one), [-1], follow.grids).unsqueeze(-1)
     if follow.ids_of(other) is None:
-        return rows
-    columns = joined(follow._or_none(other), [-2], follow.grids).unsqueeze(-2).expand(tuple(out.shape))
-    return torch.where(rows >= 0, rows, torch.where(columns >= 0, columns, torch.minimum(rows, columns)))
+        return rows.expand(tuple(out.shape))
+    if bool((rows >= 0).any()):  # beside patches, a class token
+        return torch.where(rows == NONE, MIXED, rows).expand(tuple(out.shape))
+    columns = joined(follow._or_none(other), [-2], follow.grids).unsqueeze(-2)
+    return torch.where(columns >= 0, columns, torch.minimum(rows, columns)).expand(tuple(out.shape))
 
 
 def _mm(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:

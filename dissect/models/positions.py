@@ -124,7 +124,7 @@ def _united(one: Tensor, other: Tensor, *, first_wins: bool, grids: Grids) -> Te
     if first_wins or not bool(clash.any()):
         return out
     sizes = torch.tensor([h * w for h, w in map(grids.size, range(len(grids._sizes)))])
-    finer = sizes[grid_of(other).clamp(min=0)] - sizes[grid_of(one).clamp(min=0)]
+    finer = sizes[torch.where(also, grid_of(other), 0)] - sizes[torch.where(placed, grid_of(one), 0)]
     lost = torch.full_like(out, LOST)
     return torch.where(clash, torch.where(finer > 0, other, torch.where(finer < 0, one, lost)), out)
 
