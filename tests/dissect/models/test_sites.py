@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers.attentions import FORMS, HEADS, WIDTH, attention_name, tiny
@@ -45,8 +47,9 @@ def undisturbed(model: Model) -> bool:
 @pytest.mark.parametrize("spec", ["builtin:scenes-cnn", "builtin:scenes-vit", "torchvision:swin_t"])
 def test_the_same_in_place_of_itself_changes_nothing(spec: str) -> None:
     model = load_model(spec, for_inspection=True)
+    model = replace(model, preprocess=replace(model.preprocess, size=(112, 112)))
     enliven(model.module)
-    images = model.noise(2)[:, :, :112, :112]
+    images = model.noise(2)
     before = answer(model, images)
     infos = [info for info in describe_layers(model) if info.kind != "rollout"]
     for name in spread(infos, 24):
@@ -83,11 +86,11 @@ def after_of(model: Model, site: Site, unit: int, images: Tensor) -> Tensor:
     seen: list[Tensor] = []
     keep = without(site, unit, len(images))
 
-    def replace(raw: Tensor) -> Tensor:
+    def change(raw: Tensor) -> Tensor:
         seen.append(raw * site.spread(keep))
         return seen[-1]
 
-    with site.replacing(replace):
+    with site.replacing(change):
         answer(model, images)
     return seen[0]
 
@@ -149,6 +152,21 @@ def test_a_head_without_effect(form: str, kind: str) -> None:
     for layer, maps in expected.items():
         torch.testing.assert_close(found[layer], maps, rtol=1e-4, atol=1e-5)
     assert undisturbed(model)
+
+
+@pytest.mark.parametrize("block", ["features.1.0", "features.1.1"])  # the second is shifted
+def test_a_head_of_windows_without_effect(block: str) -> None:
+    model = load_model("torchvision:swin_t", for_inspection=True)
+    model = replace(model, preprocess=replace(model.preprocess, size=(96, 96)))  # 24x24, padded to 28x28
+    images, head = model.noise(2), 1
+    site = site_of(model, f"{block}.attn:heads-mean")
+    assert site.units == 3
+    found = maps_without(model, site, head, images, [block])[block]
+    proj = model.module.get_submodule(f"{block}.attn").proj
+    with torch.no_grad():
+        proj.weight[:, head * 32 : (head + 1) * 32] = 0
+    with ActivationCapture(model, [block]) as capture:
+        torch.testing.assert_close(found, capture(images)[block], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "multihead"])
