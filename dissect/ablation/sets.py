@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.ablation.choice import choose
-from microtome.dissect.ablation.subject import Batch, Subject, finished_run, layer_of, open_subject
+from microtome.dissect.ablation.subject import Batch, Subject, finished_run, layer_of, open_subject, what_removal_does
 from microtome.dissect.ablation.units import scores
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.progress import progress
@@ -93,6 +93,7 @@ def ablate(
             "units": choice.units.tolist(),
             "chosen_by": choice.words,
             "value": value,
+            "removal": what_removal_does(entry, value),
             "truth": subject.truth.kind,
             "data": dataset or run.info["data"]["spec"],
             "images": sum(int(count[0]) for count in counts.values()),

@@ -120,10 +120,10 @@ def layer_of(run: Run, name: str) -> LayerEntry:
 
 
 def what_removal_does(layer: LayerEntry, value: str) -> str:
-    """What happens to removed units, in words that follow "units"."""
+    """What happens to each removed unit, in words that follow "each"."""
     readout = layer.get("readout")
     if readout is None:
-        return "set to 0" if value == "zero" else "set to their mean"
+        return "set to 0" if value == "zero" else "set to its mean"
     if value == "mean":
         level = "its mean"
     elif readout["kind"] == "pca":

@@ -56,15 +56,11 @@ def ablate_command(run: Path | str, layer: str, as_json: bool, **options: Any) -
 
 
 def _show(found: Ablation) -> None:
-    from microtome.dissect.ablation.subject import what_removal_does
-
     result = found.result
     random = f"{result['draws']} random sets of {len(result['units'])} ({result['drawn_from']})"
     images = f"{result['images']:,} images of {result['data']}"
     click.echo(f"{result['layer']}: without {result['chosen_by']}; {random}; {images}")
-    layer = found.run.layer(result["layer"])
-    if "readout" in layer:
-        click.echo(f"each {what_removal_does(layer, result['value'])}")
+    click.echo(f"each {result['removal']}")
     header = ["class", "images", "accuracy", "without", "fall", "random: mean fall", "95 % of draws"]
     body = [_line(row) for row in found.rows[: SHOWN_CLASSES + 1]]
     show_table(header, body, right=range(1, len(header)))

@@ -116,6 +116,24 @@ def test_the_identity_is_the_axes(layer: str) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+def test_queries_head_by_head() -> None:
+    """Features that lie along two axes of what is changed."""
+    model, layer = load_model("builtin:scenes-vit"), "blocks.4.attn:q"
+    units, images = site_of(model, layer).units, images_of(model, 2)
+    fill = np.full(units, 0.5, np.float32)
+    chosen, rows, sets = np.array([3, 100, 77]), np.array([1, 0, 1]), random_sets(units)
+    logits = []
+    for network in (
+        open_network(model, layer, ONE_CORE, fill, 2),
+        open_directions(model, readout_of(layer, np.eye(units)), ONE_CORE, fill, 2),
+    ):
+        held = network.hold(images)
+        logits.append([network.without_units(held, rows, chosen), network.without_sets(held, rows, sets)])
+    for found, expected in zip(logits[1], logits[0], strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+    assert np.abs(logits[0][0] - logits[0][1]).max() > 0.01
+
+
 def test_without_a_whole_rotation_nothing_is_left() -> None:
     model = as_model(Small())
     zeros = np.zeros(8, np.float32)
@@ -285,7 +303,7 @@ def run(read_out: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("value", ["zero", "mean"])
 def test_the_table_of_the_identity_is_that_of_the_axes(run: Path, value: str) -> None:
     tables = [importance(run, layer, value=value, report=False).table for layer in ("relu", "relu:eye.npy")]
-    pd.testing.assert_frame_equal(*tables, atol=1e-5)
+    pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-5, atol=1e-5)
     assert tables[0]["probability_fall"].max() > 0.05
     ablations = [ablate(run, layer, units=["0-2"], draws=3, value=value).result for layer in ("relu", "relu:eye.npy")]
     assert ablations[0]["rows"] == ablations[1]["rows"]
@@ -311,8 +329,13 @@ def test_the_whole_rotation_in_the_command_line(run: Path) -> None:
     assert rows[0] == rows[1]
     out = command("ablate", str(run), "--layer", "relu:pca", "--units", "0-1", "--draws", "2")
     assert "each removed by the smallest change of relu that brings its read-out to 0, the mean of the 39 images" in out
-    out = command("importance", str(run), "--layer", "relu:pca", "--no-report")
+    assert (
+        "brings its read-out to 0, the mean of"
+        in json.loads((run / "ablations/relu%3Apca-units-0-1.json").read_text())["removal"]
+    )
+    out = command("importance", str(run), "--layer", "relu:pca")
     assert "relu:pca: 4 units, each removed by the smallest change of relu" in out
+    assert "each removed by the smallest change of relu" in (run / "report/ablations.html").read_text()
     out = command("ablate", str(run), "--layer", "relu:pca", "--class", "red", "--top", "1", "--draws", "0")
     assert "the 1 units that Red needs most" in out
     out = command("ablate", str(run), "--layer", "relu:rotated", "--units", "0", "--draws", "0", "--value", "mean")
@@ -324,3 +347,13 @@ def test_features_of_an_encoder_are_refused(run: Path) -> None:
     for asked in (lambda: importance(run, layer), lambda: ablate(run, layer, units=["0"])):
         with pytest.raises(UsageError, match=r"relu:sae.py:encoder holds features of an encoder.*or ablate relu"):
             asked()
+
+
+def test_directions_among_maps_of_attention_are_refused(run: Path) -> None:
+    """What a head adds is its attention times its values; its map is no vector of that."""
+    text = json.loads((run / "run.json").read_text())
+    (entry,) = (layer for layer in text["layers"] if layer["name"] == "relu:pca")
+    entry["kind"] = "heads"
+    (run / "run.json").write_text(json.dumps(text))
+    with pytest.raises(UsageError, match="relu:pca holds directions among maps of attention"):
+        ablate(run, "relu:pca", units=["0"])

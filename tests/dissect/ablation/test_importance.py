@@ -205,9 +205,9 @@ def test_what_cannot_be_measured_is_refused(run: Path) -> None:
     with pytest.raises(UsageError, match="numbers and ranges"):
         importance(run, "relu", units=["two"])
     text = (run / "run.json").read_text()
-    readout = '"readout": {"base": "units", "kind": "pca"}, "folder": "relu"'
+    readout = '"readout": {"base": "units", "kind": "encoder"}, "folder": "relu"'
     (run / "run.json").write_text(text.replace('"folder": "relu"', readout))
-    with pytest.raises(UsageError, match="directions of units"):
+    with pytest.raises(UsageError, match=r"features of an encoder.*ablate units"):
         importance(run, "relu")
     (run / "run.json").write_text(text.replace("colours.py:model", "colours.py:no_classifier"))
     with pytest.raises(RunMismatchError, match="another model"):
