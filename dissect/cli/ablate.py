@@ -43,6 +43,7 @@ def ablate_command(run: Path | str, layer: str, as_json: bool, **options: Any) -
       microtome ablate runs/first --layer block5 --class beach --top 5
       microtome ablate runs/first --layer block5 --concept car --top 20 --draws 50
       microtome ablate runs/first --layer block5 --units 3,17,40-44 --value mean
+      microtome ablate runs/directions --layer block5:pca --units 0-4
     """
     from microtome.dissect.ablation import ablate
 
