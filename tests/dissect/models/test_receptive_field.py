@@ -141,7 +141,7 @@ def assert_box_is_exact(model: Model, name: str, field: ReceptiveField, row: int
         edge = torch.zeros(height, width, dtype=torch.bool)
         edge[rows, columns] = True
         changed.append(edge)
-    with ActivationCapture(model.module, [name], resolved=True) as capture:
+    with ActivationCapture(model, [name]) as capture:
 
         def at(x: Tensor) -> Tensor:
             return capture(x)[name][0, :, row, column].double()
@@ -167,7 +167,7 @@ def assert_box_is_exact(model: Model, name: str, field: ReceptiveField, row: int
 def test_boxes_are_exact_in_real_architectures(spec: str, glob: str) -> None:
     model = as_model(load_model(spec, for_inspection=True).module, (96, 80))
     for name, field in measure(model, resolve_layers(model, [glob])).items():
-        with ActivationCapture(model.module, [name]) as capture:
+        with ActivationCapture(model, [name]) as capture:
             h, w = capture(model.noise(1))[name].shape[2:]
         for row, column in ((0, 0), (h // 2, w // 2), (h - 1, w - 1), (1, w - 2)):
             assert_box_is_exact(model, name, field, row, column)
@@ -280,7 +280,7 @@ def test_fields_without_a_law_are_measured_one_by_one(net: nn.Sequential, length
     model = as_model(net, length)
     last = str(len(net) - 1)
     field = measure(model, [last])[last]
-    with ActivationCapture(model.module, [last]) as capture:
+    with ActivationCapture(model, [last]) as capture:
         h, w = capture(model.noise(1))[last].shape[2:]
     for row, column in itertools.product(range(h), range(0, w, 3)):
         assert_box_is_exact(model, last, field, row, column)
