@@ -29,13 +29,13 @@ from microtome.dissect.audit.budget import NO_LIMITS, Budget
 from microtome.dissect.audit.config import AuditConfig, config_of_run, with_changes
 from microtome.dissect.audit.data import segments_of
 from microtome.dissect.audit.images import read_item
-from microtome.dissect.audit.job import choose_device, load_configured, preprocess_of, run_key
+from microtome.dissect.audit.job import choose_device, load_configured, preprocess_of, run_key, same_segmenter
 from microtome.dissect.audit.measured import drop_importance
 from microtome.dissect.audit.pilot import PILOT_IMAGES, PILOT_TRIES, run_pilot
 from microtome.dissect.audit.pipeline import Outcome, executor_of, finish, holding
 from microtome.dissect.audit.prepare import divide, reopen
 from microtome.dissect.audit.progress import say
-from microtome.dissect.audit.readouts import open_readouts
+from microtome.dissect.audit.readouts import changed_matrices, open_readouts
 from microtome.dissect.audit.stages.index import concept_lines
 from microtome.dissect.audit.stages.merge import unpack_texts
 from microtome.dissect.models import Model
@@ -81,19 +81,43 @@ def extend_run(
     """
     Run.open(path)  # where there is none, say so before anything is written there
     with holding(path, "extend") as stop:
-        added = _grow(path, dataset, limit, budget)
+        growth = _planned(path, dataset, limit, budget)
         run = Run.open(path)
-        if not added and all(stage["state"] == "done" for stage in run.info["stages"].values()):
+        if growth is None and all(stage["state"] == "done" for stage in run.info["stages"].values()):
             return Extension(Outcome(run, run.index_page, run.info["data"]["unreadable"], 0.0), 0)
         with executor_of(cluster, workers, client) as executor:
+            if growth is not None:
+                executor.where_the_model_runs(choose_device, run.info["config"]["device"])  # refuses before the write
+                growth.write(run)
+            added = 0 if growth is None else growth.added
             return Extension(finish(reopen(path, executor, workers=workers, stop=stop), budget), added)
 
 
-def _grow(path: Path | str, spec: str | None, limit: int | None, budget: Budget) -> int:
-    """Make run.json that of the larger run; returns by how many samples it is larger."""
+@dataclass(frozen=True)
+class Growth:
+    """What a run is to become: run.json of the larger one, the order of its samples where it needs one (else None),
+    and how many samples are added."""
+
+    info: RunInfo
+    order: NDArray[np.int64] | None
+    added: int
+
+    def write(self, run: Run) -> None:
+        """Make `run` the larger run."""
+        drop_importance(run, "is that of the smaller run")
+        self.info.pop("importance", None)
+        _say_what_stays(run, self.info, self.added)
+        if self.order is not None:
+            self.info["data"]["order"] = write_order(run.place, self.order)
+        run.info = self.info
+        run.save()
+
+
+def _planned(path: Path | str, spec: str | None, limit: int | None, budget: Budget) -> Growth | None:
+    """What the run in `path` is to become, None where it has all samples; refuses what can be, and writes nothing."""
     run = Run.open(path)
     if not _has_begun(run):
-        return 0  # to be resumed as it is
+        return None  # to be resumed as it is
     known = Known.of(run)
     config = config_of_run(run.info["config"], out=path, workers=None)
     config = with_changes(config, dataset=spec or config.dataset, limit=limit)
@@ -109,23 +133,16 @@ def _grow(path: Path | str, spec: str | None, limit: int | None, budget: Budget)
     added = samples - run.plan.samples
     other_pending = added == 0 and not _is_indexed(run) and dataset.fingerprint() != run.info["data"]["fingerprint"]
     if added < 1 and not other_pending:
-        return 0
+        return None
     budget.refuse_disk(run.info["estimate"], samples, kept=config.keep_activations)
-    model = _same_model(run, config)
+    model, readouts = _same_model(run, config), _same_readouts(run, config)
     if view is not None:
         view = OrderedDataset(reader, view.order[:samples])
         dataset = _labelled(view, config, run)
     info = _larger(run, config, dataset, samples)
     if known.count < PILOT_TRIES and known.readable < PILOT_IMAGES:
-        _pilot_again(info, config, model, dataset, open_readouts(run))
-    drop_importance(run, "is that of the smaller run")
-    info.pop("importance", None)
-    _say_what_stays(run, info, added)
-    if view is not None:
-        info["data"]["order"] = write_order(run.place, view.order[:samples])
-    run.info = info
-    run.save()
-    return added
+        _pilot_again(info, config, model, dataset, readouts)
+    return Growth(info, None if view is None else view.order[:samples], added)
 
 
 def _labelled(dataset: ImageDataset, config: AuditConfig, run: Run) -> ImageDataset:
@@ -284,6 +301,18 @@ def _same_model(run: Run, config: AuditConfig) -> Model:
             "bring it back, or audit again into another --out"
         )
     return model
+
+
+def _same_readouts(run: Run, config: AuditConfig) -> dict[str, Readout]:
+    """The read-outs of the run. Raises where one of them, a file that one was taken from, or the segmenter changed."""
+    if changed := changed_matrices(run, config):
+        raise RunMismatchError(
+            f"the matrix in {' and in '.join(changed)} is another one than {run.url} was made with; "
+            "bring it back, or audit again into another --out"
+        )
+    if "segmenter" in run.info:
+        same_segmenter(run.info["segmenter"])
+    return open_readouts(run)
 
 
 def _pilot_again(

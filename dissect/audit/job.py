@@ -26,7 +26,7 @@ from microtome.dissect.models.segmenters import Segmenter, load_segmenter
 from microtome.storage.commits import StageCommits
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
-from microtome.storage.schema import LayerEntry, PreprocessInfo
+from microtome.storage.schema import LayerEntry, PreprocessInfo, SegmenterInfo
 
 if TYPE_CHECKING:
     from microtome.dissect.audit.schedule import Executor
@@ -102,13 +102,7 @@ class Job:
     @cached_property
     def segmenter(self) -> Segmenter:
         """The run's segmenter, loaded at the first call. Raises RunMismatchError where it is another one."""
-        info = self.run.info["segmenter"]
-        segmenter = load_segmenter(info["spec"])
-        if segmenter.fingerprint != info["fingerprint"]:
-            raise RunMismatchError(
-                f"segmenter {info['spec']} is another one, or has other weights, than the run was started with"
-            )
-        return segmenter
+        return same_segmenter(self.run.info["segmenter"])
 
     @property
     def readouts(self) -> Mapping[str, Readout]:
@@ -186,6 +180,16 @@ def load_configured(config: AuditConfig) -> Model:
     return load_model(
         config.model, weights=config.weights, preprocess=preprocess_overrides(settings), tokens=token_hints(settings)
     )
+
+
+def same_segmenter(info: SegmenterInfo) -> Segmenter:
+    """The segmenter that run.json describes, loaded. Raises RunMismatchError where it is another one now."""
+    segmenter = load_segmenter(info["spec"])
+    if segmenter.fingerprint != info["fingerprint"]:
+        raise RunMismatchError(
+            f"segmenter {info['spec']} is another one, or has other weights, than the run was started with"
+        )
+    return segmenter
 
 
 def preprocess_of(info: PreprocessInfo) -> Preprocess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -335,6 +336,29 @@ def test_a_run_that_grows_keeps_its_directions(source: Path, whole: Path, tmp_pa
     assert {name: readout.fingerprint for name, readout in open_readouts(Run.open(out)).items()} == before
     assert Run.open(out).activation_range("mixed:pca", 0, 50).shape == (50, UNITS, SIDE, SIDE)
     assert verify_run(out).fine
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: (folder / "sae.py").write_text(SAE.replace("relu", "abs")),
+            r"encoder .*sae\.py:encoder is anoth",
+        ),
+        (lambda folder: np.save(folder / "unmixed.npy", rotation()[:, :3]), r"the matrix in .*unmixed\.npy is another"),
+    ],
+)
+def test_a_refused_extension_leaves_the_run_as_it_was(
+    tmp_path: Path, change: Callable[[Path], object], message: str
+) -> None:
+    source, out = write_source(tmp_path), tmp_path / "run"
+    units = [str(tmp_path / "unmixed.npy"), f"{tmp_path / 'sae.py'}:encoder"]
+    run_audit(config_of(source, out, units=units))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    change(tmp_path)
+    with pytest.raises(RunMismatchError, match=message):
+        extend_run(out, f"{source}:more")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_a_start_that_failed_is_no_obstacle_but_files_of_others_are(source: Path, tmp_path: Path) -> None:
