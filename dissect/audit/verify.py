@@ -77,6 +77,11 @@ class Damage:
     stages: tuple[str, ...]
     node: Node | None = None
 
+    @property
+    def is_dropped(self) -> bool:
+        """Whether a repair drops what is damaged, because no stage of the audit makes it."""
+        return self.stages == (IMPORTANCE,)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         shard = self.node.number if self.node is not None and self.node.is_shard else None

@@ -35,6 +35,9 @@ def extend_command(
     audit of all images would have given. The images of RUN must be there still, unchanged; they keep their places, and
     new ones follow them. A run that an audit or an extension left unfinished is finished.
 
+    Directions fitted at the start (--units pca, pca64) are kept as they are, so that such layers are not what a new
+    audit, which fits them to all images, would have given.
+
     \b
     Examples:
       microtome extend runs/mine

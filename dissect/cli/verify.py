@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def verify_command(run: Path | str, repair: bool, workers: int | None, as_json: 
     """Compare every file of RUN with the size and the checksum that it was committed with.
 
     --repair makes the damaged shards and tables again, and nothing else; it needs the model and the data of the audit.
+    A damaged table of importance is dropped instead, and microtome importance measures it again.
     The exit code is 0 where all is well (again), 4 where damage remains.
 
     \b
@@ -50,7 +52,9 @@ def verify_command(run: Path | str, repair: bool, workers: int | None, as_json: 
 
 
 def _show(verdict: Verdict, run: Path | str, repair: bool) -> None:
-    _list("was damaged and is made again", verdict.repaired)
+    again, dropped = [[damage for damage in verdict.repaired if damage.is_dropped is one] for one in (False, True)]
+    _list("was damaged and is made again", again)
+    _list("was damaged and is dropped, to be measured again (microtome importance)", dropped)
     _list("damaged", verdict.damages)
     if verdict.leftovers:
         click.echo(
@@ -63,11 +67,12 @@ def _show(verdict: Verdict, run: Path | str, repair: bool) -> None:
     if verdict.fine:
         click.echo(f"{verdict.url}: as it was written ({extent})")
     else:
-        remedy = "audit again into another --out" if repair else f"microtome verify {run} --repair makes them again"
+        does = "drops it" if all(damage.is_dropped for damage in verdict.damages) else "makes them again"
+        remedy = "audit again into another --out" if repair else f"microtome verify {run} --repair {does}"
         click.echo(f"{verdict.url}: {len(verdict.damages)} damaged ({extent}); {remedy}")
 
 
-def _list(title: str, damages: tuple[Damage, ...]) -> None:
+def _list(title: str, damages: Sequence[Damage]) -> None:
     for damage in damages[:SHOWN_DAMAGES]:
         click.echo(f"{title}: {damage.key} {damage.why}")
     if len(damages) > SHOWN_DAMAGES:

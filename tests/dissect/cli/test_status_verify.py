@@ -101,3 +101,8 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -
     code, out, _ = typed(capsys, command, "--help")
     assert code == 0
     assert f"microtome {command}" in out.split("Example")[1]
+
+
+def test_help_of_extend_says_what_stays_fitted(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = typed(capsys, "extend", "--help")
+    assert "Directions fitted at the start" in out
