@@ -57,12 +57,15 @@ def make_readouts(
     for layer in wanted:
         units, spec = bases[layer.base].units, layer.spec
         if spec.kind == "encoder":
+            encoders[spec.source].refuse_unusable(units)
             readouts[layer.name] = encoder_readout(layer.base, units, encoders[spec.source])
             continue
         images = 0
         matrices: Matrices
         if spec.kind == "pca":
             components, images = fits[layer.base]
+            if (spec.components or 0) > units:
+                say(f"note: layer {layer.base} has {units} units, so that {layer.name} holds {units} components")
             matrices = _of_components(components.first(spec.components))
         elif spec.kind == "rotated":
             matrices = {"weight": random_rotation(units).astype(np.float32)}

@@ -21,7 +21,9 @@ from microtome.dissect.models.segmenters import digest_of_callable
 from microtome.dissect.models.zoo import seeded
 from microtome.storage.errors import UsageError
 
-PROBED_ROWS = 3
+PROBED_ROWS, ROWS_TOGETHER = 3, 8
+SAME = 1e-4
+"""Of the largest feature: what the arithmetic of products of other sizes may change."""
 _PRODUCT = Product("a torch.nn.Module, or a function of rows (M, C)", callable)
 
 
@@ -57,10 +59,24 @@ class Encoder(nn.Module):
 
     def units(self, inputs: int) -> int:
         """How many features it gives for `inputs` units, found out with a few rows of noise."""
-        home = next((part.device for part in (*self.parameters(), *self.buffers())), torch.device("cpu"))
-        rows = torch.randn(PROBED_ROWS, inputs, generator=torch.Generator().manual_seed(0)).to(home)
         with torch.no_grad():
-            return int(self(rows).shape[1])
+            return int(self(self._noise(PROBED_ROWS, inputs)).shape[1])
+
+    def refuse_unusable(self, inputs: int) -> None:
+        """Raise UsageError where it gives no numbers for rows of `inputs` units, or rows are not read one by one."""
+        rows = self._noise(ROWS_TOGETHER, inputs)
+        with torch.no_grad():
+            together, first = self(rows), self(rows[:PROBED_ROWS])
+        if together.isnan().all():
+            raise UsageError(f"encoder {self.source} gave only NaN for rows of noise {tuple(rows.shape)}")
+        if first.shape[1] != together.shape[1] or not torch.allclose(
+            first, together[:PROBED_ROWS], rtol=SAME, atol=SAME * _size(together), equal_nan=True
+        ):
+            raise UsageError(f"encoder {self.source} mixes positions: each row must be read on its own")
+
+    def _noise(self, count: int, inputs: int) -> Tensor:
+        home = next((part.device for part in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+        return torch.randn(count, inputs, generator=torch.Generator().manual_seed(0)).to(home)
 
     def _broken(self, what: str, rows: Tensor) -> UsageError:
         return UsageError(
@@ -81,6 +97,11 @@ def encoder_readout(base: str, inputs: int, encoder: Encoder) -> Readout:
         fingerprint=encoder.fingerprint,
         matrices={},
     )
+
+
+def _size(values: Tensor) -> float:
+    """The largest finite magnitude."""
+    return float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
 
 
 def _make(source: str) -> object:

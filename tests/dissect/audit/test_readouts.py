@@ -405,6 +405,29 @@ def test_mistakes_are_told_plainly(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("rows - rows.mean(0)", "mixes positions: each row must be read on its own"),
+        ("rows.roll(1, 0)", "mixes positions"),
+        ("rows * float('nan')", "gave only NaN"),
+    ],
+)
+def test_encoders_that_no_map_can_be_read_by_are_refused(tmp_path: Path, code: str, message: str) -> None:
+    source = write_source(tmp_path)
+    (tmp_path / "bad.py").write_text(f"def encoder():\n    return lambda rows: {code}\n")
+    with pytest.raises(UsageError, match=message):
+        prepare(config_of(source, tmp_path / "run", units=[f"{tmp_path / 'bad.py'}:encoder"]), ThreadExecutor())
+    assert not Run.exists(tmp_path / "run")
+
+
+def test_more_components_than_units_are_noted(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(config_of(source, tmp_path / "run", units=["pca999"]), ThreadExecutor())
+    err = capsys.readouterr().err
+    assert err.count("layer mixed has 8 units, so that mixed:pca999 holds 8 components") == 1
+    assert Run.open(tmp_path / "run").layer("mixed:pca999")["units"] == UNITS
+
+
 def test_a_transposed_matrix_is_taken_and_told(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
