@@ -139,6 +139,11 @@ def fill_of(run: Run, layer: LayerEntry, value: str) -> NDArray[np.float32]:
         raise UnknownNameError("value for removed units", value, VALUES)
     if value == "zero":
         return np.zeros(layer["units"], np.float32)
+    if layer["kind"] in (HEADS, MEAN_HEADS):
+        raise UsageError(
+            f"--value mean: the mean of an attention map is no value of what a head of {layer['name']} adds to its "
+            "output; take --value zero"
+        )
     return run.layer_table(layer["name"], "units")["mean"].to_numpy(np.float32)
 
 

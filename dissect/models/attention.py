@@ -45,9 +45,8 @@ class Fused:
     causal: bool = False
     scale: float | None = None
 
-    def weights(self, row: int | None = None) -> Tensor:
-        """softmax(q k^T / sqrt(d)), float32: (..., Lq, Lk), or (..., Lk) of one query (Vaswani et al., 2017, eq. 1)."""
-        rows = slice(None) if row is None else slice(row, row + 1 or None)
+    def weights(self, rows: slice = slice(None)) -> Tensor:
+        """softmax(q k^T / sqrt(d)) of some queries, float32: (..., n, Lk) (Vaswani et al., 2017, eq. 1)."""
         query, key = self.query[..., rows, :].float(), self.key.float()
         if key.ndim > 2 and query.ndim == key.ndim and query.shape[-3] != key.shape[-3]:  # grouped queries
             key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
@@ -56,8 +55,7 @@ class Fused:
         logits = logits.masked_fill(hidden, -math.inf) if hidden is not None else logits
         if self.mask is not None and self.mask.dtype != torch.bool:
             logits = logits + (self.mask if self.mask.shape[-2] == 1 else self.mask[..., rows, :])
-        weights = logits.softmax(-1)
-        return weights if row is None else weights.squeeze(-2)
+        return logits.softmax(-1)
 
     def _hidden(self, rows: slice, logits: Tensor) -> Tensor | None:
         if self.causal:

@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 Call = tuple[str, int]  # a module's name, and which of its calls
 
+WEIGHTS_AT_ONCE = 2**22
+"""Attention weights of a head that are worked out at a time: 16 MB, for a batch."""
+
 
 def copy_maps(name: str, maps: Tensor) -> Tensor:
     """The default transform: a contiguous float32 copy, which later in-place operations cannot change."""
@@ -206,7 +209,7 @@ class _Taker(Watch, Generic[T]):
             self._take_tensor(QUERIES, fused.query)
             self._take_tensor(KEYS, fused.key)
             self._take_tensor(VALUES, fused.value)
-            self._take_weights(fused.weights)
+            self._take_weights(fused.weights, fused.query.shape[-2], fused.key.shape[-2])
         return run(fused)
 
     def on_product(self, number: int, one: Tensor, other: Tensor, run: Run, equation: str) -> Tensor:
@@ -226,28 +229,38 @@ class _Taker(Watch, Generic[T]):
         if self._scores is None or scores.shape[-2:] != self._scores[-2:] or scores.numel() != self._scores.numel():
             return
         self._scores = None
-        self._take_weights(lambda row: weights if row is None else weights[..., row, :])
+        self._take_weights(lambda rows: weights[..., rows, :], *weights.shape[-2:])
 
     def _take_tensor(self, kind: str, tensor: Tensor) -> None:
         for name, place in self._wanted.places:
             if place.kind == kind:
                 self._take(self._record_of, name, place, tensor)
 
-    def _take_weights(self, weights: Callable[[int | None], Tensor]) -> None:
+    def _take_weights(self, weights: Callable[[slice], Tensor], queries: int, keys: int) -> None:
+        """Take from weights (..., n, Lk) of some queries at a time, so that memory stays flat as tokens grow."""
         kinds = {place.kind for _, place in self._wanted.places}
         row = self._wanted.inside.row
         if HEADS in kinds:
-            self._take_tensor(HEADS, weights(row))
-        if MEAN_HEADS in kinds or self._wanted.rolls:
-            whole = weights(None)
-            self._take_tensor(MEAN_HEADS, whole.mean(-2))
+            self._take_tensor(HEADS, weights(slice(row, row + 1)).squeeze(-2))
+        if MEAN_HEADS not in kinds and not self._wanted.rolls:
+            return
+        total, rows = None, []
+        at_once = max(1, WEIGHTS_AT_ONCE // (self._record_of.batch * keys))
+        for start in range(0, queries, at_once):
+            part = weights(slice(start, start + at_once))
+            added = part.sum(-2)
+            total = added if total is None else total + added
             if self._wanted.rolls:
-                self._take_tensor(ROLLOUT, self._roll(whole)[:, row])
+                rows.append(part.reshape(self._record_of.batch, -1, *part.shape[-2:]).mean(1))
+        if total is not None:
+            self._take_tensor(MEAN_HEADS, total / queries)
+        if rows:
+            self._take_tensor(ROLLOUT, self._roll(torch.cat(rows, 1))[:, row])
 
-    def _roll(self, weights: Tensor) -> Tensor:
-        """The rollout (B, L, L) up to here: half of each layer passes by its attention (Abnar and Zuidema, 2020)."""
-        tokens = weights.shape[-1]
-        mean = weights.reshape(self._record_of.batch, -1, tokens, tokens).mean(1)
+    def _roll(self, mean: Tensor) -> Tensor:
+        """The rollout (B, L, L) up to here, of the heads' mean weights (B, L, L): half of each layer passes by its
+        attention (Abnar and Zuidema, 2020)."""
+        tokens = mean.shape[-1]
         step = 0.5 * mean + 0.5 * torch.eye(tokens, dtype=mean.dtype, device=mean.device)
         former = self._record_of.rollouts.get(tokens)
         self._record_of.rollouts[tokens] = rolled = step if former is None else step @ former

@@ -77,7 +77,7 @@ class Finder(Watch):
             return out
         for found in owner.found:
             if not found.fused and not found.mix and found.weights is not None and one.shape == found.weights.shape:
-                self._complete(found, owner, other, out)
+                self._complete(found, owner, other, out, equation)
                 return out
         owner.open_products.append(_Product(owner.products, one, other, out, equation))
         del owner.open_products[:-4]
@@ -93,7 +93,8 @@ class Finder(Watch):
                 found = Found(product.number, False, weights.shape[-2], weights=weights)
                 owner.open_products.clear()
                 owner.found.append(found)
-                self._places(found, owner, product.one, product.other, self._keys(product), weights.shape)
+                queries, keys = self._side(product, -2), self._side(product, -1)
+                self._places(found, owner, (product.one, product.other), (queries, keys), weights.shape)
                 return
 
     def on_fused(self, number: int, fused: Fused, run: Callable[[Fused], Tensor]) -> Tensor:
@@ -109,8 +110,9 @@ class Finder(Watch):
             if keys is not None and fused.key.shape[:-2] != fused.query.shape[:-2] and fused.key.ndim > 3:
                 keys = keys.repeat_interleave(fused.query.shape[-3] // fused.key.shape[-3], -2)
             shape = (*fused.query.shape[:-1], fused.key.shape[-2])
-            self._places(found, owner, fused.query, fused.key, keys, shape)
-            self._complete(found, owner, fused.value, out)
+            queries = self._joined(fused.query, -1)
+            self._places(found, owner, (fused.query, fused.key), (queries, keys), shape)
+            self._complete(found, owner, fused.value, out, "")
         return out
 
     def _owner(self) -> Frame | None:
@@ -124,28 +126,36 @@ class Finder(Watch):
         ids = self._follow.ids_of(tensor)
         return None if ids is None else joined(ids, [axis], self._follow.grids)
 
-    def _keys(self, product: _Product) -> Tensor | None:
-        """The ids of the keys, in the shape of a row of scores."""
+    def _side(self, product: _Product, axis: int) -> Tensor | None:
+        """The ids of queries (axis -2 of the scores) or of keys (-1), in the shape of scores without the other axis."""
+        tensor = product.one if axis == -2 else product.other
         if not product.equation:
-            keys = self._joined(product.other, -2)
-            return None if keys is None else keys.expand(*product.out.shape[:-2], product.out.shape[-1])
+            side = self._joined(tensor, -1 if axis == -2 else -2)
+            shape = (*product.out.shape[:-2], product.out.shape[axis])
+            return None if side is None else side.expand(shape)
         given, _, out = product.equation.replace(" ", "").partition("->")
-        letters = given.split(",")[1]
-        ids = self._follow.ids_of(product.other)
+        letters = given.split(",")[0 if axis == -2 else 1]
+        ids = self._follow.ids_of(tensor)
         if ids is None or not out or "." in given:
             return None
         mixed = [at for at, letter in enumerate(letters) if letter not in out]
         rest = [letter for letter in letters if letter in out]
-        wanted = out[:-2] + out[-1]
+        wanted = out[:-2] + out[axis]
         if sorted(rest) != sorted(wanted) or not mixed:
             return None
         return joined(ids, mixed, self._follow.grids).permute([rest.index(letter) for letter in wanted])
 
     def _places(
-        self, found: Found, owner: Frame, query: Tensor, key: Tensor, keys: Tensor | None, shape: Sequence[int]
+        self,
+        found: Found,
+        owner: Frame,
+        given: tuple[Tensor, Tensor],
+        sides: tuple[Tensor | None, Tensor | None],
+        shape: Sequence[int],
     ) -> None:
-        """What is known once queries and keys are: `shape` is that of the weights (..., Lq, Lk)."""
-        for kind, tensor in ((QUERIES, query), (KEYS, key)):
+        """What is known once queries and keys are. sides: their ids; shape: of the weights (..., Lq, Lk)."""
+        queries, keys = sides
+        for kind, tensor in zip((QUERIES, KEYS), given, strict=True):
             self._features(found, owner, kind, tensor)
         row_shape = (*shape[:-2], shape[-1])
         try:
@@ -156,8 +166,8 @@ class Finder(Watch):
         if layout.grid == (1, 1):
             found.notes |= dict.fromkeys((HEADS, MEAN_HEADS, ROLLOUT), "has attention over what is no image position")
             return
-        row = -1 if layout.rows > 1 else self._class_row(query)
-        inside = Inside(found.fused, found.scores, 0, row, layout)
+        row = -1 if layout.rows > 1 else _class_row(queries, shape[-2])
+        inside = Inside(found.fused, found.scores, 0, row, None)
         found.places[MEAN_HEADS] = Place(owner.name, owner.ordinal, layout, MEAN_HEADS, inside=inside)
         if row < 0:
             reason = "has no class token among its queries; take heads-mean, the mean over all queries"
@@ -174,15 +184,6 @@ class Finder(Watch):
         else:
             found.notes[ROLLOUT] = "has no attention of every token to every token, which a rollout consists of"
 
-    def _class_row(self, query: Tensor) -> int:
-        """The first query without a position, if the others have one or there are no others; -1 where there is none."""
-        ids = self._joined(query, -1)
-        if ids is None:
-            return 0 if query.shape[-2] == 1 else -1
-        row = ids.reshape(-1, ids.shape[-1])[0]
-        unplaced = (row < 0).nonzero().flatten().tolist()
-        return int(unplaced[0]) if unplaced and (len(unplaced) < len(row) or len(row) == 1) else -1
-
     def _features(self, found: Found, owner: Frame, kind: str, tensor: Tensor) -> None:
         inside = Inside(found.fused, found.scores, 0, -1, _NOWHERE)
         try:
@@ -192,16 +193,43 @@ class Finder(Watch):
             return
         found.places[kind] = Place(owner.name, owner.ordinal, layout, kind, inside=inside)
 
-    def _complete(self, found: Found, owner: Frame, value: Tensor, out: Tensor) -> None:
-        """What is known once the values are."""
+    def _complete(self, found: Found, owner: Frame, value: Tensor, out: Tensor, equation: str) -> None:
+        """What is known once the values are. equation: of the einsum that mixes them, else empty."""
         found.mix = 0 if found.fused else owner.products
         found.weights = None
         self._features(found, owner, VALUES, value)
-        fold, shape = out.shape[0] // self._follow.grids.batch, tuple(out.shape[1:])
+        fold = out.shape[0] // self._follow.grids.batch
         for kind, place in found.places.items():
-            features = place.layout.features if kind in (HEADS, MEAN_HEADS) else ()
-            inside = replace(_inside(place), mix=found.mix, output=Layout(fold, shape, features, (1, 1), (0,)))
-            found.places[kind] = replace(place, inside=inside)
+            output: Layout | None = _NOWHERE
+            if kind in (HEADS, MEAN_HEADS):
+                features = _axes_after(place.layout.features, equation)
+                fits = features is not None and place.layout.fold == fold
+                output = Layout(fold, tuple(out.shape[1:]), features or (), (1, 1), (0,)) if fits else None
+                if output is not None and output.units != place.layout.units:
+                    output = None
+            found.places[kind] = replace(place, inside=replace(_inside(place), mix=found.mix, output=output))
+
+
+def _axes_after(axes: tuple[int, ...], equation: str) -> tuple[int, ...] | None:
+    """Where axes of the attention's weights (0 and 1 both are of the first: fold and rest begin there) are in its
+    output; None where an einsum leaves that open."""
+    if not equation:
+        return axes
+    given, _, out = equation.replace(" ", "").partition("->")
+    letters = given.split(",")[0]
+    if not out or "." in given or letters[0] != out[0]:
+        return None
+    found = tuple(out.find(letters[axis]) for axis in axes)
+    return found if all(axis > 0 for axis in found) or axes == (0,) else None
+
+
+def _class_row(queries: Tensor | None, count: int) -> int:
+    """The first query without a position, if the others have one or there are no others; -1 where there is none."""
+    if queries is None:
+        return 0 if count == 1 else -1
+    row = queries.reshape(-1, count)[0]
+    unplaced = (row < 0).nonzero().flatten().tolist()
+    return int(unplaced[0]) if unplaced and (len(unplaced) < len(row) or len(row) == 1) else -1
 
 
 def _inside(place: Place) -> Inside:

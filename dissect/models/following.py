@@ -9,6 +9,7 @@ residual connection tells the positions again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -286,7 +287,9 @@ def _attention(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[s
 
 
 def _convolution(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
-    source = args[0]
+    source, weight = args[0], args[1]
+    if math.prod(weight.shape[2:]) == 1 and source.shape[2:] == out.shape[2:] and source.shape[0] == out.shape[0]:
+        return joined(follow._or_none(source), [1], follow.grids).unsqueeze(1).expand(tuple(out.shape))
     if out.ndim == 4 or source.shape[2:] == out.shape[2:]:
         return _gridded(follow, func, args, kwargs, out)
     if all(length == 1 for length in out.shape[2:]):  # a patch a row
@@ -304,6 +307,8 @@ def _gridded(follow: Follow, func: Any, args: Sequence[Any], kwargs: Mapping[str
         return [plane.expand(tuple(first.shape))]
     if first.ndim != 4 or first.shape[0] != source.shape[0]:
         return follow._lose(func, out)
+    if bool((ids >= 0).any()) and not bool((plane >= 0).any()):
+        return _mixed(follow, func, args, kwargs, out)  # channels that were places
     images = _whole_images(plane, follow.grids)
     if images is None:
         if first.shape[2:] != (1, 1):

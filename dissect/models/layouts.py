@@ -194,19 +194,28 @@ def _without_places(local: Tensor, sizes: Sequence[int], text: str) -> Layout:
 
 
 def hinted_layout(shape: Sequence[int], batch: int, hints: TokenHints) -> Layout | None:
-    """The layout of a tensor of `shape` that the user's hints describe; None where they do not fit it."""
+    """The layout of a tensor of `shape` that the user's hints describe; None where there are none for it.
+
+    Raises UnresolvedError where they do not fit: nothing is made up of what was not said.
+    """
     if hints.grid is None or not shape or shape[0] != batch:
         return None
     total, rest = hints.grid[0] * hints.grid[1], tuple(shape[1:])
+    said = f"{hints.grid[0]}x{hints.grid[1]}"
     if len(rest) == 2:
-        prefix = rest[0] - total if hints.prefix is None else hints.prefix
-        if prefix < 0 or prefix + total != rest[0]:
-            return None
+        prefix = hints.prefix or 0
+        if prefix + total != rest[0]:
+            behind = f" behind {prefix} prefix tokens" if prefix else ""
+            before = rest[0] - total
+            more = f"; if {before} prefix tokens stand before them, say --prefix {before}" if before > 0 else ""
+            raise UnresolvedError(f"gives {_shape_text(shape)}: {rest[0]} tokens are not {said}{behind}{more}")
         return Layout(1, rest, (2,), hints.grid, tuple(range(prefix, prefix + total)), "tokens as you said")
     if len(rest) == 3 and rest[1:] == hints.grid:
         return Layout(1, rest, (1,), hints.grid, tuple(range(total)), "channels first as you said")
     if len(rest) == 3 and rest[:2] == hints.grid:
         return Layout(1, rest, (3,), hints.grid, tuple(range(total)), "channels last as you said")
+    if len(rest) == 3:
+        raise UnresolvedError(f"gives {_shape_text(shape)}, which has no axes of {said}")
     return None
 
 

@@ -16,15 +16,15 @@ class Inside:
     """Which attention of a module's call is meant, and how to take `kind` from it.
 
     fused: through scaled_dot_product_attention number `scores`; else written out, with products number `scores` and
-    `mix`. row: the query that is the class token; output: how heads lie in what the attention gives; before: the places
-    of the attentions that a rollout begins with, in order.
+    `mix`. row: the query that is the class token; output: how heads lie in what the attention gives, None where that is
+    not known; before: the places of the attentions that a rollout begins with, in order.
     """
 
     fused: bool
     scores: int
     mix: int
     row: int
-    output: Layout
+    output: Layout | None
     before: tuple[Place, ...] = field(default=(), repr=False)
 
 

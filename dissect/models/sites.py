@@ -47,7 +47,9 @@ class Site:
     def layout(self) -> Layout:
         """How the units lie in the raw tensor that `replacing` gives."""
         inside = self.place.inside
-        return inside.output if inside is not None and self.place.kind in (HEADS, MEAN_HEADS) else self.place.layout
+        if inside is not None and inside.output is not None and self.place.kind in (HEADS, MEAN_HEADS):
+            return inside.output
+        return self.place.layout
 
     def spread(self, values: Tensor) -> Tensor:
         """`values` (B, C), one for each image and unit, in a shape that broadcasts against the raw tensor here."""
@@ -84,6 +86,8 @@ def site_of(model: Model, name: str) -> Site:
         raise UsageError(
             f"layer {name!r} is computed from several attentions: there is nothing to take away; take :heads"
         )
+    if place.kind in (HEADS, MEAN_HEADS) and (place.inside is None or place.inside.output is None):
+        raise UsageError(f"layer {name!r}: its heads cannot be told apart in what the attention gives; take :v")
     return Site(model, name, place)
 
 

@@ -11,7 +11,7 @@ from microtome.dissect.models import Model, Preprocess
 WIDTH, HEADS, PATCH, SIZE = 24, 4, 8, 40
 FORMS = (
     *("explicit", "module softmax", "einsum", "bmm", "baddbmm", "fused", "scaled", "multihead", "biased"),
-    *("fused bias", "masked", "causal", "grouped", "talking"),
+    *("fused bias", "masked", "causal", "grouped", "talking", "einsum tokens"),
 )
 
 
@@ -71,6 +71,10 @@ class Attention(nn.Module):
         if form == "einsum":
             scores = torch.einsum("bhid,bhjd->bhij", q, k) * self.scale
             return torch.einsum("bhij,bhjd->bhid", torch.softmax(scores, dim=-1), v)
+        if form == "einsum tokens":  # heads behind tokens
+            q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+            scores = torch.einsum("bihd,bjhd->bhij", q, k) * self.scale
+            return torch.einsum("bhij,bjhd->bihd", torch.softmax(scores, dim=-1), v).transpose(1, 2)
         if form in ("bmm", "baddbmm"):
             q, k, v = (part.flatten(0, 1) for part in (q, k, v))
             if form == "bmm":

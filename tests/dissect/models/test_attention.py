@@ -232,8 +232,8 @@ def test_fused_weights_of_one_row_are_those_of_all() -> None:
         whole = fused.weights()
         out = F.scaled_dot_product_attention(q, k, v, fused.mask, is_causal=fused.causal, scale=fused.scale)
         torch.testing.assert_close(whole @ v, out, rtol=1e-4, atol=1e-5)
-        for row in (0, 5, 8, -1):
-            torch.testing.assert_close(fused.weights(row), whole[:, :, row])
+        for row in (0, 5, 8):
+            torch.testing.assert_close(fused.weights(slice(row, row + 1))[:, :, 0], whole[:, :, row])
 
 
 # Other people's networks

@@ -287,3 +287,21 @@ def test_what_depends_on_no_image_has_no_ids() -> None:
 def test_grids_are_told_apart() -> None:
     both, _ = follow(lambda x: torch.cat([x.flatten(2), F.avg_pool2d(x, 2).flatten(2)], 2))
     assert len(torch.unique(grid_of(both))) == 2
+
+
+def test_pointwise_convolutions_over_tokens_mix_positions_and_make_no_grid() -> None:
+    def mixer(x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2).unsqueeze(-1)  # (B, L, C, 1): tokens stand where channels would
+        return nn.Conv2d(7, H * W, 1)(nn.Conv2d(H * W, 7, 1)(tokens).relu())
+
+    mixed, _ = follow(mixer)
+    assert bool((mixed == MIXED).all())
+    kept, _ = follow(lambda x: x.flatten(2).transpose(1, 2) + mixer(x).squeeze(-1))
+    assert bool((kept >= 0).all())
+    wide, _ = follow(lambda x: nn.Conv2d(H * W, 7, 3, padding=1)(x.flatten(2).transpose(1, 2).unsqueeze(-1)))
+    assert bool((wide == MIXED).all())
+
+
+def test_pointwise_convolutions_over_channels_keep_places() -> None:
+    kept, mode = follow(nn.Conv2d(C, 9, 1))
+    assert torch.equal(kept, mode.grids.fresh((H, W)).expand(-1, 9, -1, -1))

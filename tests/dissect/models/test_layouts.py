@@ -184,21 +184,24 @@ def test_hints_are_asked_for_by_name_and_used() -> None:
     with pytest.raises(UsageError, match=r"'tokens' gives \(2, 25, 6\).*lost at .*fft.*--grid HxW and --prefix P"):
         resolve_layers(model, ["tokens"])
     assert [info.name for info in describe_layers(model)] == ["conv", "head"]
-    for hints in (TokenHints((4, 6), 1), TokenHints((4, 6))):
-        said = replace(model, tokens=hints)
-        assert resolve_layers(said, ["tokens", "maps"]) == ["tokens", "maps"]
-        info = {each.name: each for each in describe_layers(said, ["tokens", "conv"])}
-        assert (info["tokens"].shape, info["tokens"].layout) == ((6, 4, 6), "tokens as you said")
-        assert info["conv"].layout == "4x6"
-        images = said.noise(2)
-        with ActivationCapture(said, ["tokens"]) as capture:
-            maps = capture(images)["tokens"]
-        assert isinstance(said.module, Lost)
-        with torch.no_grad():
-            transformed = torch.fft.fft2(said.module.conv(images)).real
-            torch.testing.assert_close(maps, said.module.tokens(transformed.movedim(1, -1)).movedim(-1, 1))
-    for wrong in (TokenHints((5, 5), 1), TokenHints((4, 6), 2), TokenHints((4, 6), 0)):
-        with pytest.raises(UsageError, match="--grid HxW and --prefix P"):
+    said = replace(model, tokens=TokenHints((4, 6), 1))
+    assert resolve_layers(said, ["tokens", "maps"]) == ["tokens", "maps"]
+    info = {each.name: each for each in describe_layers(said, ["tokens", "conv"])}
+    assert (info["tokens"].shape, info["tokens"].layout) == ((6, 4, 6), "tokens as you said")
+    assert info["conv"].layout == "4x6"
+    images = said.noise(2)
+    with ActivationCapture(said, ["tokens"]) as capture:
+        maps = capture(images)["tokens"]
+    assert isinstance(said.module, Lost)
+    with torch.no_grad():
+        transformed = torch.fft.fft2(said.module.conv(images)).real
+        torch.testing.assert_close(maps, said.module.tokens(transformed.movedim(1, -1)).movedim(-1, 1))
+    for wrong, words in (
+        (TokenHints((5, 5), 1), "25 tokens are not 5x5 behind 1 prefix tokens"),
+        (TokenHints((4, 6), 2), "25 tokens are not 4x6 behind 2 prefix tokens"),
+        (TokenHints((4, 6)), "25 tokens are not 4x6; if 1 prefix tokens stand before them, say --prefix 1"),
+    ):
+        with pytest.raises(UsageError, match=words):
             resolve_layers(replace(model, tokens=wrong), ["tokens"])
 
 
@@ -217,15 +220,14 @@ def test_the_prefix_that_the_model_states() -> None:
 @pytest.mark.parametrize(
     ("shape", "hints", "features"),
     [
-        ((2, 25, 6), TokenHints((4, 6)), (2,)),
+        ((2, 25, 6), TokenHints((4, 6), 1), (2,)),
+        ((2, 24, 6), TokenHints((4, 6)), (2,)),
         ((2, 24, 6), TokenHints((4, 6), 0), (2,)),
         ((2, 6, 4, 6), TokenHints((4, 6)), (1,)),
         ((2, 4, 6, 7), TokenHints((4, 6)), (3,)),
-        ((2, 23, 6), TokenHints((4, 6)), None),
         ((2, 24, 6), TokenHints(), None),
         ((3, 24, 6), TokenHints((4, 6)), None),
         ((2, 24), TokenHints((4, 6)), None),
-        ((2, 5, 5, 5), TokenHints((4, 6)), None),
     ],
 )
 def test_hinted_layouts(shape: tuple[int, ...], hints: TokenHints, features: tuple[int, ...] | None) -> None:
@@ -233,3 +235,9 @@ def test_hinted_layouts(shape: tuple[int, ...], hints: TokenHints, features: tup
     assert (layout.features if layout else None) == features
     if layout:
         assert layout.maps(torch.randn(shape), 2).shape == (2, layout.units, 4, 6)
+
+
+@pytest.mark.parametrize("shape", [(2, 23, 6), (2, 25, 6), (2, 5, 5, 5)])
+def test_hints_that_do_not_fit_make_nothing_up(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UnresolvedError, match="4x6"):
+        hinted_layout(shape, 2, TokenHints((4, 6)))
