@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from microtome.reports.importance import ClassEntry, readable
@@ -14,8 +14,14 @@ UNITS_LISTED = 40
 _RANDOM = ("mean", "low", "high", "min", "max")
 
 
-def ablations_context(kept: Sequence[Mapping[str, Any]], addresses: Mapping[str, str]) -> dict[str, Any]:
-    """What ablations.html shows. kept: as `ReportRun.ablations` gives them; addresses: pages of classes by name."""
+def ablations_context(
+    kept: Sequence[Mapping[str, Any]], addresses: Mapping[str, str], components: Collection[str] = ()
+) -> dict[str, Any]:
+    """What ablations.html shows.
+
+    kept: as `ReportRun.ablations` gives them; addresses: pages of classes by name; components: the layers whose units
+    are principal components
+    """
     shown: list[dict[str, Any]] = []
     damaged: list[dict[str, str]] = []
     for one in kept:
@@ -25,7 +31,8 @@ def ablations_context(kept: Sequence[Mapping[str, Any]], addresses: Mapping[str,
         if ablation is None:
             damaged.append({"file": file, "why": error or "it has not the parts of an ablation"})
         else:
-            shown.append({**ablation, "anchor": f"ablation-{len(shown) + 1}"})
+            place = {"components": ablation["layer"] in components, "anchor": f"ablation-{len(shown) + 1}"}
+            shown.append({**ablation, **place})
     return {"ablations": shown, "damaged": damaged}
 
 

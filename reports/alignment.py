@@ -38,6 +38,12 @@ def is_baseline(layer: LayerSummary, layers: Sequence[LayerSummary]) -> bool:
     return readout is not None and readout["kind"] == ROTATED and readout["base"] in names
 
 
+def principal_components(layers: Sequence[LayerSummary]) -> set[str]:
+    """The names of the layers whose units are principal components of another."""
+    readouts = {layer.entry["name"]: layer.entry.get("readout") for layer in layers}
+    return {name for name, readout in readouts.items() if readout is not None and readout["kind"] == "pca"}
+
+
 def alignments(layers: Sequence[LayerSummary], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each layer with a rotated sibling: its own units, the rotated ones, and other read-outs of it.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from microtome.reports.ablations import ablations_context, pages_by_name
-from microtome.reports.alignment import alignments, is_baseline
+from microtome.reports.alignment import alignments, is_baseline, principal_components
 from microtome.reports.classes import ClassPages, class_page, write_class_pages
 from microtome.reports.heat import is_heat
 from microtome.reports.importance import Importance, classes_of, read_importance
@@ -146,7 +146,8 @@ def _write_pages(
 ) -> None:
     env = environment()
     summaries = [layer.summary for layer in layers]
-    ablations = ablations_context(run.ablations(), pages_by_name(classes.classes, class_page) if classes else {})
+    addresses = pages_by_name(classes.classes, class_page) if classes else {}
+    ablations = ablations_context(run.ablations(), addresses, principal_components(summaries))
     more = [("Classes", "classes.html")] if classes else []
     more += [("Ablations", "ablations.html")] if any(ablations.values()) else []
     shared = shared_context(run.info, concepts, summaries, more)

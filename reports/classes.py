@@ -33,7 +33,7 @@ _SCALES = (0.05, 0.1, 0.2, 0.5, 1.0)
 @dataclass(frozen=True, slots=True)
 class ClassPages:
     """What all class pages are made of. Layers are known by their position in the run; `main` is the one that the
-    list of classes shows."""
+    list of classes shows; see `_standing`."""
 
     concepts: Concepts
     layers: Sequence[LayerSummary]
@@ -56,14 +56,13 @@ class ClassPages:
         classes: Sequence[ClassEntry],
     ) -> ClassPages:
         """For layers and plans of the run, and the importance of at least one of the layers."""
-        axes = [one for one in measured if "readout" not in layers[one.layer].entry]
         return cls(
             concepts,
             layers,
             plans,
             measured,
             classes,
-            (axes or list(measured))[-1],
+            max(measured, key=lambda one: _standing(one, layers[one.layer])),
             {one.layer: _strips(plans[one.layer]) for one in measured},
             {one.layer: _driven(one) for one in measured},
             {one.layer: {e.at[one.layer]: class_page(e) for e in classes if one.layer in e.at} for one in measured},
@@ -74,7 +73,9 @@ class ClassPages:
         """What the page of class `number` shows."""
         entry = self.classes[number]
         sections = [self._section(one, entry.at[one.layer]) for one in self.measured if one.layer in entry.at]
-        first = next((s for s in sections if s["layer"] == self.main.layer), sections[-1])
+        held = [one for one in self.measured if one.layer in entry.at]
+        most = max(held, key=lambda one: _standing(one, self.layers[one.layer])).layer
+        first = next(section for section in sections if section["layer"] == most)
         return {"class_name": entry.name, "sections": sections, "first": first, "folder": "../"}
 
     def listing(self) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class ClassPages:
             "images": int(one.class_images[number]),
             "accuracy": float(one.class_accuracy[number]),
             "units": [self._fallen(one, unit, number) for unit in needed],
-            "drives": self._sentence(one, number),
+            "said": self._said(one, number),
         }
 
     def _section(self, one: Importance, number: int) -> dict[str, Any]:
@@ -110,7 +111,8 @@ class ClassPages:
         hindering = [self._fallen(one, unit, number) for unit in one.hindering(number, HINDERING)]
         images = int(one.class_images[number])
         top = max((max(unit["fall"], unit["probability"]) for unit in needed), default=0.0)
-        drives = one.drives(number, CONCEPTS)
+        rest = one.without_concept(number)
+        drives = _strongest_first([*one.drives(number, CONCEPTS), *([rest] if rest else [])])
         return {
             **self._about(one),
             "images_of_class": images,
@@ -121,7 +123,7 @@ class ClassPages:
             "hindering": hindering,
             "drives": [self._drive(one, drive, number) for drive in drives],
             "widest": max((drive.total for drive in drives), default=0.0),
-            "sentence": self._sentence(one, number),
+            "said": self._said(one, number),
         }
 
     def _about(self, one: Importance) -> dict[str, Any]:
@@ -135,6 +137,7 @@ class ClassPages:
             "images": one.images,
             "accuracy": one.accuracy,
             "measured": one.measured,
+            "units": entry["units"],
             "least": LEAST_DRIVE,
             "share": LEAST_SHARE,
         }
@@ -178,31 +181,50 @@ class ClassPages:
         }
 
     def _drive(self, one: Importance, drive: Drive, number: int) -> dict[str, Any]:
-        also = [other for other in self.driven[one.layer].get(drive.concept, []) if other != number]
+        driven = self.driven[one.layer].get(drive.concept, []) if drive.concept > 0 else []
+        also = [other for other in driven if other != number]
         pages = self.addresses[one.layer]
         return {
             **self._concept(drive.concept),
             "total": drive.total,
-            "units": [{"unit": u, "href": self._unit(one, u)["href"]} for u in drive.units[:UNITS_OF_CONCEPT]],
-            "more": max(len(drive.units) - UNITS_OF_CONCEPT, 0),
+            **self._units_of(one, drive, number, UNITS_OF_CONCEPT),
             "also": [{"name": one.classes[other], "href": pages[other]} for other in also[:IN_SENTENCE]],
             "also_more": max(len(also) - IN_SENTENCE, 0),
-            "strong": number in self.driven[one.layer].get(drive.concept, []),
-            "only": self.driven[one.layer].get(drive.concept) == [number],
+            "strong": self._strong(one, drive, number),
+            "only": driven == [number],
         }
 
-    def _sentence(self, one: Importance, number: int) -> list[dict[str, Any]]:
-        """The first of the concepts that are said to drive a class."""
-        drives = [d for d in one.drives(number, IN_SENTENCE) if number in self.driven[one.layer].get(d.concept, [])]
-        return [
-            {
-                **self._concept(drive.concept),
-                "total": drive.total,
-                "units": [{"unit": u, "href": self._unit(one, u)["href"]} for u in drive.units[:IN_SENTENCE]],
-                "more": max(len(drive.units) - IN_SENTENCE, 0),
-            }
-            for drive in drives
-        ]
+    def _said(self, one: Importance, number: int) -> dict[str, Any]:
+        """What is said to drive a class: `drives` (concepts) and `rest` (the units without one, None where they do
+        not), `chips` (both, strongest first), `whole` (what it loses without single units), and whether `mostly` rest.
+        """
+        drives = [drive for drive in one.drives(number, IN_SENTENCE) if self._strong(one, drive, number)]
+        rest, whole = one.without_concept(number), float(one.drive[:, number].sum())
+        if rest is not None and not self._strong(one, rest, number):
+            rest = None
+        named = {drive.concept: self._named(one, drive, number) for drive in (*drives, *([rest] if rest else []))}
+        return {
+            "drives": [named[drive.concept] for drive in drives],
+            "rest": named.get(0),
+            "chips": sorted(named.values(), key=lambda item: -item["total"]),
+            "whole": whole,
+            "mostly": rest is not None and rest.total > whole / 2,
+        }
+
+    def _strong(self, one: Importance, drive: Drive, number: int) -> bool:
+        return number in self.driven[one.layer].get(drive.concept, [])
+
+    def _named(self, one: Importance, drive: Drive, number: int) -> dict[str, Any]:
+        return {
+            **self._concept(drive.concept),
+            "total": drive.total,
+            **self._units_of(one, drive, number, IN_SENTENCE),
+        }
+
+    def _units_of(self, one: Importance, drive: Drive, number: int, count: int) -> dict[str, Any]:
+        """The first units of a contributor, and how many more it has."""
+        units = [self._fallen(one, unit, number) for unit in drive.units[:count]]
+        return {"units": units, "more": max(len(drive.units) - count, 0)}
 
     def _shared(self) -> list[dict[str, Any]]:
         """Concepts by the classes that they drive in the main layer, the most shared first."""
@@ -220,6 +242,7 @@ class ClassPages:
                 "more": max(len(numbers) - UNITS_OF_CONCEPT, 0),
             }
             for concept, numbers in driven
+            if concept > 0
         ]
 
 
@@ -236,8 +259,18 @@ def write_class_pages(pages: ClassPages, template: Any, folder: Path, shared: Ma
         (folder / f"{entry.file}.html").write_text(text, encoding="utf-8")
 
 
+def _standing(one: Importance, layer: LayerSummary) -> tuple[bool, bool, int]:
+    """The layer for a headline has the greatest: own axes before any read-out, then one whose units were all measured,
+    then the last of the network."""
+    return "readout" not in layer.entry, one.measured >= layer.entry["units"], one.layer
+
+
+def _strongest_first(drives: Sequence[Drive]) -> list[Drive]:
+    return sorted(drives, key=lambda drive: -drive.total)
+
+
 def _driven(one: Importance) -> dict[int, list[int]]:
-    """For each concept that drives any class those classes, strongest first."""
+    """For each contributor (0: units without a concept) that drives any class those classes, strongest first."""
     drivers = one.drivers()
     found = {}
     for concept in np.flatnonzero(drivers.any(axis=1)).tolist():

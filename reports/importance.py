@@ -1,7 +1,8 @@
 """What each class loses without each unit: importance.parquet as arrays, and the concepts that drive a class.
 
 A unit is removed alone, so falls of several units need not add up when they are removed together. Detectors with the
-same label are joined: the drive of a concept is the sum of the falls in probability of its detectors.
+same label are joined: the drive of a concept is the sum of the falls in probability of its detectors. Units that are
+no detectors are joined as well, as what is lost without any concept: a concept is weighed against them too.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from microtome.reports.source import ReportRun
 from microtome.reports.summaries import LayerSummary
 
 LEAST_DRIVE = 0.01
-"""A concept is said to drive a class where the falls in probability of its detectors add up to this, and ..."""
+"""A contributor (a concept, or the units without one) is said to drive a class where its falls in probability add up
+to this, and ..."""
 
 LEAST_SHARE = 0.25
-"""... to this share of what they add up to for the concept that drives the class most."""
+"""... to this share of what those of the strongest contributor add up to."""
 
 _LONGEST_FILE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A concept that drives a class: its id, the sum of its units' falls in probability, its units, largest first."""
+    """What a class loses without a contributor: the id of the concept (0: the units without one), the sum of its
+    units' falls in probability (rises count as none), its units, largest fall first."""
 
     concept: int
     total: float
@@ -41,7 +44,8 @@ class Importance:
     layer: position among the layers of the run; images: over which; accuracy: untouched, over all of them
     measured: how many of the units
     fall, probability_fall: (C, K) float64; class_accuracy: (K,) float64, untouched; class_images: (K,) int64
-    label: (C,) int64 concept ids of detectors, 0 for other units; drive: (concepts + 1, K) float64
+    label: (C,) int64 concept ids of detectors, 0 for other units
+    drive: (concepts + 1, K) float64, sums of falls in probability by label
     """
 
     layer: int
@@ -93,19 +97,23 @@ class Importance:
         return classes
 
     def drives(self, number: int, count: int) -> list[Drive]:
-        """The concepts that drive class `number`, strongest first (ties: lowest id), with the units that do."""
-        totals = self.drive[:, number]
+        """The concepts without whose detectors class `number` loses, strongest first (ties: lowest id)."""
+        totals = self.drive[1:, number]
         concepts = np.argsort(-totals, kind="stable")[:count]
+        return [self._contributor(concept + 1, number) for concept in concepts[totals[concepts] > 0].tolist()]
+
+    def without_concept(self, number: int) -> Drive | None:
+        """What class `number` loses without units that are no detectors; None where it loses nothing."""
+        return self._contributor(0, number) if self.drive[0, number] > 0 else None
+
+    def _contributor(self, label: int, number: int) -> Drive:
         falls = _known(self.probability_fall[:, number])
-        found = []
-        for concept in concepts[totals[concepts] > 0].tolist():
-            mine = np.flatnonzero((self.label == concept) & (falls > 0))
-            units = mine[np.argsort(-falls[mine], kind="stable")].tolist()
-            found.append(Drive(concept, float(totals[concept]), units))
-        return found
+        mine = np.flatnonzero((self.label == label) & (falls > 0))
+        units: list[int] = mine[np.argsort(-falls[mine], kind="stable")].tolist()
+        return Drive(label, float(self.drive[label, number]), units)
 
     def drivers(self) -> NDArray[np.bool_]:
-        """(concepts + 1, K) whether a concept is said to drive a class: see `LEAST_DRIVE` and `LEAST_SHARE`."""
+        """(concepts + 1, K) whether a contributor is said to drive a class: see `LEAST_DRIVE` and `LEAST_SHARE`."""
         return np.asarray((self.drive >= LEAST_DRIVE) & (self.drive >= LEAST_SHARE * self.drive.max(axis=0)))
 
 
@@ -130,7 +138,6 @@ def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts
     label = np.where(summary.first.detector, summary.first.concept, 0)
     drive = np.zeros((concepts + 1, len(classes)))
     np.add.at(drive, label, np.clip(_known(probability_fall), 0, None))
-    drive[0] = 0
     return Importance(
         layer=number,
         classes=classes,

@@ -16,6 +16,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from microtome.reports.alignment import plain_name
 from microtome.reports.heat import is_heat
 from microtome.reports.summaries import CATEGORIES, STATES, Concepts, LayerSummary, concepts_found
+from microtome.reports.text import shown
 from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
 from microtome.storage.schema import RunInfo
 
@@ -59,11 +60,12 @@ def static_files() -> list[Traversable]:
 
 
 def environment() -> Environment:
-    """Jinja with autoescape for every template and an error for every missing variable."""
+    """Jinja with autoescape for every template, text without controls, and an error for every missing variable."""
     env = Environment(
         loader=FunctionLoader(lambda name: package_file("templates", name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

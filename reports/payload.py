@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from microtome.reports.histograms import LEVELS, encode_histograms
 from microtome.reports.summaries import STATES, Concepts, Labels, LayerSummary
+from microtome.reports.text import all_without_controls
 from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
 
 SCHEMA_VERSION = 1
@@ -31,8 +32,8 @@ def safe_json(value: Json) -> str:
 
 
 def data_script(name: str, value: Json) -> str:
-    """A classic script that sets `window.NAME`."""
-    return f"window.{name}={safe_json(value)};\n"
+    """A classic script that sets `window.NAME`; its strings are without controls."""
+    return f"window.{name}={safe_json(all_without_controls(value))};\n"
 
 
 def rounded(values: NDArray[np.float64], digits: int = 5) -> list[float | None]:

@@ -87,6 +87,25 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_shown(run: Run, content: o
     assert "<code>odd.json</code>" in html
 
 
+def test_random_sets_of_components_are_no_match_for_chosen_ones(tmp_path: Path) -> None:
+    shape = LayerShape(16, 7, 60)
+    run = write_run(tmp_path / "run", layers={"a": shape, "a:pca": shape})
+    run.info["layers"][1]["readout"] = {
+        "base": "a",
+        "kind": "pca",
+        "source": "pca",
+        "fingerprint": "0",
+        "inputs": 16,
+        "images": 60,
+    }
+    keep_ablation(run, ablation("axes", "a", [3], FALLS), "a")
+    keep_ablation(run, ablation("components", "a:pca", [3], FALLS), "b")
+    axes, components = page(run).split("<section")[1:]
+    words = "random sets of them are mostly of little variance, so that the comparison flatters the chosen ones."
+    assert words in components
+    assert words not in axes
+
+
 def test_many_classes_and_units_are_bounded(run: Run) -> None:
     falls = {"all": 0.1} | {f"class {number} of many with a long name": 0.0001 * number for number in range(1000)}
     keep_ablation(run, ablation("many", "a", list(range(900)), falls))

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from helpers.importance import plant_importance
+from helpers.importance import ablation, keep_ablation, plant_importance
 from helpers.runs import HOSTILE, LayerShape, read_image, write_run
 
 from microtome.reports import build_report
@@ -52,7 +52,8 @@ def test_a_class_says_which_units_it_needs_and_what_drives_it(run: Run) -> None:
     assert units.loc[0, "concept"] == "car"
     html = page(run, "classes/beach.html")
     text = words(html)
-    assert "beach is driven by roof (units 30, 17: 40.0 points) and car (unit 0: 15.0 points)." in text
+    drivers = "roof (units 30, 17: 40.0 points) and car (unit 0: 15.0 points)"
+    assert f"beach is driven by {drivers}, of 55.0 points of probability in all. " in text
     assert re.findall(r">unit (\d+)</a>", html) == ["30", "0", "17"]
     assert 'href="../layers/layer4.0%253Aconv%252F2.html#unit-30"' in html
     needed = text[text.index("Units it needs most") :]
@@ -78,7 +79,56 @@ def test_a_concept_far_behind_the_first_is_listed_but_not_said_to_drive(tmp_path
     assert units["is_detector"][[0, 30]].all()
     weak = re.findall(r'<tr class="weak"><th>([^<]+)</th>', html)
     assert weak == [units["concept"][0]]
-    assert f"is driven by {units['concept'][30]} (unit 30: 40.0 points)." in words(html)
+    assert f"is driven by {units['concept'][30]} (unit 30: 40.0 points), of 49.0 points" in words(html)
+
+
+def planted(path: Path, falls: dict[int, float]) -> tuple[Path, str]:
+    """The report of a run whose class "x" loses such probability without units; 5 and 12 detect nothing, 6 and 9 do."""
+    run = write_run(path / "run", layers={LAYER: LayerShape(40, 7, 60)}, seed=1)
+    table = run.layer_table(LAYER, "units")
+    table.loc[[5, 12], "is_detector"] = False
+    table.loc[[6, 9], "is_detector"] = True
+    table.loc[[6, 9], "concept_id"] = table["concept_id"][30]
+    run.write_layer_table(LAYER, "units", table)
+    plant_importance(run, LAYER, ["x"], {(unit, 0): (0.1, fall) for unit, fall in falls.items()})
+    report = Path(build_report(run, read_image)).parent
+    return report, words((report / "classes" / "x.html").read_text(encoding="utf-8"))
+
+
+def test_what_lies_in_units_without_a_concept_is_weighed(tmp_path: Path) -> None:
+    report, text = planted(tmp_path, {6: 0.03, 9: 0.01, 12: 0.686, 5: 0.104})
+    said = "Most of what x loses (79.0 of 83.0 points of probability) lies in units that detect no concept here"
+    assert f"{said} (units 12: 68.6, 5: 10.4). No concept drives it." in text
+    assert "is driven by" not in text
+    html = (report / "classes" / "x.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<tr([^>]*)><th([^>]*)>([^<]+)</th>", html.split("<tbody>")[1])
+    assert rows[:2] == [("", ' class="rest"', "no concept"), (' class="weak"', "", "roof")]
+    assert "All units that are no detectors make one row. In all: 83.0 points." in text
+    for name in ("classes.html", "index.html"):
+        row = (report / name).read_text(encoding="utf-8").split('class="numbers classes"')[1].split("<tbody>")[1]
+        row = row.split("</tr>")[0]
+        assert '<span class="rest">units without a concept</span>' in row
+        assert 'class="chip' not in row
+    assert "Concepts by the classes they drive" not in (report / "classes.html").read_text(encoding="utf-8")
+
+
+def test_a_concept_drives_beside_units_without_one(tmp_path: Path) -> None:
+    report, text = planted(tmp_path, {6: 0.2, 9: 0.1, 12: 0.4})
+    assert "detect no concept here (unit 12: 40.0). It is also driven by roof (units 6, 9: 30.0 points)." in text
+    row = (report / "classes.html").read_text(encoding="utf-8").split("<tbody>")[1].split("</tr>")[0]
+    assert row.index("units without a concept") < row.index("</i>roof")
+
+
+def test_a_concept_drives_more_than_units_without_one(tmp_path: Path) -> None:
+    _, text = planted(tmp_path, {6: 0.2, 9: 0.1, 12: 0.1})
+    assert "x is driven by roof (units 6, 9: 30.0 points), of 40.0 points of probability in all." in text
+    assert "10.0 points lie in units that detect no concept here (unit 12: 10.0)." in text
+
+
+def test_a_fall_of_less_than_a_point_drives_nothing(tmp_path: Path) -> None:
+    report, text = planted(tmp_path, {6: 0.004, 12: 0.009})
+    assert "No concept drives x: without the detectors of any one" in text
+    assert "units without a concept</span>" not in (report / "classes.html").read_text(encoding="utf-8")
 
 
 def test_concepts_of_several_classes_are_told_from_those_of_one(run: Run) -> None:
@@ -160,8 +210,9 @@ def test_units_that_were_not_measured_are_counted(tmp_path: Path) -> None:
     table = run.layer_table("a", "importance")
     run.write_layer_table("a", "importance", table[table["unit"] < 4])
     index = Path(build_report(run, read_image))
-    for name in ("classes.html", "classes/x.html"):
-        assert "Only 4 of 16 units were measured." in (index.parent / name).read_text(encoding="utf-8")
+    for name in ("classes.html", "classes/x.html", "index.html"):
+        assert "4 of 16 units measured" in words((index.parent / name).read_text(encoding="utf-8"))
+    assert "Only 4 of 16 units were measured." in (index.parent / "classes" / "x.html").read_text(encoding="utf-8")
 
 
 def test_predictions_as_truth_are_named(tmp_path: Path) -> None:
@@ -190,6 +241,39 @@ def test_the_list_shows_the_last_layer_with_its_own_axes(tmp_path: Path) -> None
     text = words((index.parent / "classes" / "x.html").read_text(encoding="utf-8"))
     assert "In b." in text
     assert "b:rotated b in randomly rotated directions" in text
+
+
+def test_a_layer_that_was_measured_whole_is_shown_before_a_later_one(tmp_path: Path) -> None:
+    shape = LayerShape(16, 7, 60)
+    run = write_run(tmp_path / "run", layers={"a": shape, "b": shape, "c": shape})
+    for layer in ("a", "b", "c"):
+        plant_importance(run, layer, ["x"], {(3, 0): (0.1, 0.1)})
+    table = run.layer_table("c", "importance")
+    run.write_layer_table("c", "importance", table[table["unit"] < 4])
+    index = Path(build_report(run, read_image))
+    assert "what each class needs, in b ·" in words((index.parent / "classes.html").read_text(encoding="utf-8"))
+    assert "What drives each class in b, and" in words(index.read_text(encoding="utf-8"))
+    assert "In b." in words((index.parent / "classes" / "x.html").read_text(encoding="utf-8"))
+
+
+def test_a_name_cannot_turn_round_what_stands_beside_it(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={"a": LayerShape(16, 7, 60)})
+    concepts = run.table("concepts")
+    concepts["name"] = concepts["name"] + "\u202e\u2067\x9b"
+    run.write_table("concepts", concepts)
+    samples = run.table("samples")
+    samples["key"] = samples["key"] + "\u202d\x1b[2J"
+    run.write_table("samples", samples)
+    plant_importance(run, "a", ["be\u202each\u2066", "\x07x"], {(3, 0): (0.1, 0.1)})
+    keep_ablation(run, ablation("on\u202be", "a", [3], {"all": 0.1, "be\u202each\u2066": 0.5}))
+    report = Path(build_report(run, read_image)).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in report.rglob("*") if path.suffix in (".html", ".js")}
+    for path, text in texts.items():
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text), path
+        assert not re.search(r"\\u(202[a-e]|206[6-9]|00[01][0-9a-f])", text), path
+    assert "be\ufffdach\ufffd</h1>" in "".join(texts.values())
+    assert "on\ufffde</h2>" in texts[report / "ablations.html"]
+    assert "\\ufffd" in texts[report / "data" / "a.js"]
 
 
 def test_a_thousand_classes_stay_small_and_quick(tmp_path: Path) -> None:
