@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from microtome.datasets.specs import open_dataset
 from microtome.dissect import extend_run, importance
 from microtome.dissect.ablation import units as units_module
+from microtome.dissect.ablation.subject import fill_of
 from microtome.dissect.ablation.truth import LABELS, PREDICTIONS, find_truth
 from microtome.dissect.audit import repair_run, verify_run
 from microtome.dissect.models import load_model
@@ -215,3 +216,12 @@ def test_what_cannot_be_measured_is_refused(run: Path) -> None:
     (run / "run.json").write_text(text.replace('"state": "done"', '"state": "pending"'))
     with pytest.raises(UsageError, match="not finished"):
         importance(run, "relu")
+
+
+def test_heads_have_no_mean_to_be_set_to(run: Path) -> None:
+    opened = Run.open(run)
+    entry = opened.info["layers"][0]
+    for kind in ("heads", "heads-mean"):
+        with pytest.raises(UsageError, match=r"no value of what a head .* adds .*--value zero"):
+            fill_of(opened, {**entry, "kind": kind}, "mean")
+    assert not fill_of(opened, {**entry, "kind": "heads"}, "zero").any()

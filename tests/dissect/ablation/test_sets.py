@@ -14,6 +14,7 @@ from microtome.dissect import ablate, importance
 from microtome.dissect.ablation.choice import ranges
 from microtome.dissect.ablation.sets import file_name, random_sets
 from microtome.dissect.audit import verify_run
+from microtome.dissect.cli.ablate import conclusion
 from microtome.dissect.models import load_model
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
@@ -57,11 +58,11 @@ def test_the_figures_are_those_of_whole_passes(run: Path, colours: Path) -> None
 
 def test_what_is_kept(run: Path) -> None:
     found = ablate(run, "relu", units=["1"], draws=2, value="mean")
-    assert found.key == "ablations/relu-units-1-mean.json"
+    assert found.key == "ablations/relu-units-1-mean-draws-2.json"
     content = (run / found.key).read_bytes()
     assert json.loads(content) == found.result
     assert found.result["schema_version"] == 1
-    assert [one["name"] for one in Run.open(run).ablations()] == ["relu-units-1-mean"]
+    assert [one["name"] for one in Run.open(run).ablations()] == ["relu-units-1-mean-draws-2"]
     ablate(run, "relu", units=["1"], draws=2, value="mean", workers=1)
     assert (run / found.key).read_bytes() == content
     assert verify_run(run).fine
@@ -106,6 +107,45 @@ def test_long_names_stay_apart_and_fit_a_file_system() -> None:
     assert len({*names, "relu-units-1"}) == 3
     assert max(map(len, names)) == 200
     assert file_name("layer4.0:conv/1-units-3") == "layer4.0%3Aconv%2F1-units-3"
+
+
+def test_other_settings_are_kept_beside(run: Path) -> None:
+    settings: list[dict[str, int]] = [{}, {"seed": 3}, {"draws": 2}, {"limit": 6}, {"draws": 2, "limit": 6}]
+    keys = [ablate(run, "relu", units=["1"], **one).key for one in settings]
+    assert keys[0] == "ablations/relu-units-1.json"
+    assert keys[-1] == "ablations/relu-units-1-limit-6-draws-2.json"
+    assert len({*keys}) == len(Run.open(run).ablations()) == len(settings)
+
+
+def test_of_few_draws_the_range_is_given(run: Path) -> None:
+    few, more = (ablate(run, "relu", units=["0"], draws=draws, seed=1) for draws in (4, 5))
+    for row in few.rows:
+        assert (row["random"]["low"], row["random"]["high"]) == (row["random"]["min"], row["random"]["max"])
+    assert "(their range)" in conclusion(few)
+    assert "(their range)" not in conclusion(more)
+
+
+def test_a_class_without_images_is_said_to_be_unknown(run: Path) -> None:
+    importance(run, "relu", report=False)
+    found = ablate(run, "relu", class_name="green", top=1, draws=0, limit=1)
+    assert [row["class"] for row in found.rows] == ["all", "Red"]
+    assert conclusion(found) == "none of the 1 images measured is of class green: what it loses is not known."
+
+
+def test_two_classes_of_one_name_stay_apart(run: Path, colours: Path) -> None:
+    shared_names(run, colours)
+    found = importance(run, "relu", report=False)
+    assert found.info["truth"] == "labels"
+    assert (found.info["classes"], found.info["class_indices"]) == (["crane (0)", "crane (1)", "Red"], [0, 1, 2])
+    with pytest.raises(UsageError, match=r"--class 0, or by both: 'crane \(0\)' or 'crane \(1\)'"):
+        ablate(run, "relu", class_name="crane", top=1)
+    for asked, number in {"0": 0, "1": 1, "crane (1)": 1, "Crane (0)": 0, "red": 2}.items():
+        one = ablate(run, "relu", class_name=asked, top=1, draws=0)
+        assert (one.class_index, one.result["units"]) == (number, [number])
+        rows = {row["index"]: row for row in one.rows}
+        assert rows[number]["fall"] > 0.5
+        text = f"{rows[number]['class']} falls from {100 * rows[number]['accuracy']:.1f} % to "
+        assert conclusion(one).startswith(text)
 
 
 def test_ranges_of_units() -> None:
