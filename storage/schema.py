@@ -111,10 +111,12 @@ class LayerEntry(TypedDict):
 
 class ImportanceInfo(TypedDict):
     """What importance.parquet of a layer was measured with. classes: those that occur, as its column `class` numbers
-    them; truth: "labels", or "predictions" where the untouched model's answers stand for them; value: what removed
-    units were set to, "zero" or "mean"; images: those measured; seconds: of work; accuracy: of the untouched model."""
+    them; class_indices: their numbers among the model's classes; truth: "labels", or "predictions" where the untouched
+    model's answers stand for them; value: what removed units were set to, "zero" or "mean"; images: those measured;
+    seconds: of work; accuracy: of the untouched model."""
 
     classes: list[str]
+    class_indices: list[int]
     truth: str
     value: str
     images: int

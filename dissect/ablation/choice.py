@@ -21,12 +21,14 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Choice:
-    """Units, ascending; a short name and words that say how they were chosen; the class that they were chosen for."""
+    """Units, ascending; a short name and words that say how they were chosen; the class that they were chosen for, and
+    its number among the model's classes."""
 
     units: NDArray[np.int64]
     name: str
     words: str
     class_name: str | None = None
+    class_index: int | None = None
 
     def marks(self, count: int) -> NDArray[np.bool_]:
         """(C,) which units are chosen."""
@@ -71,9 +73,9 @@ def of_class(run: Run, layer: LayerEntry, name: str, top: int) -> Choice:
     number = class_number(info, name)
     _refuse_top(top, layer)
     frame = needed_units(table, number).head(top)
-    known = info["classes"][number]
+    known, index = info["classes"][number], info["class_indices"][number]
     words = f"the {len(frame)} units that {known} needs most, by importance over {info['images']:,} images"
-    return Choice(np.sort(frame["unit"].to_numpy(np.int64)), f"class-{known}-{top}", words, known)
+    return Choice(np.sort(frame["unit"].to_numpy(np.int64)), f"class-{known}-{top}", words, known, index)
 
 
 def _refuse_top(top: int, layer: LayerEntry) -> None:

@@ -24,7 +24,11 @@ from microtome.storage.run import ABLATIONS, Run, folder_name
 
 SCHEMA_VERSION = 1
 ALL = "all"
+DRAWS, SEED = 20, 0
 INTERVAL = (2.5, 97.5)
+LEAST_DRAWS = 5
+"""Of fewer draws the interval is their range."""
+
 LONGEST_NAME = 200
 
 Counts = dict[int, NDArray[np.int64]]
@@ -35,13 +39,15 @@ Counts = dict[int, NDArray[np.int64]]
 class Ablation:
     """What was measured: `result` as it stands in ablations/NAME.json, and the key of that file in the run.
 
-    class_name: the class that the units were chosen for, as the run's importance names it.
+    class_name, class_index: the class that the units were chosen for, as the run's importance names it, and its number
+    among the model's classes.
     """
 
     run: Run
     key: str
     result: dict[str, Any]
     class_name: str | None
+    class_index: int | None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -59,8 +65,8 @@ def ablate(
     class_name: str | None = None,
     top: int = 20,
     value: str = "zero",
-    draws: int = 20,
-    seed: int = 0,
+    draws: int = DRAWS,
+    seed: int = SEED,
     limit: int | None = None,
     dataset: str | None = None,
     workers: int | None = None,
@@ -84,8 +90,7 @@ def ablate(
         open_subject(run, entry, value, limit=limit, dataset=dataset, workers=workers) as subject,
     ):
         counts = measure(subject, np.concatenate([choice.marks(entry["units"])[None], drawn]), stop)
-        told_apart = [*([value] if value != "zero" else []), *([f"on-{dataset}"] if dataset else [])]
-        name = "-".join([layer, choice.name, *told_apart])
+        name = "-".join([layer, choice.name, *told_apart(value, dataset, limit, draws, seed)])
         result = {
             "schema_version": SCHEMA_VERSION,
             "name": name,
@@ -104,7 +109,19 @@ def ablate(
         }
         key = f"{ABLATIONS}{file_name(name)}.json"
         run.place.write(key, json_bytes(result))
-    return Ablation(run, key, result, choice.class_name)
+    return Ablation(run, key, result, choice.class_name, choice.class_index)
+
+
+def told_apart(value: str, dataset: str | None, limit: int | None, draws: int, seed: int) -> list[str]:
+    """What tells an ablation's name from those of the same units with other settings: settings that are no defaults."""
+    settings = {
+        value: value != "zero",
+        f"on-{dataset}": dataset is not None,
+        f"limit-{limit}": limit is not None,
+        f"draws-{draws}": draws != DRAWS,
+        f"seed-{seed}": seed != SEED,
+    }
+    return [text for text, is_told in settings.items() if is_told]
 
 
 def file_name(name: str) -> str:
@@ -165,19 +182,20 @@ def _counts(subject: Subject, batch: Batch, sets: NDArray[np.bool_]) -> Counts:
 
 
 def rows_of_counts(counts: Counts, subject: Subject) -> list[dict[str, Any]]:
-    """A row of all images, then one a class, in the model's order."""
+    """A row of all images, then one a class, in the model's order. index: the class's number there."""
     everything = np.sum(list(counts.values()), axis=0)
     return [
-        _row(ALL, everything),
-        *(_row(subject.truth.name(label), count) for label, count in counts.items()),
+        _row(ALL, None, everything),
+        *(_row(subject.truth.name(label), label, count) for label, count in counts.items()),
     ]
 
 
-def _row(name: str, count: NDArray[np.int64]) -> dict[str, Any]:
+def _row(name: str, index: int | None, count: NDArray[np.int64]) -> dict[str, Any]:
     images, untouched, *without = count.tolist()
     falls = (untouched - np.array(without)) / images
     row = {
         "class": name,
+        "index": index,
         "images": images,
         "accuracy": untouched / images,
         "accuracy_without": without[0] / images,
@@ -185,7 +203,8 @@ def _row(name: str, count: NDArray[np.int64]) -> dict[str, Any]:
         "random": None,
     }
     if len(falls) > 1:
-        low, high = np.percentile(falls[1:], INTERVAL).tolist()
+        percentiles = INTERVAL if len(falls) > LEAST_DRAWS else (0, 100)
+        low, high = np.percentile(falls[1:], percentiles).tolist()
         row["random"] = {
             "mean": float(falls[1:].mean()),
             "low": low,

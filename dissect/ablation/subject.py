@@ -86,7 +86,7 @@ class Subject:
         return Batch(held, truth)
 
     def _counts(self, index: int) -> bool:
-        return self.truth.kind != "labels" or self.job.dataset.entry(index).label is not None
+        return self.truth.has(self.job.dataset.entry(index).label)
 
 
 def finished_run(path: Path | str) -> Run:

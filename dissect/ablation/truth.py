@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
+from microtome.dissect.query.importance import matching
 
 LABELS, PREDICTIONS = "labels", "predictions"
 
@@ -30,23 +31,29 @@ class Truth:
         if self.kind == PREDICTIONS:
             answers: NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
             return answers
-        return np.array([-1 if label is None else self.of_label[label] for label in labels], np.int64)
+        return np.array([-1 if label is None else self.of_label.get(label, -1) for label in labels], np.int64)
+
+    def has(self, label: int | None) -> bool:
+        """Whether a sample with this label has a right class."""
+        return self.kind == PREDICTIONS or label in self.of_label
 
     def name(self, number: int) -> str:
-        """The name of one of the model's classes."""
-        return self.names[number] if number < len(self.names) else str(number)
+        """The name of one of the model's classes, with its number where others have the same name."""
+        if number >= len(self.names):
+            return str(number)
+        name = self.names[number]
+        return f"{name} ({number})" if self.names.count(name) > 1 else name
 
 
 def find_truth(dataset: ImageDataset, samples: int, class_names: Sequence[str]) -> Truth:
     """The truth of the first `samples` samples of `dataset` for a model with these classes.
 
-    Labels serve only where every class that occurs has a class of the model of the same name, without regard to case,
-    with _ as a blank; nothing is guessed from numbers.
+    Labels serve only where every class that occurs has a class of the model of the same name (see `matching`); nothing
+    is guessed from numbers. Where several classes of the model have that name, its images have no right class.
     """
     found = {dataset.entry(index).label for index in range(samples)}
     unlabelled = None in found
     labels = sorted(label for label in found if label is not None)
-    places = {folded(name): number for number, name in reversed(list(enumerate(class_names)))}
 
     def instead(reason: str) -> Truth:
         why = f"{reason}: the untouched model's own answers are the truth, and a fall is a share of changed answers"
@@ -57,15 +64,17 @@ def find_truth(dataset: ImageDataset, samples: int, class_names: Sequence[str]) 
     if not class_names:
         return instead("the model does not name its classes")
     names = {label: dataset.class_names[label] for label in labels}
-    strangers = [name for name in names.values() if folded(name) not in places]
+    places = {label: matching(name, class_names) for label, name in names.items()}
+    strangers = [names[label] for label, there in places.items() if not there]
     if strangers:
         return instead(f"the model has no class called {strangers[0]!r}, which the images have")
-    why = f"{len(labels)} classes of the images are classes of the model"
+    of_label = {label: there[0] for label, there in places.items() if len(there) == 1}
+    shared = [names[label] for label in labels if label not in of_label]
+    if not of_label:
+        return instead(f"several classes of the model are called {' or '.join(map(repr, shared))}")
+    why = f"{len(of_label)} classes of the images are classes of the model"
+    if shared:
+        why += f"; images of {', '.join(shared)} are left out, because several classes of the model are called so"
     if unlabelled:
         why += "; images without a class are left out"
-    return Truth(LABELS, why, {label: places[folded(name)] for label, name in names.items()}, tuple(class_names))
-
-
-def folded(name: str) -> str:
-    """A class's name as names are compared."""
-    return " ".join(name.replace("_", " ").split()).casefold()
+    return Truth(LABELS, why, of_label, tuple(class_names))

@@ -105,6 +105,7 @@ def write(run: Run, layer: LayerEntry, table: pd.DataFrame, info: ImportanceInfo
 def commits_of(run: Run, layer: LayerEntry, value: str, subject: Subject, units: NDArray[np.int64]) -> StageCommits:
     """The records of the shards, valid for these settings only."""
     parts = [run_key(run), layer["name"], value, subject.samples, subject.network.batch, units.tolist()]
+    parts.append(sorted(subject.truth.of_label.items()))
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     return run.commits(f"{STAGE}/{layer['folder']}", key)
 
@@ -223,6 +224,7 @@ def info_of(total: State, subject: Subject, value: str) -> ImportanceInfo:
     images, correct = int(total["images"].sum()), int(total["correct"].sum())
     return ImportanceInfo(
         classes=[subject.truth.name(number) for number in total["class"].tolist()],
+        class_indices=total["class"].tolist(),
         truth=subject.truth.kind,
         value=value,
         images=images,

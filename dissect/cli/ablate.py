@@ -21,7 +21,12 @@ SHOWN_CLASSES = 40
 @click.option("--layer", required=True, help="A layer of the run.")
 @click.option("--units", multiple=True, metavar="3,17,40-44", help="These units.")
 @click.option("--concept", metavar="NAME", help="The units of highest IoU for a concept.")
-@click.option("--class", "class_name", metavar="NAME", help="The units that a class needs most (microtome importance).")
+@click.option(
+    "--class",
+    "class_name",
+    metavar="NAME",
+    help="The units that a class needs most (microtome importance); its name, or its number among the model's classes.",
+)
 @click.option(
     "--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many for --concept, --class."
 )
@@ -36,7 +41,7 @@ def ablate_command(run: Path | str, layer: str, as_json: bool, **options: Any) -
     """Remove a set of units of a layer at once, and measure what each class of a finished RUN's model loses.
 
     Beside it stand random sets of as many other units of the layer: the mean of their falls and the interval that
-    holds 95 % of the draws. The result is kept in RUN/ablations/.
+    holds 95 % of the draws; of fewer than 5, their range. The result is kept in RUN/ablations/.
 
     \b
     Examples:
@@ -62,7 +67,8 @@ def _show(found: Ablation) -> None:
     images = f"{result['images']:,} images of {result['data']}"
     click.echo(f"{result['layer']}: without {result['chosen_by']}; {random}; {images}")
     click.echo(f"each {result['removal']}")
-    header = ["class", "images", "accuracy", "without", "fall", "random: mean fall", "95 % of draws"]
+    interval = "95 % of draws" if _has_interval(result["draws"]) else "range of draws"
+    header = ["class", "images", "accuracy", "without", "fall", "random: mean fall", interval]
     body = [_line(row) for row in found.rows[: SHOWN_CLASSES + 1]]
     show_table(header, body, right=range(1, len(header)))
     if len(found.rows) > SHOWN_CLASSES + 1:
@@ -82,23 +88,35 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 def conclusion(found: Ablation) -> str:
     """What came out, in a sentence."""
-    classes = {row["class"]: row for row in found.rows[1:]}
-    name = found.class_name
-    row = classes.get(name or "", found.rows[0])
-    who = name if row is not found.rows[0] else "accuracy"
+    whole, *classes = found.rows
+    row, who = whole, "accuracy"
+    if found.class_name is not None:
+        who = found.class_name
+        mine = [row for row in classes if row["index"] == found.class_index]
+        if not mine:
+            return f"none of the {whole['images']:,} images measured is of class {who}: what it loses is not known."
+        row = mine[0]
     text = f"{who} falls from {100 * row['accuracy']:.1f} % to {100 * row['accuracy_without']:.1f} %"
     if row["random"]:
         random = row["random"]
+        how = "" if _has_interval(found.result["draws"]) else " (their range)"
         text += (
             f"; random sets of {len(found.result['units'])}: a fall of {_points(random['mean'])} points "
-            f"[{_points(random['low'])}, {_points(random['high'])}]"
+            f"[{_points(random['low'])}, {_points(random['high'])}]{how}"
         )
-    others = [other for other in classes.values() if other is not row]
-    if row is not found.rows[0] and others:
+    others = [other for other in classes if other is not row]
+    if row is not whole and others:
         images = sum(other["images"] for other in others)
         mean = sum(other["fall"] * other["images"] for other in others) / images
         text += f"; other classes {'rise' if mean < 0 else 'fall'} by {_points(abs(mean))} on average"
     return text + "."
+
+
+def _has_interval(draws: int) -> bool:
+    """Whether there are enough draws for an interval that holds 95 % of them."""
+    from microtome.dissect.ablation.sets import LEAST_DRAWS
+
+    return draws >= LEAST_DRAWS
 
 
 def _points(fall: float) -> str:

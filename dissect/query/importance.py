@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from microtome.storage.errors import UnknownNameError, UsageError
@@ -20,15 +22,39 @@ def read_importance(run: Run, layer: str) -> tuple[pd.DataFrame, ImportanceInfo]
             f"the importance of layer {layer} has not been measured; do that first: "
             f"microtome importance {run.place.path or run.url} --layer {layer}"
         )
+    if "class_indices" not in info:
+        raise UsageError(
+            f"the importance of layer {layer} was measured by an earlier version; measure it again: "
+            f"microtome importance {run.place.path or run.url} --layer {layer}"
+        )
     return run.layer_table(layer, TABLE), info
 
 
-def class_number(info: ImportanceInfo, name: str) -> int:
-    """The number of a class by its name, in any case, with _ as a blank. Raises UnknownNameError."""
-    places = {_folded(known): number for number, known in reversed(list(enumerate(info["classes"])))}
-    if _folded(name) not in places:
-        raise UnknownNameError("class in the importance of this layer", name, info["classes"])
-    return places[_folded(name)]
+def class_number(info: ImportanceInfo, asked: str) -> int:
+    """The number of a class in the table: by its name (see `matching`), by its number among the model's classes, 134,
+    or by both, "crane (134)".
+
+    Raises UnknownNameError, and UsageError for a name that several classes have.
+    """
+    indices = info["class_indices"]
+    plain = [name.removesuffix(f" ({index})") for name, index in zip(info["classes"], indices, strict=True)]
+    both = [f"{name} ({index})" for name, index in zip(plain, indices, strict=True)]
+    found = matching(asked, plain) or matching(asked, both) or matching(asked, [str(index) for index in indices])
+    if not found:
+        raise UnknownNameError("class in the importance of this layer", asked, info["classes"])
+    if len(found) > 1:
+        raise UsageError(
+            f"--class {asked}: {len(found)} of the model's classes are called so; say which by its number, "
+            f"--class {indices[found[0]]}, or by both: {' or '.join(repr(both[number]) for number in found)}"
+        )
+    return found[0]
+
+
+def matching(name: str, known: Sequence[str]) -> list[int]:
+    """The places of those in `known` that are called `name`: exactly or, where there is none, in any case, with _ as a
+    blank."""
+    exact = [place for place, other in enumerate(known) if other == name]
+    return exact or [place for place, other in enumerate(known) if _folded(other) == _folded(name)]
 
 
 def needed_units(table: pd.DataFrame, number: int) -> pd.DataFrame:

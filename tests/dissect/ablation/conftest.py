@@ -54,6 +54,12 @@ def no_classifier():
     return Other().eval()
 
 
+def twins():
+    net = Net().eval()
+    net.class_names = ["Red", "crane", "crane"]
+    return net
+
+
 class Images:
     spec = "colours"
     concepts = (Concept(1, "red thing", "object"), Concept(2, "green thing", "object"), Concept(3, "blue", "color"))
@@ -93,6 +99,10 @@ def images():
 
 def others():
     return Images(("red", "green", "yellow"))
+
+
+def cranes():
+    return Images(("red", "crane", "Red"))
 
 
 def more():

@@ -331,7 +331,7 @@ def test_the_whole_rotation_in_the_command_line(run: Path) -> None:
     assert "each removed by the smallest change of relu that brings its read-out to 0, the mean of the 39 images" in out
     assert (
         "brings its read-out to 0, the mean of"
-        in json.loads((run / "ablations/relu%3Apca-units-0-1.json").read_text())["removal"]
+        in json.loads((run / "ablations/relu%3Apca-units-0-1-draws-2.json").read_text())["removal"]
     )
     out = command("importance", str(run), "--layer", "relu:pca")
     assert "relu:pca: 4 units, each removed by the smallest change of relu" in out

@@ -150,6 +150,30 @@ def test_truth_needs_names_that_fit(colours: Path) -> None:
         assert "own answers are the truth" in truth.why
 
 
+def test_names_that_classes_share_are_not_decided_in_silence(colours: Path) -> None:
+    dataset = open_dataset(f"{colours}:images")
+    truth = find_truth(dataset, 40, ["Green", "green", "red", "pale blue"])  # an exact match comes first
+    assert (truth.kind, truth.of_label) == (LABELS, {0: 2, 1: 1, 2: 3})
+    for names in (["green", "green", "red", "pale blue"], ["Green", "GREEN", "red", "pale blue"]):
+        truth = find_truth(dataset, 40, names)
+        assert (truth.kind, truth.of_label) == (LABELS, {0: 2, 2: 3})
+        assert "images of green are left out" in truth.why
+        assert (truth.has(0), truth.has(1), truth.has(None)) == (True, False, False)
+    truth = find_truth(dataset, 1, ["red", "red"])
+    assert truth.kind == PREDICTIONS
+    assert "several classes of the model are called 'red'" in truth.why
+    assert [truth.name(number) for number in (0, 1, 2)] == ["red (0)", "red (1)", "2"]
+
+
+def test_importance_of_an_earlier_version_is_to_be_measured_again(run: Path) -> None:
+    importance(run, "relu", report=False)
+    stored = Run.open(run)
+    del stored.info["importance"]["relu"]["class_indices"]  # type: ignore[misc]
+    stored.save()
+    with pytest.raises(UsageError, match=r"earlier version; measure it again: microtome importance .* --layer relu"):
+        read_importance(Run.open(run), "relu")
+
+
 def test_without_fitting_labels_the_predictions_are_the_truth(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (run / "run.json").read_text()
     (run / "run.json").write_text(

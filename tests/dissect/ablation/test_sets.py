@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from microtome.datasets.specs import open_dataset
-from microtome.dissect import ablate, importance
+from microtome.dissect import AuditConfig, ablate, importance, run_audit
 from microtome.dissect.ablation.choice import ranges
 from microtome.dissect.ablation.sets import file_name, random_sets
 from microtome.dissect.audit import verify_run
@@ -132,20 +132,25 @@ def test_a_class_without_images_is_said_to_be_unknown(run: Path) -> None:
     assert conclusion(found) == "none of the 1 images measured is of class green: what it loses is not known."
 
 
-def test_two_classes_of_one_name_stay_apart(run: Path, colours: Path) -> None:
-    shared_names(run, colours)
-    found = importance(run, "relu", report=False)
-    assert found.info["truth"] == "labels"
-    assert (found.info["classes"], found.info["class_indices"]) == (["crane (0)", "crane (1)", "Red"], [0, 1, 2])
-    with pytest.raises(UsageError, match=r"--class 0, or by both: 'crane \(0\)' or 'crane \(1\)'"):
+def test_two_classes_of_one_name_stay_apart(colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    values = {"model": f"{colours}:twins", "dataset": f"{colours}:images", "layers": ("relu",)}
+    run_audit(AuditConfig(**values, out=run, tau=(0.1,), top=2, batch=4))
+    info = importance(run, "relu", report=False).info
+    assert info["truth"] == "predictions"
+    assert (info["classes"], info["class_indices"]) == (["Red", "crane (1)", "crane (2)"], [0, 1, 2])
+    with pytest.raises(UsageError, match=r"--class 1, or by both: 'crane \(1\)' or 'crane \(2\)'"):
         ablate(run, "relu", class_name="crane", top=1)
-    for asked, number in {"0": 0, "1": 1, "crane (1)": 1, "Crane (0)": 0, "red": 2}.items():
+    for asked, number in {"1": 1, "2": 2, "Crane (2)": 2, "red": 0, "0": 0}.items():
         one = ablate(run, "relu", class_name=asked, top=1, draws=0)
         assert (one.class_index, one.result["units"]) == (number, [number])
-        rows = {row["index"]: row for row in one.rows}
-        assert rows[number]["fall"] > 0.5
-        text = f"{rows[number]['class']} falls from {100 * rows[number]['accuracy']:.1f} % to "
-        assert conclusion(one).startswith(text)
+        row = next(row for row in one.rows if row["index"] == number)
+        assert row["fall"] > 0.5
+        assert conclusion(one).startswith(f"{row['class']} falls from 100.0 % to {100 * row['accuracy_without']:.1f} %")
+    capsys.readouterr()
+    found = ablate(run, "relu", units=["0"], draws=0, dataset=f"{colours}:cranes")
+    assert "images of crane are left out, because several classes of the model" in capsys.readouterr().err
+    assert [(row["index"], row["images"]) for row in found.rows] == [(None, 27), (0, 27)]
 
 
 def test_ranges_of_units() -> None:
