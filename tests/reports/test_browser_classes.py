@@ -112,6 +112,35 @@ def test_hostile_names_are_read_not_run(page: Page, index: Path) -> None:
     assert HOSTILE in page.inner_text("main")
 
 
+def test_names_written_from_the_right_stay_left_of_their_figures(page: Page, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={LAYER: LayerShape(40, 7, 60)}, seed=1)
+    plant_importance(run, LAYER, ["חתול", "ca\u202et"], {(30, 0): (0.2, 0.3), (30, 1): (0.1, 0.2)})
+    page.goto((Path(build_report(run, read_image)).parent / "classes.html").as_uri())
+    named = page.locator("#concepts td.long >> nth=0")
+    assert named.inner_text() == "חתול (30.0), ca\ufffdt (20.0)"
+    places = named.evaluate("cell => [...cell.children].map(node => node.getBoundingClientRect().left)")
+    assert places == sorted(places)
+
+
+def test_units_without_a_concept_are_named_where_they_drive(page: Page, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", layers={LAYER: LayerShape(40, 7, 60)}, seed=1)
+    units = run.layer_table(LAYER, "units")
+    units.loc[12, "is_detector"] = False
+    run.write_layer_table(LAYER, "units", units)
+    plant_importance(run, LAYER, ["x"], {(12, 0): (0.5, 0.7), (30, 0): (0.02, 0.04)})
+    index = Path(build_report(run, read_image))
+    page.goto((index.parent / "classes" / "x.html").as_uri())
+    assert page.inner_text(".said").startswith(
+        "Most of what x loses (70.0 of 74.0 points of probability) lies in units"
+    )
+    heads = page.locator(".drives tbody th")
+    assert heads.all_inner_texts() == ["no concept", "roof"]
+    weights = heads.evaluate_all("nodes => nodes.map(node => getComputedStyle(node).fontWeight)")
+    assert weights == ["400", "400"]
+    page.goto(index.as_uri())
+    assert page.inner_text("#classes tbody td:nth-child(4)") == "units without a concept"
+
+
 @pytest.mark.parametrize("name", ["index", "classes", "classes/beach", "ablations", "layers/blocks.1.attn%3Aheads"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_pages_scroll_one_way_only(page: Page, index: Path, name: str, width: int) -> None:
