@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.browser import needs_browser
 from helpers.runs import LayerShape, read_image, write_run
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page
 
 from microtome.reports import build_report
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser: {CHROMIUM} is not installed")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -21,32 +19,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = {"layer1": LayerShape(16, 14, 60), "layer4.0:conv/2": LayerShape(160, 7, 400)}
     run = write_run(tmp_path_factory.mktemp("browser") / "run", taus=(0.005, 0.05), layers=layers)
     return Path(build_report(run, read_image))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=options)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test when anything is printed, thrown or asked of the network."""
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss())[1])
-    page.on(
-        "request", lambda request: None if request.url.startswith(("file:", "data:")) else trouble.append(request.url)
-    )
-    page.on("requestfailed", lambda request: trouble.append(f"failed: {request.url}"))
-    yield page
-    page.close()
-    assert not trouble
 
 
 def shown(page: Page) -> list[int]:

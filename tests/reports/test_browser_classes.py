@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from helpers.browser import needs_browser
 from helpers.importance import ablation, keep_ablation, plant_importance
 from helpers.runs import HOSTILE, LayerShape, read_image, write_run
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page
 
 from microtome.reports import build_report
 
-CHROMIUM = Path("/usr/bin/chromium")
 LAYER = "layer4.0:conv/2"
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser: {CHROMIUM} is not installed")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -29,32 +28,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plant_importance(run, LAYER, classes, {**falls, (30, 31): (0.5, 0.4)})
     keep_ablation(run, ablation("five", LAYER, [3, 12], {"all": 0.1, "beach": 0.5, HOSTILE: -0.05}))
     return Path(build_report(run, read_image))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=options)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test when anything is printed, thrown or asked of the network."""
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss())[1])
-    page.on(
-        "request", lambda request: None if request.url.startswith(("file:", "data:")) else trouble.append(request.url)
-    )
-    page.on("requestfailed", lambda request: trouble.append(f"failed: {request.url}"))
-    yield page
-    page.close()
-    assert not trouble
 
 
 def test_from_the_index_to_a_class_to_a_unit_and_back(page: Page, index: Path) -> None:

@@ -7,20 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.typed import typed
 
-from microtome.dissect.cli import main
 from microtome.storage.lock import RunLock
 from microtome.storage.places import open_place
-
-
-def typed(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code, out, err
 
 
 @pytest.fixture
