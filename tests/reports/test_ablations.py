@@ -54,6 +54,13 @@ def test_the_interval_stands_on_an_axis_that_holds_every_point(run: Run) -> None
     assert beach["at"]["low"] > beach["at"]["untouched"] > beach["at"]["high"] > beach["at"]["max"]
 
 
+def test_few_draws_have_a_range_and_no_interval(run: Run) -> None:
+    keep_ablation(run, {**ablation("five", "a", [3, 12], FALLS), "draws": 3})
+    html = page(run)
+    assert "between the draws by −0.5 to 3.0" in html
+    assert "95%" not in html
+
+
 def test_without_random_sets_there_is_no_interval(run: Run) -> None:
     one = ablation("plain", "a", [1], FALLS, draws=0)
     for row in one["rows"]:
