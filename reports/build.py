@@ -95,7 +95,7 @@ def _read_layer(run: ReportRun, number: int, concepts: Concepts, per_unit: int) 
     summary = summarise_layer(run, entry, concepts)
     patches = run.layer_table(entry["name"], "patches")
     plan = plan_patches(entry["name"], summary.units, patches, per_unit, heat=is_heat(entry))
-    return _Layer(summary, plan, read_importance(run, number, summary, len(concepts.names) - 1))
+    return _Layer(summary, plan, read_importance(run, number, summary, concepts))
 
 
 def _class_pages(layers: Sequence[_Layer], concepts: Concepts) -> ClassPages | None:

@@ -162,11 +162,10 @@ class ClassPages:
     def _unit(self, one: Importance, unit: int) -> dict[str, Any]:
         """A unit by name: where its card is, and what it detects."""
         layer = self.layers[one.layer]
-        labels = layer.first
         return {
             "unit": unit,
             "href": f"{LayerFiles.of(layer.entry['folder']).page}#unit-{unit}",
-            "iou": float(labels.iou[unit]),
+            "iou": float(one.iou[unit]),
             **self._concept(int(one.label[unit])),
         }
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.reports.source import ReportRun
-from microtome.reports.summaries import LayerSummary
+from microtome.reports.summaries import Concepts, LayerSummary
 
 LEAST_DRIVE = 0.01
 """A contributor (a concept, or the units without one) is said to drive a class where its falls in probability add up
@@ -25,6 +25,10 @@ LEAST_SHARE = 0.25
 """... to this share of what those of the strongest contributor add up to."""
 
 _LONGEST_FILE = 100
+
+
+SCENE = "scene"
+"""The category of what a whole image shows, as a class does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Importance:
     layer: position among the layers of the run; images: over which; accuracy: untouched, over all of them
     measured: how many of the units
     fall, probability_fall: (C, K) float64; class_accuracy: (K,) float64, untouched; class_images: (K,) int64
-    label: (C,) int64 concept ids of detectors, 0 for other units
+    label, iou: (C,) what units detect, as `telling_labels` has it, 0 for those that are no detectors, and how well
     drive: (concepts + 1, K) float64, sums of falls in probability by label
     """
 
@@ -60,6 +64,7 @@ class Importance:
     class_accuracy: NDArray[np.float64]
     class_images: NDArray[np.int64]
     label: NDArray[np.int64]
+    iou: NDArray[np.float64]
     drive: NDArray[np.float64]
 
     def needed(self, number: int, count: int) -> list[int]:
@@ -121,8 +126,30 @@ def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.nan_to_num(values, nan=0.0)
 
 
-def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts: int) -> Importance | None:
-    """The importance of layer `number` of the run for a report with `concepts` concepts; None: not measured."""
+def telling_labels(
+    summary: LayerSummary, concepts: Concepts, bar: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What each unit detects, for the joining with classes: concept ids (C,), 0 for none, and their IoU (C,).
+
+    The label of detectors. Where that is a whole scene, the best other concept above the bar stands in its place, if
+    there is one: that units which detect parks drive the class "park" would say nothing.
+    """
+    labels = summary.first
+    label = np.where(labels.detector, labels.concept, 0)
+    iou = labels.iou.astype(np.float64).copy()
+    if SCENE not in concepts.categories:
+        return label, iou
+    scene = concepts.category == concepts.categories.index(SCENE)
+    for unit in np.flatnonzero(scene[label]).tolist():
+        best, scores = labels.best[unit], labels.best_iou[unit]
+        others = np.flatnonzero((best > 0) & ~scene[best] & (scores > bar))
+        if others.size:
+            label[unit], iou[unit] = best[others[0]], scores[others[0]]
+    return label, iou
+
+
+def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts: Concepts) -> Importance | None:
+    """The importance of layer `number` of the run for a report with `concepts`; None: not measured."""
     about = run.info.get("importance", {}).get(summary.entry["name"])
     if about is None:
         return None
@@ -135,8 +162,8 @@ def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts
     probability_fall[unit, at] = table["probability_fall"]
     accuracy, images = np.full(len(classes), np.nan), np.zeros(len(classes), np.int64)
     accuracy[at], images[at] = table["accuracy"], table["images"]
-    label = np.where(summary.first.detector, summary.first.concept, 0)
-    drive = np.zeros((concepts + 1, len(classes)))
+    label, iou = telling_labels(summary, concepts, float(run.info["config"]["min_iou"]))
+    drive = np.zeros((len(concepts.names), len(classes)))
     np.add.at(drive, label, np.clip(_known(probability_fall), 0, None))
     return Importance(
         layer=number,
@@ -151,6 +178,7 @@ def read_importance(run: ReportRun, number: int, summary: LayerSummary, concepts
         class_accuracy=accuracy,
         class_images=images,
         label=label,
+        iou=iou,
         drive=drive,
     )
 

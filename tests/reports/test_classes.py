@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from helpers.importance import ablation, keep_ablation, plant_importance
 from helpers.runs import HOSTILE, LayerShape, read_image, write_run
 
 from microtome.reports import build_report
-from microtome.reports.importance import class_files
+from microtome.reports.importance import class_files, telling_labels
+from microtome.reports.summaries import Concepts, summarise_layer
 from microtome.storage.run import Run
 
 LAYER = "layer4.0:conv/2"
@@ -293,3 +296,23 @@ def test_a_thousand_classes_stay_small_and_quick(tmp_path: Path) -> None:
     matrix = (index.parent / "layers" / "a.html").read_text(encoding="utf-8")
     assert matrix.count('<th scope="row">') == 60
     assert "60 of 64 units and 40 of 1\u202f000 classes" in matrix
+
+
+def test_scenes_give_way_to_what_else_a_unit_detects(run: Run) -> None:
+    """That what detects parks drives the class "park" says nothing: the best other concept stands there."""
+    concepts = Concepts.of(run.table("concepts"))
+    summary = summarise_layer(run, run.layer(LAYER), concepts)
+    scene = next(c for c in range(1, len(concepts.names)) if concepts.categories[concepts.category[c]] == "scene")
+    other = next(c for c in range(1, len(concepts.names)) if concepts.categories[concepts.category[c]] == "object")
+    first = summary.first
+    concept, best, best_iou = first.concept.copy(), first.best.copy(), first.best_iou.copy()
+    detector, iou = first.detector.copy(), first.iou.copy()
+    for unit, second in ((0, 0.06), (1, 0.01), (2, 0.06)):  # above the bar, below it, and of a unit that is no detector
+        concept[unit], iou[unit], detector[unit] = scene, 0.3, unit != 2
+        best[unit, :2], best_iou[unit, :2] = (scene, other), (0.3, second)
+    changed = replace(first, concept=concept, best=best, best_iou=best_iou, detector=detector, iou=iou)
+    label, shown = telling_labels(replace(summary, labels=[changed]), concepts, bar=0.04)
+    assert label[:3].tolist() == [other, scene, 0]
+    assert shown[:2].tolist() == [0.06, 0.3]
+    plain = np.where(detector, concept, 0)
+    assert (label[3:] == plain[3:])[~np.isin(plain[3:], [scene])].all()
