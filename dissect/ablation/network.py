@@ -24,6 +24,7 @@ from microtome.dissect.audit.job import Division
 from microtome.dissect.audit.precision import autocast
 from microtome.dissect.audit.progress import say
 from microtome.dissect.models import Model
+from microtome.dissect.models.model import normalise
 from microtome.dissect.models.sites import Site, site_of
 
 RELATIVE, ROUGHLY = 1e-4, 0.03
@@ -123,11 +124,11 @@ class Passes:
         """(B, 3, H, W) as the model takes it; a short batch is filled up with its first image."""
         preprocess, like = self.site.model.preprocess, self.fill
         stacked = np.stack([*images, *[images[0]] * (self.batch - len(images))])
-        pixels = torch.from_numpy(stacked).to(like.device).permute(0, 3, 1, 2).to(torch.float32)
+        pixels = torch.from_numpy(stacked).to(like.device)
         mean, std = (
             torch.tensor(values, device=like.device).view(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std)
         )
-        return pixels.div_(255.0).sub_(mean).div_(std).to(like.dtype).contiguous()
+        return normalise(pixels, mean, std, torch.contiguous_format).to(like.dtype)
 
     def fills(self) -> Tensor:
         """`fill` for every row: (B, C)."""

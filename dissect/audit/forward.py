@@ -23,6 +23,7 @@ from microtome.dissect.audit.job import Division
 from microtome.dissect.audit.precision import arithmetic, autocast, check_precision
 from microtome.dissect.audit.turns import TurnPool
 from microtome.dissect.models import ActivationCapture, Model
+from microtome.dissect.models.model import normalise
 from microtome.dissect.models.readouts import Readout
 
 T = TypeVar("T")
@@ -170,8 +171,7 @@ class Forward:
         return {name: found[name] for name in self._layers}
 
     def _prepare(self, pixels: Tensor) -> Tensor:
-        batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=self._layout)
-        return batch.div_(255.0).sub_(self._mean).div_(self._std).to(self._dtype)
+        return normalise(pixels, self._mean, self._std, self._layout).to(self._dtype)
 
     def _to_stored(self, layer: str, maps: Tensor) -> tuple[Tensor, Tensor]:
         """In the hook: the maps as they are stored, on their way to the host, and their largest finite magnitude."""

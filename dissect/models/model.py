@@ -61,6 +61,12 @@ class Model:
         return torch.randn(batch, 3, *self.preprocess.size, generator=generator).to(self.placeholder())
 
 
+def normalise(pixels: Tensor, mean: Tensor, std: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """uint8 RGB (B, H, W, 3) as networks take it, (B, 3, H, W) float32; mean, std: (1, 3, 1, 1), of [0, 1]."""
+    batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=memory_format)
+    return batch.div_(255.0).sub_(mean).div_(std)
+
+
 def fingerprint(module: nn.Module, preprocess: Preprocess) -> str:
     """sha256 over the repr of the architecture, the preprocessing, and all parameters and buffers (name, type, bytes).
 
