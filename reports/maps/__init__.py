@@ -1,0 +1,1 @@
+"""The map of a run as a page and as pictures: data files, templates, figures."""
