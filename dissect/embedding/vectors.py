@@ -1,0 +1,117 @@
+"""Vectors that need not fit in memory, read a range of rows at a time: an array, or a layer's means in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.storage.arrays import MEANS, layer_array
+from microtome.storage.errors import RunDamagedError, UsageError
+from microtome.storage.run import Run
+
+Floats = NDArray[np.float32]
+
+BLOCK_BYTES = 32 * 2**20
+"""About how much a block of rows takes where nobody asks for another size."""
+
+
+class Vectors(Protocol):
+    """`rows` vectors of `dims` numbers each. `read` may be called from several threads at once."""
+
+    @property
+    def rows(self) -> int:
+        """How many vectors there are."""
+        ...
+
+    @property
+    def dims(self) -> int:
+        """Numbers in each."""
+        ...
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Rows start ... stop - 1: (stop - start, dims) float32, C-contiguous; not to be written to."""
+        ...
+
+
+class ArrayVectors:
+    """The rows of an array in memory, or of a np.memmap. array: (rows, dims), of any real type."""
+
+    def __init__(self, array: NDArray[np.generic]) -> None:
+        if array.ndim != 2:
+            raise UsageError(f"vectors come as an array of shape (rows, dims), not {array.shape}")
+        self._array = array
+        self.rows, self.dims = array.shape
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Rows start ... stop - 1; a view where the array is C-contiguous float32 already."""
+        return np.ascontiguousarray(self._array[start:stop], dtype=np.float32)
+
+
+class LayerVectors:
+    """The spatial mean of every unit of a layer, one row for each sample of the run that could be read.
+
+    samples: (rows,) int64, ascending: which sample each row is. Raises UsageError where the run is not far enough for
+    that, UnknownNameError for a layer that it does not have.
+    """
+
+    def __init__(self, run: Run, layer: str) -> None:
+        entry = run.layer(layer)
+        table = run.table("samples")
+        if "status" not in table:
+            raise UsageError(f"{run.url} has not read its images yet; go on with: microtome audit --resume {run.url}")
+        self.samples: NDArray[np.int64] = np.flatnonzero(table["status"].to_numpy() == "ok").astype(np.int64)
+        self.rows, self.dims = len(self.samples), entry["units"]
+        self._run, self._layer = run, layer
+        self._name = layer_array(entry["folder"], MEANS)
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Rows start ... stop - 1. Raises RunDamagedError where one of them is not finite."""
+        wanted = self.samples[start:stop]
+        found = np.empty((len(wanted), self.dims), np.float32)
+        size = self._run.plan.shard
+        for shard in np.unique(wanted // size).tolist():
+            low, high = np.searchsorted(wanted, (shard * size, (shard + 1) * size))
+            stored = self._run.arrays.read_shard(self._name, shard)
+            found[low:high] = stored[wanted[low:high] - shard * size]
+        if not np.isfinite(found).all():
+            sample = int(wanted[~np.isfinite(found).all(axis=1)][0])
+            raise RunDamagedError(
+                f"layer {self._layer} has means that are not finite (in sample {sample}, which was readable): "
+                f"its numbers overflow, or a shard is missing; see microtome verify {self._run.url}"
+            )
+        return found
+
+
+def block_rows(dims: int) -> int:
+    """Rows of a block of about `BLOCK_BYTES`."""
+    return max(1, BLOCK_BYTES // (4 * max(1, dims)))
+
+
+def blocks(vectors: Vectors, size: int | None = None) -> Iterator[tuple[int, Floats]]:
+    """(first row, rows) of consecutive blocks of `size` rows, the last one shorter."""
+    for start, stop in spans(vectors, size):
+        yield start, vectors.read(start, stop)
+
+
+def spans(vectors: Vectors, size: int | None = None) -> list[tuple[int, int]]:
+    """(first row, row after the last) of consecutive blocks of `size` rows, the last one shorter."""
+    size = size or block_rows(vectors.dims)
+    return [(start, min(start + size, vectors.rows)) for start in range(0, vectors.rows, size)]
+
+
+def in_memory(vectors: Vectors, threads: int = 1) -> Floats:
+    """All rows, (rows, dims) float32, read by `threads` threads; no copy where they are in memory already."""
+    if isinstance(vectors, ArrayVectors):
+        return vectors.read(0, vectors.rows)
+    whole = np.empty((vectors.rows, vectors.dims), np.float32)
+
+    def fill(span: tuple[int, int]) -> None:
+        whole[span[0] : span[1]] = vectors.read(*span)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, spans(vectors)))
+    return whole
