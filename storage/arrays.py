@@ -31,6 +31,10 @@ ROOT = "arrays.zarr"
 LABELS = "labels"
 IMAGE_LABELS = "image_labels"
 SEGMENTS = "segments"
+THUMBNAILS, PRESENCE = "thumbnails", "presence"
+MORE_ARRAYS = (THUMBNAILS, PRESENCE)
+"""Arrays of samples that runs of earlier versions lack; run.json says which of them a run has."""
+THUMBNAIL_SIDE = 32
 ACTIVATIONS, PEAKS, PEAK_AT, MEANS = "activations", "peaks", "peak_at", "means"
 
 _OPENING = threading.Lock()  # zarr.config belongs to the whole process
@@ -48,6 +52,11 @@ def limit_threads(count: int) -> None:
 def layer_array(folder: str, name: str) -> str:
     """Path of a layer's array inside arrays.zarr."""
     return f"layers/{folder}/{name}"
+
+
+def presence_bytes(concepts: int) -> int:
+    """Bytes of a sample in array `presence`: a bit for each concept id, and for 0, which is never set."""
+    return -(-(concepts + 1) // 8)
 
 
 def shard_key(name: str, shard: int, dimensions: int) -> str:
@@ -163,6 +172,12 @@ class RunArrays:
     def exists(self, name: str) -> bool:
         """Whether array `name` was created (arrays with an empty axis are not)."""
         return self._place.size(f"{ROOT}/{name}/zarr.json") is not None
+
+    def presence(self, start: int, stop: int, concept: int) -> NDArray[np.bool_]:
+        """(stop - start,) whether concept `concept` (its id) occurs in each of the samples, from array `presence`."""
+        bits = self.read(PRESENCE, start, stop)[:, concept // 8]
+        found: NDArray[np.bool_] = ((bits.astype(np.uint8) >> np.uint8(concept % 8)) & 1).astype(np.bool_)
+        return found
 
     def describe(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of every array, by path."""

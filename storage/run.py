@@ -18,6 +18,7 @@ from microtome.storage.arrays import ACTIVATIONS, RunArrays, layer_array
 from microtome.storage.commits import StageCommits
 from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNameError, UsageError
 from microtome.storage.files import LEFTOVER_SUFFIX, json_bytes
+from microtome.storage.layer_arrays import layer_arrays_key, read_arrays, write_arrays
 from microtome.storage.patch_maps import read_patch_maps
 from microtome.storage.places import SWAP_LOCK, Place, name_of, open_place, writing_to
 from microtome.storage.readouts import is_readout
@@ -249,7 +250,7 @@ class Run:
         self._write_table(f"{name}.parquet", frame)
 
     def layer_table(self, layer: str, name: str) -> pd.DataFrame:
-        """A table of one layer: "units", "iou", "patches", "thresholds" or "histogram"."""
+        """A table of one layer: "units", "iou", "patches", "thresholds", "histogram", "map" and so on."""
         return read_table(self.place, self._layer_key(layer, name))
 
     def has_layer_table(self, layer: str, name: str) -> bool:
@@ -259,6 +260,19 @@ class Run:
     def write_layer_table(self, layer: str, name: str, frame: pd.DataFrame) -> None:
         """Write a table of one layer."""
         self._write_table(self._layer_key(layer, name), frame)
+
+    def layer_arrays(self, layer: str, name: str) -> dict[str, NDArray[np.generic]]:
+        """Named arrays of one layer: "pca". Raises RunDamagedError where they are missing or cannot be read."""
+        return read_arrays(self.place, layer_arrays_key(self.layer(layer)["folder"], name))
+
+    def has_layer_arrays(self, layer: str, name: str) -> bool:
+        """Whether named arrays of one layer are there."""
+        return self.place.size(layer_arrays_key(self.layer(layer)["folder"], name)) is not None
+
+    def write_layer_arrays(self, layer: str, name: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write named arrays of one layer."""
+        key = layer_arrays_key(self.layer(layer)["folder"], name)
+        self._written[key] = write_arrays(self.place, key, arrays)
 
     def _write_table(self, key: str, frame: pd.DataFrame) -> None:
         self._written[key] = write_table(self.place, key, frame)

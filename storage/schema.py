@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 SCHEMA_VERSION = 1
-STAGES = ("index", "segment", "capture", "thresholds", "tally", "patches", "report")
+STAGES = ("index", "segment", "capture", "thresholds", "tally", "patches", "map", "report")
 
 
 class PreprocessInfo(TypedDict):
@@ -124,6 +124,42 @@ class ImportanceInfo(TypedDict):
     accuracy: float
 
 
+class QualityInfo(TypedDict):
+    """How far a map can be believed, on `sample` of its points and their `k` neighbours.
+
+    trustworthiness: from 0 to 1 (Venna and Kaski, 2001); recall: share of the neighbours in the layer that are
+    neighbours on the map; purity, purity_features: share of the neighbours on the map, and in the layer, that have the
+    class of the point, None without class labels; warnings: sentences that say where the map should not be believed.
+    """
+
+    sample: int
+    k: int
+    trustworthiness: float | None
+    recall: float | None
+    purity: float | None
+    purity_features: float | None
+    warnings: list[str]
+
+
+class MapInfo(TypedDict):
+    """How map.parquet of a layer was made, and how good it is.
+
+    settings: everything that it depends on beside the run; engine: what laid it out; kl: Kullback-Leibler divergence
+    that was reached, None where none was computed; samples: points on it; seconds: that it took; neighbors: of each
+    point that it takes account of; aligned_to: the layer whose map it begins from and is turned onto, "" = none.
+    """
+
+    settings: dict[str, Any]
+    engine: str
+    kl: float | None
+    iterations: int
+    samples: int
+    seconds: float
+    neighbors: int
+    quality: QualityInfo
+    aligned_to: str
+
+
 class ShardInfo(TypedDict):
     """Samples in a shard, samples in a chunk, number of shards."""
 
@@ -148,7 +184,11 @@ class StageInfo(TypedDict):
 
 
 class RunInfo(TypedDict):
-    """All of run.json. Stage segment is there where a segmenter is; importance: of the layers it was measured of."""
+    """All of run.json. Stage segment is there where a segmenter is, stage map where maps are wanted.
+
+    importance, map: of the layers that it was measured of, that have one; more_arrays: arrays of samples that the run
+    has and runs of earlier versions lack.
+    """
 
     schema_version: int
     microtome: str
@@ -163,6 +203,8 @@ class RunInfo(TypedDict):
     versions: dict[str, str]
     segmenter: NotRequired[SegmenterInfo]
     importance: NotRequired[dict[str, ImportanceInfo]]
+    map: NotRequired[dict[str, MapInfo]]
+    more_arrays: NotRequired[list[str]]
 
 
 LATER_PARTS = {"estimate": EstimateInfo(bytes_per_sample=0.0, bytes_per_sample_streamed=0.0, seconds_per_sample=0.0)}

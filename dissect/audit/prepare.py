@@ -234,7 +234,7 @@ def _plan(
         label_size=list(config.label_size or (math.ceil(height / 2), math.ceil(width / 2))),
         shards=ShardInfo(samples=shards.shard, chunk=shards.chunk, count=shards.count),
         estimate=pilot.estimate,
-        stages={stage: StageInfo(state="pending", seconds=0.0) for stage in STAGES},
+        stages={stage: StageInfo(state="pending", seconds=0.0) for stage in STAGES if stage != "map"},
         versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
     )
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from microtome.storage.arrays import ACTIVATIONS, LABELS, RunArrays, layer_array
+from microtome.storage.arrays import ACTIVATIONS, LABELS, PRESENCE, RunArrays, layer_array, presence_bytes
 from microtome.storage.errors import OutOfSpaceError, RunDamagedError
 from microtome.storage.files import checksum
 from microtome.storage.places import LocalPlace, open_place
@@ -255,3 +255,18 @@ def test_what_lies_there_is_not_read_when_a_shorter_shard_is_written(tmp_path: P
     place.write(written.key, whole[:-7])
     assert arrays.write_shard("maps", 2, values_of(plan, 2)) == [written]
     assert place.read(written.key) == whole
+
+
+def test_presence_is_a_bit_a_concept(tmp_path: Path) -> None:
+    plan = ShardPlan(samples=5, shard=4, chunk=2)
+    arrays = RunArrays(LocalPlace(tmp_path), plan)
+    concepts = 19
+    there = np.random.default_rng(0).random((5, concepts + 1)) < 0.3
+    arrays.create(PRESENCE, (presence_bytes(concepts),), "uint8")
+    bits = np.packbits(there, axis=1, bitorder="little")
+    assert bits.shape[1] == presence_bytes(concepts)
+    for shard, samples in enumerate(plan):
+        arrays.write_shard(PRESENCE, shard, bits[samples.start : samples.stop])
+    for concept in range(concepts + 1):
+        np.testing.assert_array_equal(arrays.presence(1, 5, concept), there[1:, concept])
+    assert [presence_bytes(count) for count in (0, 7, 8, 15, 16)] == [1, 1, 2, 2, 3]

@@ -145,7 +145,10 @@ def test_a_run_of_before_a_part_was_added_opens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", sorted(RunInfo.__required_keys__ - {"schema_version", "segmenter", "importance", *LATER_PARTS})
+    "key",
+    sorted(
+        RunInfo.__required_keys__ - {"schema_version", "segmenter", "importance", "map", "more_arrays", *LATER_PARTS}
+    ),
 )
 @pytest.mark.parametrize("how", ["absent", "null"])
 def test_a_missing_part_is_damage_and_named(tmp_path: Path, key: str, how: str) -> None:
