@@ -75,8 +75,7 @@ class LayerVectors:
         size = self._run.plan.shard
         for shard in np.unique(wanted // size).tolist():
             low, high = np.searchsorted(wanted, (shard * size, (shard + 1) * size))
-            stored = self._run.arrays.read_shard(self._name, shard)
-            found[low:high] = stored[wanted[low:high] - shard * size]
+            found[low:high] = self._read_in_shard(shard, wanted[low:high])
         if not np.isfinite(found).all():
             sample = int(wanted[~np.isfinite(found).all(axis=1)][0])
             raise RunDamagedError(
@@ -84,6 +83,14 @@ class LayerVectors:
                 f"its numbers overflow, or a shard is missing; see microtome verify {self._run.url}"
             )
         return found
+
+    def _read_in_shard(self, shard: int, samples: NDArray[np.int64]) -> NDArray[np.generic]:
+        """Some samples of one shard; of few of them only the chunks that hold them."""
+        size, chunk = self._run.plan.shard, self._run.plan.chunk
+        if len(samples) <= chunk < size:
+            first = int(samples[0])
+            return self._run.arrays.read(self._name, first, int(samples[-1]) + 1)[samples - first]
+        return self._run.arrays.read_shard(self._name, shard)[samples - shard * size]
 
 
 def block_rows(dims: int) -> int:

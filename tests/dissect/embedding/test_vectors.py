@@ -6,27 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.embedding import run_with_means
 from helpers.runs import write_run
 
 from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, blocks, in_memory, spans
-from microtome.storage.arrays import MEANS, layer_array
 from microtome.storage.errors import RunDamagedError, UnknownNameError, UsageError
-from microtome.storage.run import Run
-
-
-def run_with_means(path: Path, means: np.ndarray, unreadable: int = 3) -> tuple[Run, str]:
-    """A run whose first layer has `means` (N, C); its last samples are unreadable."""
-    samples = len(means)
-    run = write_run(path, samples=samples, unreadable=unreadable)
-    entry = run.info["layers"][0]
-    entry["units"] = means.shape[1]
-    stored = means.astype(np.float32)
-    stored[samples - unreadable :] = np.nan
-    name = layer_array(entry["folder"], MEANS)
-    run.arrays.create(name, means.shape[1:], "float32")
-    for shard, rows in enumerate(run.plan):
-        run.arrays.write_shard(name, shard, stored[rows.start : rows.stop])
-    return run, entry["name"]
 
 
 @pytest.mark.parametrize("size", [None, 1, 7, 50, 1000])
