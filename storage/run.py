@@ -197,6 +197,10 @@ class Run:
         """Whether the activation maps of all samples are stored, not those of top patches alone."""
         return bool(self.info["config"].get("keep_activations", True))
 
+    def keeps(self, array: str) -> bool:
+        """Whether the run keeps `array`, one of MORE_ARRAYS, which runs of earlier versions lack."""
+        return array in self.info.get("more_arrays", [])
+
     def activations(self, layer: str, sample: int) -> NDArray[np.float32]:
         """Every unit's activation map of one sample: (C, h, w) float32, true values.
 

@@ -92,9 +92,10 @@ def run_pilot(
     compressed = sum(_compressed(values) for values in maps.values()) / len(items) if maps else raw / 2
     labels = _compressed(np.stack([item.planes for item in items])) / len(items)
     states = STATE_BYTES * sum(info.units for info in infos)
+    others = labels + states + _compressed(np.stack([item.thumbnail for item in items])) / len(items)
     estimate = EstimateInfo(
-        bytes_per_sample=round(compressed + labels + states, 1),
-        bytes_per_sample_streamed=round(labels + states, 1),
+        bytes_per_sample=round(compressed + others, 1),
+        bytes_per_sample_streamed=round(others, 1),
         seconds_per_sample=_seconds(seconds_to_decode, seconds_to_run / len(items), division),
     )
     return Pilot(infos, fields, scales, division.channels_last, estimate, raw + items[0].planes.nbytes, readouts)

@@ -31,6 +31,7 @@ from microtome.dissect.models import (
     Model,
 )
 from microtome.dissect.models.readouts import Readout
+from microtome.storage.arrays import MORE_ARRAYS
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.places import open_place, where_of
 from microtome.storage.run import Run, folder_name
@@ -236,6 +237,7 @@ def _plan(
         estimate=pilot.estimate,
         stages={stage: StageInfo(state="pending", seconds=0.0) for stage in STAGES if stage != "map"},
         versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        more_arrays=list(MORE_ARRAYS),
     )
 
 

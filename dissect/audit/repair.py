@@ -18,7 +18,7 @@ from microtome.dissect.audit.measured import drop_importance
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.dissect.audit.verify import SHARDED, Damage, Node, Record, Verdict, check, open_trusted, read_record
-from microtome.storage.arrays import SEGMENTS
+from microtome.storage.arrays import PRESENCE, SEGMENTS
 from microtome.storage.errors import RunDamagedError, UsageError
 from microtome.storage.files import json_bytes
 from microtome.storage.lock import RunLock
@@ -29,7 +29,8 @@ from microtome.storage.vouching import TABLED, tables_key
 
 NOTE_KEY = "repair.json"
 
-_SEGMENTS = f"arrays.zarr/{SEGMENTS}/"
+_ARRAYS_OF = {"segment": f"arrays.zarr/{SEGMENTS}/", "tally": f"arrays.zarr/{PRESENCE}/"}
+"""Where the arrays of stages lie, but for the capture, which writes all others."""
 _ARRAY_FILE = re.compile(r"arrays\.zarr/.+/c/(?P<shard>\d+)(?:/0)*")
 
 
@@ -94,13 +95,18 @@ def _expected(run: Run, node: Node) -> Record | None:
     if record is not None:
         return record
     keys = [node.state_key]
-    if node.stage in ("segment", "capture"):
+    if node.stage in ("capture", *_ARRAYS_OF):
         found = ((key, _ARRAY_FILE.fullmatch(key)) for key, _ in run.place.list("arrays.zarr/"))
-        mine = [key for key, match in found if match and int(match["shard"]) == node.number]
-        keys += [key for key in mine if key.startswith(_SEGMENTS) == (node.stage == "segment")]
+        here = [key for key, match in found if match and int(match["shard"]) == node.number]
+        keys += [key for key in here if _array_stage(key) == node.stage]
     there = {key: run.place.checksum(key) for key in keys if run.place.size(key) is not None}
     state = there.pop(node.state_key, None)
     return None if state is None else Record("", state, there)
+
+
+def _array_stage(key: str) -> str:
+    """The stage that writes the array file at `key`."""
+    return next((stage for stage, folder in _ARRAYS_OF.items() if key.startswith(folder)), "capture")
 
 
 def _note(before: Mapping[Node, Record | None]) -> bytes:

@@ -57,6 +57,10 @@ def check_labels(
         raise ValueError(f"image labels must be (n, Q) uint16, not {image_labels.shape} {image_labels.dtype}")
     if category_of.shape != (concepts + 1,) or bool(np.any((category_of < -1) | (category_of >= categories))):
         raise ValueError(f"category_of must be ({concepts + 1},) with values from -1 to {categories - 1}")
+    _check_ids(labels, image_labels, concepts)
+
+
+def _check_ids(labels: NDArray[np.uint16], image_labels: NDArray[np.uint16], concepts: int) -> None:
     highest = max(int(labels.max(initial=0)), int(image_labels.max(initial=0)))
     if highest > concepts:
         raise UsageError(f"a label map holds concept id {highest}, but there are only {concepts} concepts")
@@ -83,6 +87,31 @@ def count_labels(
     image_rows = np.ascontiguousarray(image_labels)
     _count(flat, image_rows, height * width, categories, counts.pixels, counts.images, counts.annotated)
     return counts
+
+
+def presence_bits(labels: NDArray[np.uint16], image_labels: NDArray[np.uint16], n_concepts: int) -> NDArray[np.uint8]:
+    """(n, ceil((n_concepts + 1) / 8)) bits: bit c, little-endian, says whether concept c occurs in the sample.
+
+    labels: (n, P, H, W) uint16 and image_labels: (n, Q) uint16 hold ids 0 (none) ... n_concepts; bit 0 is never set.
+    """
+    _check_ids(labels, image_labels, n_concepts)
+    n = len(labels)
+    there = np.zeros((n, n_concepts + 1), np.bool_)
+    _mark(np.ascontiguousarray(labels).reshape(n, -1), there)
+    _mark(np.ascontiguousarray(image_labels), there)
+    there[:, 0] = False
+    return np.packbits(there, axis=1, bitorder="little")
+
+
+@kernel
+def _mark(labels: NDArray[np.uint16], there: NDArray[np.bool_]) -> None:
+    """Set there[i, c] where c is among labels[i]."""
+    for sample in range(labels.shape[0]):
+        last = -1
+        for value in labels[sample]:
+            if value != last:
+                there[sample, value] = True
+                last = np.int64(value)
 
 
 @kernel

@@ -24,7 +24,7 @@ from microtome.dissect.audit.stages.totals import CAPTURE as STAGE
 from microtome.dissect.audit.stages.totals import fold_capture, pack_fine
 from microtome.dissect.maths.patches import TopPatches
 from microtome.dissect.maths.thresholds import FineHistogram
-from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, PEAK_AT, PEAKS, layer_array
+from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, PEAK_AT, PEAKS, THUMBNAILS, layer_array
 from microtome.storage.commits import StageCommits
 
 SCALE_STEP = 16.0
@@ -109,6 +109,8 @@ class CaptureShard:
         state = records.state(self.job, self.job.run.plan.samples_of(shard))
         files = arrays.write_shard(LABELS, shard, records.labels)
         files += arrays.write_shard(IMAGE_LABELS, shard, records.image_labels)
+        if self.job.run.keeps(THUMBNAILS):
+            files += arrays.write_shard(THUMBNAILS, shard, records.thumbnails)
         for number, layer in enumerate(self.job.layers):
             values = maps.pop(layer["name"])
             found = summarise(layer, records, values)

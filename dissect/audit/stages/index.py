@@ -16,7 +16,20 @@ from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import State, pack_texts
-from microtome.storage.arrays import ACTIVATIONS, IMAGE_LABELS, LABELS, MEANS, PEAK_AT, PEAKS, SEGMENTS, layer_array
+from microtome.storage.arrays import (
+    ACTIVATIONS,
+    IMAGE_LABELS,
+    LABELS,
+    MEANS,
+    PEAK_AT,
+    PEAKS,
+    PRESENCE,
+    SEGMENTS,
+    THUMBNAIL_SIDE,
+    THUMBNAILS,
+    layer_array,
+    presence_bytes,
+)
 from microtome.storage.order import forget_orders
 from microtome.storage.schema import RemarkInfo
 
@@ -68,6 +81,10 @@ def _create_arrays(job: Job) -> None:
     if "segmenter" in job.run.info:
         create(SEGMENTS, (job.run.info["segmenter"]["planes"], *job.label_size), "uint16")
     create(IMAGE_LABELS, (job.dataset.image_label_slots,), "uint16")
+    if job.run.keeps(THUMBNAILS):
+        create(THUMBNAILS, (THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), "uint8")
+    if job.run.keeps(PRESENCE):
+        create(PRESENCE, (presence_bytes(len(job.dataset.concepts)),), "uint8")
     for layer in job.layers:
         units, grid = layer["units"], layer["grid"]
         if job.config.keep_activations:

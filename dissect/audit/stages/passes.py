@@ -29,7 +29,7 @@ from microtome.dissect.audit.stopping import Stopped
 from microtome.dissect.audit.summary import LayerSummary
 from microtome.dissect.audit.turns import Slots, TurnPool
 from microtome.dissect.maths.labels import count_labels
-from microtome.storage.arrays import MEANS, PEAK_AT, PEAKS, SEGMENTS
+from microtome.storage.arrays import MEANS, PEAK_AT, PEAKS, SEGMENTS, THUMBNAIL_SIDE
 from microtome.storage.schema import LayerEntry
 
 IN_MODEL = 2  # batches of a shard handed to the model at once: the next one is queued before the last is collected
@@ -178,10 +178,12 @@ def summarise(layer: LayerEntry, records: Records, maps: NDArray[np.float16]) ->
 
 @dataclass
 class Records:
-    """What a shard learns of its samples: labels (n, P, H, W) and (n, Q), sizes, and why one was unreadable."""
+    """What a shard learns of its samples: labels (n, P, H, W) and (n, Q), thumbnails (n, 32, 32, 3), which are black
+    where one was unreadable, sizes, and why it was."""
 
     labels: NDArray[np.uint16]
     image_labels: NDArray[np.uint16]
+    thumbnails: NDArray[np.uint8]
     height: NDArray[np.int64]
     width: NDArray[np.int64]
     error: list[str]
@@ -193,6 +195,7 @@ class Records:
         return cls(
             labels=np.zeros((count, planes, *job.label_size), np.uint16),
             image_labels=np.zeros((count, slots), np.uint16),
+            thumbnails=np.zeros((count, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8),
             height=np.zeros(count, np.int64),
             width=np.zeros(count, np.int64),
             error=[""] * count,
@@ -210,6 +213,7 @@ class Records:
             if item.ok:
                 self.labels[row] = item.planes
                 self.image_labels[row] = item.image_labels
+                self.thumbnails[row] = item.thumbnail
                 self.height[row], self.width[row] = item.height, item.width
 
     def insert_segments(self, job: Job, shard: int) -> None:

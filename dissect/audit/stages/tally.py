@@ -1,5 +1,7 @@
 """Stage tally: for every unit, concept and tau the exact number of pixels that mask and concept share.
 
+Beside it, which concepts occur in each sample at all (array `presence`), as the labels are read anyhow.
+
 A run that keeps no activations computes them again for this: the model runs a second time over all images.
 """
 
@@ -19,7 +21,6 @@ from microtome.dissect.audit.schedule import Advance, ShardTask
 from microtome.dissect.audit.stages.merge import (
     ShardedStage,
     State,
-    committing,
     part,
     run_stage,
     under,
@@ -29,10 +30,11 @@ from microtome.dissect.audit.stages.stream import second_pass, write_top_maps
 from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
 from microtome.dissect.audit.stages.totals import capture_totals, dropped_concepts, narrow
 from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
-from microtome.dissect.maths.labels import count_labels
+from microtome.dissect.maths.labels import count_labels, presence_bits
 from microtome.dissect.maths.tally import Convention, TallyCounts, tally
 from microtome.dissect.maths.thresholds import Thresholds
-from microtome.storage.arrays import IMAGE_LABELS, LABELS
+from microtome.storage.arrays import IMAGE_LABELS, LABELS, PRESENCE
+from microtome.storage.files import Written
 from microtome.storage.schema import LayerEntry
 
 STAGE = "tally"
@@ -59,13 +61,15 @@ def run_tally(job: Job) -> None:
 @contextmanager
 def _ready(job: Job, advance: Advance) -> Iterator[ShardTask]:
     """Count, shard by shard."""
-    thresholds = merged_thresholds(job)
+    thresholds, commits = merged_thresholds(job), job.commits(STAGE)
 
-    def work(shard: int) -> State:
-        return _count(job, thresholds, shard, lambda layer: stored_activations(job, layer["folder"], shard))
+    def task(shard: int) -> None:
+        labels = ShardLabels.read(job, shard)
+        state = _count(job, thresholds, labels, lambda layer: stored_activations(job, layer["folder"], shard))
+        commits.commit(shard, state, _write_presence(job, shard, labels))
+        advance(1)
 
-    with committing(job, STAGE, work, advance) as task:
-        yield task
+    yield task
 
 
 @contextmanager
@@ -75,18 +79,18 @@ def _ready_streamed(job: Job, advance: Advance) -> Iterator[ShardTask]:
     with second_pass(job, job.layers, advance) as maps_of:
 
         def task(shard: int) -> None:
+            labels = ShardLabels.read(job, shard)
             with maps_of(shard) as maps:
-                state = _count(job, thresholds, shard, lambda layer: maps[layer["name"]])
+                state = _count(job, thresholds, labels, lambda layer: maps[layer["name"]])
                 files = write_top_maps(job, shard, maps)
-            commits.commit(shard, state, files)
+            commits.commit(shard, state, files + _write_presence(job, shard, labels))
 
         yield task
 
 
 def _count(
-    job: Job, thresholds: list[Thresholds], shard: int, maps_of: Callable[[LayerEntry], NDArray[np.float16]]
+    job: Job, thresholds: list[Thresholds], labels: ShardLabels, maps_of: Callable[[LayerEntry], NDArray[np.float16]]
 ) -> State:
-    labels = ShardLabels.read(job, shard)
     state: State = {}
     for number, (layer, found) in enumerate(zip(job.layers, thresholds, strict=True)):
         maps = maps_of(layer)
@@ -94,6 +98,17 @@ def _count(
             counts = labels.tally(job, maps, split, found.for_masks, found.saturated)
             state |= under(f"{number}/{split}", pack(counts))
     return state
+
+
+def _write_presence(job: Job, shard: int, labels: ShardLabels) -> list[Written]:
+    """Store which concepts occur in each sample of `shard`, none in those that could not be read."""
+    if not job.run.keeps(PRESENCE):
+        return []
+    bits = presence_bits(labels.labels, labels.image_labels, len(job.dataset.concepts))
+    readable = np.zeros(len(bits), np.bool_)
+    readable[labels.rows] = True
+    bits[~readable] = 0
+    return job.run.arrays.write_shard(PRESENCE, shard, bits)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from helpers import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.dissect.maths.labels import LabelCounts, count_labels
+from microtome.dissect.maths.labels import LabelCounts, count_labels, presence_bits
 from microtome.storage.errors import UsageError
 
 
@@ -43,3 +43,18 @@ def test_ids_that_do_not_exist_are_refused() -> None:
     labels = np.full((1, 1, 2, 2), 9, np.uint16)
     with pytest.raises(UsageError, match="concept id 9"):
         count_labels(labels, np.zeros((1, 0), np.uint16), 3, [-1, 0, 0, 0], 1)
+
+
+def test_presence_is_a_bit_for_each_concept_that_occurs() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.where(rng.random((6, 2, 5, 4)) < 0.8, 0, rng.integers(0, 18, (6, 2, 5, 4))).astype(np.uint16)
+    image_labels = rng.integers(0, 18, (6, 2)).astype(np.uint16)
+    bits = presence_bits(labels, image_labels, 17)
+    assert bits.shape == (6, 3)
+    there = np.unpackbits(bits, axis=1, bitorder="little")
+    for sample in range(6):
+        occurring = {*labels[sample].ravel().tolist(), *image_labels[sample].tolist()} - {0}
+        assert set(np.flatnonzero(there[sample]).tolist()) == occurring
+    assert not presence_bits(np.zeros((2, 0, 3, 3), np.uint16), np.zeros((2, 0), np.uint16), 4).any()
+    with pytest.raises(UsageError, match="concept id 17"):
+        presence_bits(np.full((1, 1, 1, 1), 17, np.uint16), np.zeros((1, 0), np.uint16), 16)
