@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BUNDLE := reports/static/map.js
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint typecheck check bench lock clean
@@ -11,14 +12,19 @@ STAMP := $(VENV)/.installed
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
-setup: $(STAMP)  ## create .venv with everything in it
+setup: $(STAMP) $(BUNDLE)  ## create .venv with everything in it
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python tools/frontend.py --get-node
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
+
+$(BUNDLE): tools/frontend.py $(wildcard reports/frontend/*.json reports/frontend/*.mjs reports/frontend/src/*.ts) | $(STAMP)
+	$(BIN)/python tools/frontend.py --get-node
+	touch $(BUNDLE)
 
 demo: setup  ## dissect the built-in classifier; ends with the path of the report
 	$(BIN)/microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?,block4:rotated' --tau 0.04,0.005 --out runs/demo
@@ -32,9 +38,10 @@ lint: setup  ## ruff: style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: setup  ## strict mypy over the packages
+typecheck: setup  ## strict mypy over the packages, strict TypeScript over the page of maps
 	mkdir -p build/ns && ln -sfn ../.. build/ns/microtome
 	cd build/ns && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+	$(BIN)/python tools/frontend.py --get-node --check
 
 check: lint typecheck test  ## what continuous integration runs
 

@@ -34,7 +34,10 @@ IGNORANT_OF = {
         *("microtome.dissect.audit", "microtome.dissect.models", "microtome.dissect.cli"),
     ),
 }
-TEXT_SUFFIXES = {".py", ".js", ".css", ".html", ".md", ".toml", ".lock", ".txt", ".yml", ".yaml", ".cfg", ".sh", ""}
+TEXT_SUFFIXES = {
+    *(".py", ".js", ".ts", ".mjs", ".css", ".html", ".md", ".toml", ".json", ".lock", ".txt", ".yml", ".yaml", ".cfg"),
+    *(".in", ".sh", ""),
+}
 
 
 def within(module: str, package: str) -> bool:
@@ -69,7 +72,7 @@ def test_a_room_does_not_know_what_it_must_not(room: str) -> None:
 def test_no_relative_imports_and_no_bare_floors() -> None:
     wrong = [
         f"{path}:{line} imports {name}"
-        for path in modules(*FLOORS, "tests", "benchmarks")
+        for path in modules(*FLOORS, "tests", "benchmarks", "tools")
         for name, line in imports(path)
         if name.startswith(".") or name.partition(".")[0] in FLOORS
     ]
@@ -125,7 +128,7 @@ def text_files() -> list[Path]:
 
 
 def test_no_file_is_two_stories() -> None:
-    code = [path for path in text_files() if path.suffix in {".py", ".js", ".css", ".html"}]
+    code = [path for path in text_files() if path.suffix in {".py", ".js", ".ts", ".mjs", ".css", ".html"}]
     lengths = {str(path): (ROOT / path).read_text(encoding="utf-8").count("\n") for path in code}
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
 

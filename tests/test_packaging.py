@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -18,6 +19,8 @@ import pytest
 from helpers.tree import FLOORS, ROOT, module_name, modules, packages, project_files
 
 DATA_FOLDERS = {"templates", "static", "weights"}
+BUILT = [Path("reports/static/map.js"), Path("reports/static/map.licenses.txt")]
+"""What `make setup` builds and git does not hold (tools/frontend.py)."""
 
 
 def project() -> dict[str, dict[str, object]]:
@@ -51,8 +54,8 @@ def test_the_lock_holds_every_requirement_at_one_exact_version() -> None:
 
 
 def clean_copy(target: Path) -> Path:
-    """The project's files, without what was built, beside decoys that must not be shipped."""
-    for path in project_files():
+    """The project's files and the built script (building it takes a registry), beside decoys that must not be shipped."""
+    for path in (*project_files(), *BUILT):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, target / path)
     for decoy in (
@@ -60,6 +63,7 @@ def clean_copy(target: Path) -> Path:
         "runs/first/decoy.parquet",
         "dissect/__pycache__/decoy.pyc",
         "reports/decoy.txt",
+        "reports/frontend/node_modules/decoy/static/decoy.js",
     ):
         (target / decoy).parent.mkdir(parents=True, exist_ok=True)
         (target / decoy).write_bytes(b"")
@@ -105,7 +109,7 @@ def test_the_wheel_holds_every_file_and_no_other(wheel: Path) -> None:
         f"microtome/{floor}/py.typed" for floor in FLOORS
     }
     data = [path for path in project_files() if path.parts[0] in FLOORS and DATA_FOLDERS & set(path.parts[:-1])]
-    expected |= {f"microtome/{path.as_posix()}" for path in data}
+    expected |= {f"microtome/{path.as_posix()}" for path in (*data, *BUILT)}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         (licence,) = [name for name in archive.namelist() if name.endswith("LICENSE")]
@@ -153,3 +157,60 @@ def test_a_built_in_model_is_audited_from_the_wheel(installed: Path, tmp_path: P
 def test_every_built_in_model_has_its_weights_in_the_wheel(wheel: Path, name: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert f"microtome/dissect/builtin/weights/{name}.safetensors" in archive.namelist()
+
+
+def test_the_licences_of_what_the_map_is_made_of_are_shipped(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        script = archive.read("microtome/reports/static/map.js").decode("ascii")
+        licences = archive.read("microtome/reports/static/map.licenses.txt").decode("utf-8")
+    assert BUILT[1].name in script.splitlines()[0]
+    bundled = json.loads((ROOT / "reports/frontend/package.json").read_text())["dependencies"]
+    shipped = [name for name in bundled if name != "esbuild"]
+    assert [name for name in shipped if f"\n{name} " not in licences] == []
+    assert licences.count("Copyright") >= len(shipped)
+
+
+def test_the_page_of_maps_names_no_registry() -> None:
+    lock = json.loads((ROOT / "reports/frontend/package-lock.json").read_text())
+    assert [name for name, entry in lock["packages"].items() if "resolved" in entry] == []
+    assert [name for name, entry in lock["packages"].items() if name and "integrity" not in entry] == []
+
+
+def without_node(script: Path) -> subprocess.CompletedProcess[str]:
+    """Run a file of Python with an empty PATH and no package but the standard library."""
+    words = [sys.executable, "-I", "-S", str(script)]
+    return subprocess.run(words, cwd="/", capture_output=True, text=True, check=False, env={"PATH": ""})
+
+
+def test_a_script_that_is_current_needs_no_node(tmp_path: Path) -> None:
+    source = clean_copy(tmp_path / "source")
+    before = (source / BUILT[0]).read_bytes()
+    done = without_node(source / "tools/frontend.py")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (source / BUILT[0]).read_bytes() == before
+
+
+@pytest.mark.parametrize("harm", ["missing", "older than its sources"])
+def test_without_node_a_script_that_is_not_current_is_refused_in_a_sentence(tmp_path: Path, harm: str) -> None:
+    source = clean_copy(tmp_path / "source")
+    if harm == "missing":
+        (source / BUILT[0]).unlink()
+    else:
+        main = source / "reports/frontend/src/main.ts"
+        main.write_text(main.read_text(encoding="utf-8") + "\n// changed\n", encoding="utf-8")
+    done = without_node(source / "tools/frontend.py")
+    assert done.returncode == 1
+    assert done.stderr.startswith("reports/static/map.js has to be built, and there is neither node")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_source_distribution_can_be_built_again(tmp_path: Path) -> None:
+    """It holds the script and all that it is built from, so that it asks for node only where a source was changed."""
+    source = clean_copy(tmp_path / "source")
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path / "dist", cwd=source)
+    (built,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(built) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    frontend = {path.as_posix() for path in project_files() if path.parts[:2] == ("reports", "frontend")}
+    assert frontend | {path.as_posix() for path in BUILT} | {"tools/frontend.py", "tools/microtome_build.py"} <= held
+    assert [name for name in held if "node_modules" in name] == []

@@ -1,0 +1,4 @@
+declare module "worker:code" {
+  const code: string;
+  export default code;
+}
