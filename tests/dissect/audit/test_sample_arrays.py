@@ -1,4 +1,4 @@
-"""Arrays of samples beside the activations: thumbnails, and which concepts occur; runs that lack them stay as they are."""
+"""Arrays of samples beside the activations: thumbnails, and which concepts occur; runs without them stay without."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from helpers.planted import write_planted
 from numpy.typing import NDArray
 
 from microtome.dissect import AuditConfig, run_audit
-from microtome.dissect.audit import extend_run, rebuild_report, repair_run, resume_audit, verify_run
 from microtome.dissect.audit import config as settings
+from microtome.dissect.audit import extend_run, rebuild_report, repair_run, resume_audit, verify_run
 from microtome.dissect.audit.images import thumbnail_of
 from microtome.storage.arrays import IMAGE_LABELS, LABELS, MORE_ARRAYS, PRESENCE, THUMBNAILS
 from microtome.storage.run import Run
