@@ -54,7 +54,7 @@ def test_the_lock_holds_every_requirement_at_one_exact_version() -> None:
 
 
 def clean_copy(target: Path) -> Path:
-    """The project's files and the built script (building it takes a registry), beside decoys that must not be shipped."""
+    """The project's files and the built script (to build it takes a registry), and decoys."""
     for path in (*project_files(), *BUILT):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, target / path)
