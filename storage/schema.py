@@ -134,8 +134,8 @@ class QualityInfo(TypedDict):
 
     sample: int
     k: int
-    trustworthiness: float | None
-    recall: float | None
+    trustworthiness: float
+    recall: float
     purity: float | None
     purity_features: float | None
     warnings: list[str]
@@ -145,13 +145,13 @@ class MapInfo(TypedDict):
     """How map.parquet of a layer was made, and how good it is.
 
     settings: everything that it depends on beside the run; engine: what laid it out; kl: Kullback-Leibler divergence
-    that was reached, None where none was computed; samples: points on it; seconds: that it took; neighbors: of each
+    that was reached, 0 where none was computed; samples: points on it; seconds: that it took; neighbors: of each
     point that it takes account of; aligned_to: the layer whose map it begins from and is turned onto, "" = none.
     """
 
     settings: dict[str, Any]
     engine: str
-    kl: float | None
+    kl: float
     iterations: int
     samples: int
     seconds: float

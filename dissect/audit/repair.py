@@ -161,7 +161,7 @@ def _forget(run: Run, damages: Iterable[Damage]) -> None:
 
 def _begin_again(run: Run, stages: Iterable[str]) -> None:
     """Forget everything that `stages` have done."""
-    for stage in stages:
+    for stage in (stage for stage in stages if stage in run.info["stages"]):
         run.set_stage(stage, "pending", 0.0)
         if stage in SHARDED:
             for level in range(len(level_sizes(run.plan.count))):
