@@ -137,7 +137,8 @@ def map_neighbors(positions: NDArray[np.floating], points: Ints, k: int) -> Ints
     found = np.asarray(tree.query(positions[points], k + 1)[1], np.int64).reshape(len(points), k + 1)
     others = found != points[:, None]
     others[others.all(axis=1), k] = False  # more than k others at the same place
-    return found[others].reshape(len(points), k)
+    near: Ints = found[others].reshape(len(points), k)
+    return near
 
 
 def purity_of(labels: NDArray[np.integer], points: Ints, near: Ints) -> float | None:

@@ -60,7 +60,7 @@ def test_digits_equal_scikit_learn_and_a_sample_estimates_them() -> None:
     assert whole.trustworthiness == pytest.approx(expected, abs=3e-4)  # equal distances have an order there
     drawn = map_quality(vectors, positions, labels, sample=500)
     assert drawn.sample == 500
-    assert drawn.trustworthiness == pytest.approx(expected, abs=0.01)
+    assert drawn.trustworthiness == pytest.approx(expected, abs=0.02)
     assert drawn.recall == pytest.approx(whole.recall, abs=0.02)
     assert whole.purity_features == pytest.approx(0.97, abs=0.02)
     assert whole.purity is not None
