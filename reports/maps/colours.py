@@ -1,7 +1,7 @@
 """The colours of maps, the same on the page and in pictures.
 
 Classes and clusters take turns with twelve colours: six of Okabe and Ito's, and six that were chosen so that any two of
-the twelve, and the grey of points that have none, stay apart (CIEDE2000 of at least 11) for normal sight and, simulated
+the twelve, and the grey of points that have none, stay apart (CIEDE2000 of at least 10) for normal sight and, simulated
 after Machado, Oliveira and Fernandes (2009), without red or green cones. All can be seen on white and on black. Values
 take OpenCV's perceptually uniform map "plasma", without its darkest and its palest part.
 """
