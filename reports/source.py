@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.storage.schema import RunInfo
+from microtome.storage.shards import ShardPlan
 
 ReadImage: TypeAlias = Callable[[int], NDArray[np.uint8]]
 """Sample index -> its original upright image, (H, W, 3) uint8 RGB. May raise SampleError."""
@@ -23,11 +24,27 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with (samples drawn so far, samples to draw)."""
 
 
+class SampleArrays(Protocol):
+    """The arrays of a run that have a row for every sample. Safe to use from several threads."""
+
+    def exists(self, name: str) -> bool:
+        """Whether the run has array `name`."""
+        ...
+
+    def read_shard(self, name: str, shard: int) -> NDArray[Any]:
+        """The rows of all samples of `shard`."""
+        ...
+
+
 class ReportRun(Protocol):
     """A finished run. Tables and their columns: docs/architecture.md."""
 
     @property
     def info(self) -> RunInfo: ...
+    @property
+    def plan(self) -> ShardPlan: ...
+    @property
+    def arrays(self) -> SampleArrays: ...
     @property
     def index_page(self) -> str: ...
 
@@ -44,7 +61,12 @@ class ReportRun(Protocol):
         ...
 
     def layer_table(self, layer: str, name: str) -> pd.DataFrame:
-        """A table of one layer: "units", "iou", "patches", "histogram", "thresholds"; "importance" where measured."""
+        """A table of one layer: "units", "iou", "patches", "histogram", "thresholds"; "importance" where measured;
+        "map", "components", "clusters" and "disagreements" where it has a map."""
+        ...
+
+    def has_layer_table(self, layer: str, name: str) -> bool:
+        """Whether a table of one layer is there."""
         ...
 
     def ablations(self) -> list[dict[str, Any]]:

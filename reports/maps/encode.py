@@ -132,7 +132,8 @@ def levels(peaks: NDArray[np.float32], maximum: float) -> NDArray[np.uint8]:
     if not maximum > 0:
         return np.zeros(len(peaks), np.uint8)
     scaled = np.nan_to_num(peaks, nan=0.0, posinf=maximum, neginf=0.0) * np.float32(PEAK_STEPS / maximum)
-    return np.rint(np.clip(scaled, 0, PEAK_STEPS)).astype(np.uint8)
+    steps: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, PEAK_STEPS)).astype(np.uint8)
+    return steps
 
 
 def encode_all(peaks: NDArray[np.float32], maximum: float) -> bytes:

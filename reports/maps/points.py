@@ -1,0 +1,163 @@
+"""The points of the map page: which samples they are, in which order, and what the run's tables say of them.
+
+A point is a sample that every map of the run has a place for. Points are numbered in the order of the files, along a
+Morton curve over the t-SNE of the last layer, so that neighbours lie together there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from microtome.reports.maps.encode import page_order
+from microtome.reports.source import ReportRun
+from microtome.storage.errors import RunDamagedError
+from microtome.storage.schema import LayerEntry, MapInfo
+
+MOST_POINTS = 2_000_000
+"""Points that a page shows at most; of more samples so many are drawn by lot."""
+SEED = 0
+
+VIEWS = {"tsne": ("x", "y"), "pca": ("pca_x", "pca_y"), "umap": ("umap_x", "umap_y")}
+"""The views of a layer and their columns in map.parquet; the first one is always there."""
+
+BLOCK_BYTES = 192 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMap:
+    """The map of one layer. views: (n, 2) float32 positions, by name; cluster: (n,) int32, -1 = none; n points in page
+    order. clusters, disagreements: the run's tables, empty where it has none; number: of the layer in the run."""
+
+    number: int
+    entry: LayerEntry
+    info: MapInfo
+    views: dict[str, NDArray[np.float32]]
+    cluster: NDArray[np.int32]
+    clusters: pd.DataFrame
+    disagreements: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """samples: (n,) int64, the sample of each point in page order; place: (N,) int64, the point of each sample or -1."""
+
+    samples: NDArray[np.int64]
+    place: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, samples: NDArray[np.int64], total: int) -> Points:
+        """Of `samples` in page order, out of `total`."""
+        place = np.full(total, -1, np.int64)
+        place[samples] = np.arange(len(samples))
+        return cls(samples, place)
+
+
+def read_maps(run: ReportRun, most: int = MOST_POINTS) -> tuple[Points, list[LayerMap]] | None:
+    """The points of a run and the maps of its layers, in the network's order; None where it has no map to show."""
+    made = run.info.get("map", {})
+    entries = [(number, entry) for number, entry in enumerate(run.info["layers"]) if entry["name"] in made]
+    tables = [_read_table(run, entry["name"]) for _, entry in entries]
+    if not tables:
+        return None
+    shown = np.logical_and.reduce([np.isfinite(_positions(table, "tsne")).all(axis=1) for table in tables])
+    chosen = np.flatnonzero(shown)
+    if len(chosen) > most:
+        chosen = np.sort(np.random.default_rng(SEED).choice(chosen, most, replace=False))
+    if not len(chosen):
+        return None
+    samples = chosen[page_order(_positions(tables[-1], "tsne")[chosen])]
+    maps = [
+        _layer_map(run, number, entry, made[entry["name"]], table.iloc[samples])
+        for (number, entry), table in zip(entries, tables, strict=True)
+    ]
+    return Points.of(samples, run.plan.samples), maps
+
+
+def _read_table(run: ReportRun, layer: str) -> pd.DataFrame:
+    """map.parquet of a layer, row i of which is sample i. Raises RunDamagedError where a sample is missing."""
+    table = run.layer_table(layer, "map").sort_values("sample", kind="stable", ignore_index=True)
+    if not np.array_equal(table["sample"].to_numpy(np.int64), np.arange(run.plan.samples)):
+        raise RunDamagedError(
+            f"map.parquet of layer {layer} does not have one row for each of the run's {run.plan.samples:,} samples; "
+            "make the map again with: microtome map RUN"
+        )
+    return table
+
+
+def _positions(table: pd.DataFrame, view: str) -> NDArray[np.float32]:
+    return table[list(VIEWS[view])].to_numpy(np.float32)
+
+
+def _layer_map(run: ReportRun, number: int, entry: LayerEntry, info: MapInfo, table: pd.DataFrame) -> LayerMap:
+    """The map of a layer; `table` has the rows of the points. Views without a place for every point are left out."""
+    views = {name: _positions(table, name) for name, columns in VIEWS.items() if set(columns) <= set(table.columns)}
+    cluster = table["cluster"].to_numpy(np.int32) if "cluster" in table else np.full(len(table), -1, np.int32)
+    return LayerMap(
+        number=number,
+        entry=entry,
+        info=info,
+        views={name: positions for name, positions in views.items() if np.isfinite(positions).all()},
+        cluster=cluster,
+        clusters=_table_or_none(run, entry["name"], "clusters"),
+        disagreements=_table_or_none(run, entry["name"], "disagreements"),
+    )
+
+
+def _table_or_none(run: ReportRun, layer: str, name: str) -> pd.DataFrame:
+    return run.layer_table(layer, name) if run.has_layer_table(layer, name) else pd.DataFrame()
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """of_point: (n,) int64, the class of each point by its number in `names`, -1 for none; no names where none has one."""
+
+    names: list[str]
+    of_point: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, labels: pd.Series[Any], names: Sequence[str]) -> Classes:
+        """labels: the class number of each point, or NA; names: of the classes, which may be fewer than the numbers."""
+        numbers: NDArray[np.int64] = np.maximum(labels.astype("Int64").fillna(-1).to_numpy(np.int64), -1)
+        count = int(numbers.max(initial=-1)) + 1
+        if not count:
+            return cls([], numbers)
+        more = [f"class {number}" for number in range(len(names), count)]
+        return cls([*map(str, names), *more], numbers)
+
+    def name(self, point: int) -> str:
+        """The class of a point, "" for none."""
+        number = int(self.of_point[point])
+        return self.names[number] if number >= 0 else ""
+
+
+def columns_of(
+    run: ReportRun, array: str, columns: int, most_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """`array` (N, columns) turned over: (first column, block (columns of it, N)), blocks of about `most_bytes`.
+
+    Each block reads every shard, one at a time: what is held at once does not grow with the number of columns. A block
+    is overwritten by the next one.
+    """
+    step = columns
+    block: NDArray[Any] | None = None
+    start = 0
+    while start < columns:
+        for shard in range(run.plan.count):
+            rows = run.plan.samples_of(shard)
+            values = run.arrays.read_shard(array, shard)
+            if block is None:
+                step = min(columns, max(1, most_bytes // (run.plan.samples * values.itemsize)))
+                block = np.empty((step, run.plan.samples), values.dtype)
+            part = values[:, start : start + step]
+            block[: part.shape[1], rows.start : rows.stop] = part.T
+        if block is None:
+            return
+        width = min(step, columns - start)
+        yield start, block[:width]
+        start += width
