@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 METRICS = ("euclidean", "cosine")
 QUERIES_AT_ONCE = 64
-EXACT_AT_ONCE = 2048
+EXACT_AT_ONCE = CACHED_ROWS = 256
 BLOCK_ROWS = 8192
 SHIFT_ROWS = 256
 ROUNDING, EPSILON = 2.0**-24, 2.0**-52
@@ -193,18 +193,23 @@ class ExactSearch:
         return kept
 
     def _terms_of(self, rows: Floats) -> _Terms:
-        exact = rows.astype(np.float64)
-        terms = self._vectors.dims + 16
-        length = np.linalg.norm(exact, axis=1)
-        longest = float(np.nanmax(length, initial=0.0))
-        if self._metric == "euclidean":
-            exact -= self._shift
-            offset = np.einsum("ij,ij->i", exact, exact)
+        euclidean, axis = self._metric == "euclidean", _unit(self._shift[None])[0]
+        length, offset = np.empty(len(rows)), np.empty(len(rows))
+        for start in range(0, len(rows), CACHED_ROWS):
+            exact = rows[start : start + CACHED_ROWS].astype(np.float64)
+            part = slice(start, start + len(exact))
+            length[part] = np.sqrt(np.einsum("ij,ij->i", exact, exact))
+            if euclidean:
+                exact -= self._shift
+                offset[part] = np.einsum("ij,ij->i", exact, exact)
+            else:
+                offset[part] = exact @ axis
+        terms, longest = self._vectors.dims + 16, float(np.nanmax(length, initial=0.0))
+        if euclidean:
             slack = terms * EPSILON * float(np.nanmax(offset, initial=0.0))
             return _Terms(offset, np.ones(1), terms * ROUNDING * longest, slack, longest)
         factor = 1.0 / np.where(length > 0, length, 1.0)
-        offset = (exact @ _unit(self._shift[None])[0]) * factor
-        return _Terms(offset, factor, terms * ROUNDING, terms * EPSILON, longest)
+        return _Terms(offset * factor, factor, terms * ROUNDING, terms * EPSILON, longest)
 
 
 def nearest(
