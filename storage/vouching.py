@@ -6,6 +6,7 @@ just before run.json calls the stage done.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
 from microtome.storage.files import json_bytes
@@ -31,7 +32,21 @@ def vouch_for_tables(place: Place, stage: str, written: Mapping[str, tuple[int, 
         place.write(tables_key(stage), json_bytes(record))
 
 
-def vouch_for_files(place: Place, what: str, keys: Iterable[str]) -> None:
-    """Record size and CRC-32 of what lies at `keys`, which no stage of the audit makes, under the name `what`."""
-    record = {"stage": what, "files": {key: list(place.checksum(key)) for key in sorted(keys)}}
+def vouch_for_files(place: Place, what: str, keys: Iterable[str], depends: str = "") -> None:
+    """Record size and CRC-32 of what lies at `keys`, under the name `what`.
+
+    depends: a hash of everything that it depends on, for whoever asks whether it is what is wanted.
+    """
+    record: dict[str, object] = {"stage": what, "files": {key: list(place.checksum(key)) for key in sorted(keys)}}
+    if depends:
+        record["key"] = depends
     place.write(tables_key(what), json_bytes(record))
+
+
+def vouched_files(place: Place, what: str) -> dict[str, tuple[int, int]] | None:
+    """Size and CRC-32, by key, of what is recorded under the name `what`; None where no record can be read."""
+    try:
+        files = json.loads(place.read(tables_key(what)))["files"]
+        return {str(name): (int(size), int(crc)) for name, (size, crc) in files.items()}
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        return None

@@ -19,7 +19,8 @@ IOU_CONVENTIONS = ("image", "mask", "all")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
-_MORE_COUNTS = ("min_images", "segmenter_size")
+_MORE_COUNTS = ("min_images", "segmenter_size", "map_neighbors")
+_SWITCHES = ("keep_activations", "rotation_baseline", "map")
 
 SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://.+")
 
@@ -50,6 +51,8 @@ class AuditConfig:
     encoder (dissect/models/readouts/names.py); rotation_baseline: beside each layer of axes, a random rotation of it.
     grid, prefix: (h, w) of token streams, and how many prefix tokens they have, where that cannot be found out.
     channels_last: "yes" or "no": the memory layout of the forward pass, "auto" = yes on the CPU where the model can.
+    map: whether the run gets a map of its samples for every layer; map_neighbors: nearest neighbours whose affinities
+    it keeps, all alike; map_perplexity: in place of that, of Gaussian affinities; map_seed: of what it draws by lot.
     """
 
     model: str
@@ -87,6 +90,10 @@ class AuditConfig:
     rotation_baseline: bool = False
     grid: tuple[int, int] | None = None
     prefix: int | None = None
+    map: bool = True
+    map_perplexity: float | None = None
+    map_neighbors: int = 15
+    map_seed: int = 0
 
     def __post_init__(self) -> None:
         _check(self)
@@ -127,7 +134,7 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfi
         if name in given:
             size = given[name]
             given[name] = (size, size) if isinstance(size, int) else tuple(size)
-    for name in ("keep_activations", "rotation_baseline"):
+    for name in _SWITCHES:
         if given.get(name) in ("yes", "no"):
             given[name] = given[name] == "yes"
     return AuditConfig(**given)
@@ -150,7 +157,8 @@ def toml_values(path: Path) -> dict[str, Any]:
 
 def config_of_run(identity: Mapping[str, Any], *, out: Path | str, workers: int | None) -> AuditConfig:
     """The config that a run was started with, from its run.json."""
-    return config_from_mapping({**identity, "out": str(out), "workers": workers}, source=f"{out}/run.json")
+    values = {"map": False, **identity, "out": str(out), "workers": workers}  # earlier versions made no maps
+    return config_from_mapping(values, source=f"{out}/run.json")
 
 
 def with_changes(config: AuditConfig, **changes: Any) -> AuditConfig:
@@ -205,7 +213,7 @@ def _check(config: AuditConfig) -> None:
         raise UnknownNameError("precision", config.precision, PRECISIONS)
     if config.channels_last not in ("auto", "yes", "no"):
         raise UnknownNameError("value of channels_last", config.channels_last, ("auto", "yes", "no"))
-    for name in ("keep_activations", "rotation_baseline"):
+    for name in _SWITCHES:
         if not isinstance(getattr(config, name), bool):
             raise UnknownNameError(f"value of {name}", str(getattr(config, name)), ("yes", "no"))
     if config.interpolation is not None and config.interpolation not in INTERPOLATIONS:
@@ -219,6 +227,12 @@ def _check(config: AuditConfig) -> None:
     sure = config.segmenter_confidence
     if sure is not None and (not isinstance(sure, numbers) or not 0 <= sure <= 1):
         raise UsageError(f"--segmenter-confidence {sure}: a number from 0 to 1, such as 0.5")
+    if config.map_perplexity is not None and (
+        not isinstance(config.map_perplexity, numbers) or not config.map_perplexity >= 1
+    ):
+        raise UsageError(f"--map-perplexity {config.map_perplexity}: a number of at least 1, such as 30")
+    if not isinstance(config.map_seed, int) or config.map_seed < 0:
+        raise UsageError(f"--map-seed {config.map_seed}: a whole number of at least 0")
     if config.segmenter is not None and not config.segmenter.strip():
         raise UsageError("--segmenter: no segmenter is named; leave it out, or give path/file.py:factory")
     if config.segmenter is None and (sure is not None or config.segmenter_size is not None):

@@ -5,14 +5,13 @@ No stage of the audit makes it: whoever drops it says which command does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from microtome.dissect.audit.progress import say
 from microtome.storage.places import Place
 from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry
-from microtome.storage.vouching import tables_key, vouch_for_files
+from microtome.storage.vouching import tables_key, vouch_for_files, vouched_files
 
 IMPORTANCE = "importance"
 
@@ -28,12 +27,7 @@ def importance_files(run: Run) -> dict[str, Files | None]:
     """By the key of the record: size and CRC-32 of what was measured; None where the record is missing or garbled."""
     found: dict[str, Files | None] = {}
     for layer in _measured(run):
-        key = tables_key(_stage(layer))
-        try:
-            files = json.loads(run.place.read(key))["files"]
-            found[key] = {str(name): (int(size), int(crc)) for name, (size, crc) in files.items()}
-        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
-            found[key] = None
+        found[tables_key(_stage(layer))] = vouched_files(run.place, _stage(layer))
     return found
 
 

@@ -18,11 +18,13 @@ from microtome.dissect.audit.config import AuditConfig
 from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.logsummary import format_summary, summarise
+from microtome.dissect.audit.mapped import leave_out_maps
 from microtome.dissect.audit.prepare import prepare, reopen
 from microtome.dissect.audit.progress import duration, say
 from microtome.dissect.audit.schedule import Executor, ThreadExecutor
 from microtome.dissect.audit.stages.capture import run_capture
 from microtome.dissect.audit.stages.index import run_index
+from microtome.dissect.audit.stages.map import memory_for_maps, refuse_memory, run_map
 from microtome.dissect.audit.stages.patches import run_patches
 from microtome.dissect.audit.stages.report import run_report
 from microtome.dissect.audit.stages.segment import run_segment
@@ -45,6 +47,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "thresholds": run_thresholds,
     "tally": run_tally,
     "patches": run_patches,
+    "map": run_map,
     "report": run_report,
 }
 
@@ -71,7 +74,8 @@ def run_audit(config: AuditConfig, *, client: Client | None = None, budget: Budg
     holds is never lost by it.
     """
     with executor_of(config.cluster, config.workers, client) as executor, holding(config.out) as stop:
-        return finish(prepare(config, executor, budget=budget, stop=stop), budget)
+        job = prepare(config, executor, budget=budget, stop=stop)
+        return finish(job if config.map else _without_maps(job), budget)
 
 
 def resume_audit(
@@ -81,11 +85,20 @@ def resume_audit(
     cluster: str = "threads",
     client: Client | None = None,
     budget: Budget = NO_LIMITS,
+    maps: bool = True,
 ) -> Outcome:
-    """Finish the audit in `path` with the settings it was started with."""
+    """Finish the audit in `path` with the settings it was started with; maps: False = but without those still to do."""
     Run.open(path)  # where there is none, say so before anything is written there
     with executor_of(cluster, workers, client) as executor, holding(path) as stop:
-        return finish(reopen(path, executor, workers=workers, stop=stop), budget)
+        job = reopen(path, executor, workers=workers, stop=stop)
+        return finish(job if maps else _without_maps(job), budget)
+
+
+def _without_maps(job: Job) -> Job:
+    """The job, from whose run a stage map that is still to be done is taken out."""
+    if leave_out_maps(job.run):
+        say(f"the maps are left out; to make them: microtome map {job.run.url}")
+    return job
 
 
 @contextmanager
@@ -143,6 +156,8 @@ def finish(job: Job, budget: Budget = NO_LIMITS) -> Outcome:
 def _finish(job: Job, budget: Budget, log: RunLog) -> Outcome:
     started = time.monotonic()
     cv2.setNumThreads(1)  # parallelism is across shards
+    map_memory = memory_for_maps(job.run, job.config)
+    refuse_memory(budget, map_memory, job.samples)
     log.event(
         "start",
         run=job.run.url,
@@ -154,7 +169,7 @@ def _finish(job: Job, budget: Budget, log: RunLog) -> Outcome:
         config=job.run.info["config"],
         versions=job.run.info["versions"],
     )
-    _say_what_it_takes(job)
+    _say_what_it_takes(job, map_memory)
     with Watch(budget, job.stop, job.run.place) as watch:
         job = replace(job, on_shards=_Committed(job, log, watch))
         for stage, run_stage in STAGES.items():
@@ -206,8 +221,8 @@ def _stopped_text(job: Job, stage: str) -> str:
     return f"{text}. Go on with: microtome audit --resume {job.run.url}"
 
 
-def _say_what_it_takes(job: Job) -> None:
-    """Disk and time that the run as a whole is expected to take."""
+def _say_what_it_takes(job: Job, map_memory: int) -> None:
+    """Disk and time that the run as a whole is expected to take, and the memory that its maps do."""
     estimate = job.run.info["estimate"]
     if not estimate["bytes_per_sample"]:
         return  # a run of an earlier version
@@ -215,7 +230,8 @@ def _say_what_it_takes(job: Job) -> None:
     free = free_disk(job.run.place)
     text = f"{job.samples:,} images: about {size_text(needed)} of disk"
     text += f" ({size_text(free)} free)" if free is not None else ""
-    say(f"{text}, about {duration(estimate['seconds_per_sample'] * job.samples)} on this machine alone")
+    maps = f"; its maps take about {size_text(map_memory)} of memory" if map_memory else ""
+    say(f"{text}, about {duration(estimate['seconds_per_sample'] * job.samples)} on this machine alone{maps}")
     if free is not None and needed > free and _is_done(job, "capture") is False:
         say("there may be too little disk: the audit will stop when it is full, and can be resumed when there is more")
 

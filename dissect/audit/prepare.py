@@ -6,6 +6,7 @@ import math
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -57,10 +58,13 @@ ADDED_LATER: dict[str, object] = {
     "rotation_baseline": False,
     "grid": None,
     "prefix": None,
+    "map_perplexity": None,
+    "map_neighbors": 15,
+    "map_seed": 0,
 }
 """Settings that older runs do not name, and what they were then."""
-TOLD_APART = ("model", "dataset", "weights", "concepts", "limit")
-"""Settings whose contents count, not their names: by fingerprint, or by the number of samples."""
+TOLD_APART = ("model", "dataset", "weights", "concepts", "limit", "map")
+"""Settings that may be called otherwise, as their contents count (a fingerprint, a number of samples), or may differ."""
 VERSIONED = ("torch", "torchvision", "numpy", "zarr", "dask", "pandas", "numba")
 
 
@@ -141,6 +145,8 @@ def create(config: AuditConfig, budget: Budget) -> Model:
         del info["stages"]["segment"]
     else:
         info["segmenter"] = segmenter
+    if not config.map or find_spec("microtome.dissect.embedding.tsne.layout") is None:
+        del info["stages"]["map"]
     Run.create(config.out, info, readout_files(pilot.readouts))
     return model
 
@@ -235,7 +241,7 @@ def _plan(
         label_size=list(config.label_size or (math.ceil(height / 2), math.ceil(width / 2))),
         shards=ShardInfo(samples=shards.shard, chunk=shards.chunk, count=shards.count),
         estimate=pilot.estimate,
-        stages={stage: StageInfo(state="pending", seconds=0.0) for stage in STAGES if stage != "map"},
+        stages={stage: StageInfo(state="pending", seconds=0.0) for stage in STAGES},
         versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
         more_arrays=list(MORE_ARRAYS),
     )

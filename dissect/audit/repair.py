@@ -14,6 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from microtome.dissect.audit.mapped import STAGE as MAP
+from microtome.dissect.audit.mapped import forget_maps
 from microtome.dissect.audit.measured import drop_importance
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
@@ -166,3 +168,5 @@ def _begin_again(run: Run, stages: Iterable[str]) -> None:
         if stage in SHARDED:
             for level in range(len(level_sizes(run.plan.count))):
                 run.commits(level_name(stage, level), "").clear()
+        if stage == MAP:
+            forget_maps(run)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from microtome.dissect.audit.job import run_key
+from microtome.dissect.audit.mapped import STAGE as MAP
+from microtome.dissect.audit.mapped import map_files
 from microtome.dissect.audit.measured import IMPORTANCE, importance_files
 from microtome.dissect.audit.progress import progress
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
@@ -179,10 +181,12 @@ def check(run: Run) -> Verdict:
             last = _REWRITTEN.get(file, stage)
             if stage == last:  # else the later stage vouches for it, or is about to write it
                 wanted.append((file, there, Damage(file, "", _stages_for(stage if file not in _REWRITTEN else INDEX))))
-    for record_key, measured in importance_files(run).items():
-        if measured is None:
-            damages.append(Damage(record_key, "is missing or not readable", (IMPORTANCE,)))
-        wanted += [(file, there, Damage(file, "", (IMPORTANCE,))) for file, there in (measured or {}).items()]
+    vouched = [(IMPORTANCE, importance_files(run)), *([(MAP, map_files(run))] if _is_done(run, MAP) else [])]
+    for stage, found in vouched:
+        for record_key, tables in found.items():
+            if tables is None:
+                damages.append(Damage(record_key, "is missing or not readable", (stage,)))
+            wanted += [(file, there, Damage(file, "", (stage,))) for file, there in (tables or {}).items()]
     if _is_done(run, "report") and REPORT_PAGE not in sizes:
         damages.append(Damage(REPORT_PAGE, "is missing", ("report",)))
     damages += _compare(run.place, wanted, sizes)

@@ -15,6 +15,7 @@ from microtome.dissect.cli.data import data_command
 from microtome.dissect.cli.extend import extend_command
 from microtome.dissect.cli.importance import importance_command
 from microtome.dissect.cli.inspect import inspect_command
+from microtome.dissect.cli.map import map_command
 from microtome.dissect.cli.query import query_command
 from microtome.dissect.cli.report import report_command
 from microtome.dissect.cli.status import status_command
@@ -51,6 +52,7 @@ for _command in (
     query_command,
     importance_command,
     ablate_command,
+    map_command,
     report_command,
 ):
     app.add_command(_command)

@@ -59,6 +59,10 @@ UNREADABLE_SAMPLES = 3
     "--keep-activations", type=click.Choice(["yes", "no"]), help="no: less disk, a second pass of the model. [yes]"
 )
 @click.option("--shard-samples", type=int, help="Samples a shard.")
+@click.option("--no-map", is_flag=True, help="Make no maps of the samples. [one for every layer]")
+@click.option("--map-perplexity", type=float, metavar="P", help="Of the maps' t-SNE. [15 neighbours, all alike]")
+@click.option("--map-neighbors", type=int, metavar="K", help="Nearest neighbours that a map takes account of. [15]")
+@click.option("--map-seed", type=int, help="Of what maps draw by lot. [0]")
 @label_options
 @click.option("--min-images", type=int, metavar="N", help="Drop concepts in fewer images. [1]")
 @segmenter_options
@@ -90,7 +94,8 @@ def audit_command(
         if model is not None or dataset is not None:
             raise UsageError("--resume RUN takes everything from the run; give no MODEL and DATASET with it")
         workers, cluster = options["workers"], options["cluster"] or "threads"
-        outcome = resume_audit(resumed, workers=workers, cluster=cluster, budget=budget_of(options))
+        maps = not options["no_map"]
+        outcome = resume_audit(resumed, workers=workers, cluster=cluster, budget=budget_of(options), maps=maps)
     else:
         if model is not None and dataset is None and model.endswith(".toml"):
             toml = toml_values(Path(model))
@@ -121,6 +126,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
         "layers": split_list(options["layers"]),
         "units": split_list(options["units"]),
         "rotation_baseline": options["rotation_baseline"] or None,
+        "map": False if options["no_map"] else None,
         "free": split_list(options["free"]),
         "tau": split_numbers(options["tau"], "--tau"),
         "label_size": parse_size(options["label_size"], "--label-size"),
@@ -129,6 +135,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     simple += ["device", "torch_threads", "channels_last", "precision", "keep_activations"]
     simple += ["workers", "cluster", "concepts", "min_images"]
     simple += ["segmenter", "segmenter_confidence", "segmenter_size"]
+    simple += ["map_perplexity", "map_neighbors", "map_seed"]
     values |= {name: options[name] for name in simple} | preprocess_values(options)
     return {name: value for name, value in values.items() if value not in (None, ())}
 

@@ -1,0 +1,90 @@
+"""Maps of a finished run, made or made anew without an audit: `microtome map`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from microtome.dissect.audit.budget import NO_LIMITS, Budget
+from microtome.dissect.audit.config import config_of_run
+from microtome.dissect.audit.cores import available_cores
+from microtome.dissect.audit.mapped import STAGE
+from microtome.dissect.audit.pipeline import holding
+from microtome.dissect.audit.stages.map import configured_wish, draw_maps, refuse_memory
+from microtome.dissect.audit.stages.report import rebuild_report
+from microtome.dissect.embedding.maps import Wish, bytes_needed
+from microtome.storage.errors import UsageError
+from microtome.storage.run import Run
+from microtome.storage.runlog import RunLog
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What was asked for is there: the run, the layers that were asked for, and those whose map had to be made."""
+
+    run: Run
+    layers: tuple[str, ...]
+    made: tuple[str, ...]
+    seconds: float
+
+
+def make_maps(
+    path: Path | str,
+    layers: Sequence[str] = (),
+    *,
+    perplexity: float | None = None,
+    neighbors: int | None = None,
+    seed: int | None = None,
+    whiten: bool = False,
+    umap: bool = False,
+    workers: int | None = None,
+    budget: Budget = NO_LIMITS,
+    report: bool = True,
+) -> Maps:
+    """Make the maps of `layers` (none = all) of the run in `path`, but for those that are there as they are asked for.
+
+    perplexity: of Gaussian affinities, in place of uniform ones over `neighbors` nearest; seed: of what is drawn by
+    lot; whiten: of principal components that all count alike; umap: a UMAP beside it; report: whether pages that the
+    run has are built anew. What is None is as the audit was asked for. Raises UsageError where the run is not finished.
+    """
+    started = time.monotonic()
+    run = _finished(path)
+    names = [run.layer(name)["name"] for name in layers] or run.layer_names
+    with holding(path, STAGE) as stop:
+        run = _finished(path)
+        wish = configured_wish(config_of_run(run.info["config"], out=path, workers=workers))
+        given = {"perplexity": perplexity, "neighbors": neighbors, "seed": seed}
+        if neighbors is not None and perplexity is None:
+            wish = replace(wish, settings=replace(wish.settings, perplexity=None))
+        settings = replace(wish.settings, **{name: value for name, value in given.items() if value is not None})
+        wish = Wish(settings, whiten, umap)
+        refuse_memory(budget, bytes_needed(run, wish, names), run.plan.samples)
+
+        def writing(begins: bool) -> None:
+            run.set_stage(STAGE, "running" if begins else "done", 0.0)
+
+        with RunLog(run.place) as log:
+            log.event("start", run=run.url, what=STAGE, layers=names, settings=wish.to_dict())
+            log.event("stage", name=STAGE, state="running")
+            made = draw_maps(
+                run, dict.fromkeys(names, wish), threads=workers or available_cores(), stop=stop, writing=writing
+            )
+            seconds = time.monotonic() - started
+            log.event("stage", name=STAGE, state="done", seconds=round(seconds, 3))
+            log.event("end", seconds=round(seconds, 1))
+        if made:
+            run.set_stage(STAGE, "done", seconds)
+    if report and made and run.info["stages"].get("report", {"state": ""})["state"] == "done":
+        rebuild_report(path)
+    return Maps(Run.open(path), tuple(names), tuple(made), time.monotonic() - started)
+
+
+def _finished(path: Path | str) -> Run:
+    run = Run.open(path)
+    stages = run.info["stages"].items()
+    unfinished = [name for name, stage in stages if stage["state"] != "done" and name not in (STAGE, "report")]
+    if unfinished:
+        raise UsageError(f"{path} is not finished ({', '.join(unfinished)}); run microtome audit --resume {path}")
+    return run

@@ -1,0 +1,124 @@
+"""`microtome map`: the maps of a finished run, made or made anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from microtome.dissect.cli.options import RUN, split_list
+from microtome.dissect.cli.output import show_json, show_table
+from microtome.storage.errors import UsageError
+
+if TYPE_CHECKING:
+    from microtome.dissect.audit.maps import Maps
+
+
+@click.command("map")
+@click.argument("run", type=RUN)
+@click.option("--layer", "layers", multiple=True, metavar="NAME,...", help="Only of these layers. [all]")
+@click.option(
+    "--perplexity", type=click.FloatRange(min=1), metavar="P", help="Gaussian affinities in place of K alike."
+)
+@click.option("--neighbors", type=click.IntRange(min=1), metavar="K", help="Nearest neighbours, all alike. [15]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn by lot. [0]")
+@click.option("--whiten", is_flag=True, help="Principal components that all count alike.")
+@click.option("--umap", is_flag=True, help="A UMAP beside it (needs umap-learn).")
+@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw the one --layer.")
+@click.option("--max-memory", metavar="SIZE", help="Refuse rather than use more: 16GB.")
+@click.option("--workers", type=click.IntRange(min=1), help="Cores to use. [number of cores]")
+@click.option("--report/--no-report", default=True, help="Build the pages anew, where the run has some.")
+@click.option("--json", "as_json", is_flag=True, help="How each map was made, and how good it is, as JSON.")
+def map_command(
+    run: Path | str,
+    layers: tuple[str, ...],
+    perplexity: float | None,
+    neighbors: int | None,
+    seed: int | None,
+    whiten: bool,
+    umap: bool,
+    png: Path | None,
+    max_memory: str | None,
+    workers: int | None,
+    report: bool,
+    as_json: bool,
+) -> int:
+    """Make the maps of a finished RUN, or make them anew with other settings: a t-SNE of all samples for every layer.
+
+    An audit makes them unless it is told --no-map. Maps that are there as they are asked for are left as they are;
+    where one was broken off, the same command goes on.
+
+    \b
+    Examples:
+      microtome map runs/first
+      microtome map runs/first --layer block5 --perplexity 50 --png block5.png
+      microtome map runs/first --layer block5 --umap --json
+    """
+    from microtome.dissect.audit.budget import Budget, parse_bytes
+    from microtome.dissect.audit.maps import make_maps
+
+    if perplexity is not None and neighbors is not None:
+        raise UsageError("--perplexity and --neighbors are two ways to weigh neighbours; give one of them")
+    names = split_list(layers)
+    if png is not None and len(names) != 1:
+        raise UsageError("--png draws the map of one layer; name it with --layer")
+    if umap:
+        from microtome.dissect.embedding.umap_map import check_umap
+
+        check_umap()
+    found = make_maps(
+        run,
+        names,
+        perplexity=perplexity,
+        neighbors=neighbors,
+        seed=seed,
+        whiten=whiten,
+        umap=umap,
+        workers=workers,
+        budget=Budget(memory=parse_bytes(max_memory, "--max-memory") if max_memory else None),
+        report=report,
+    )
+    if png is not None:
+        _draw(found, png)
+    if as_json:
+        maps = found.run.info["map"]
+        show_json(run=found.run.url, made=list(found.made), maps={name: maps[name] for name in found.layers})
+    else:
+        _show(found)
+    return 0
+
+
+def _draw(found: Maps, png: Path) -> None:
+    from microtome.reports.maps.picture import write_picture
+
+    write_picture(found.run, found.layers[0], png)
+    click.echo(f"drawn: {png}", err=True)
+
+
+def _show(found: Maps) -> None:
+    """For each layer how good its map is, then what speaks against it."""
+    rows, against = [], []
+    for name in found.layers:
+        info = found.run.info["map"][name]
+        quality = info["quality"]
+        purity = quality["purity"]
+        rows.append(
+            [
+                name,
+                f"{info['samples']:,}",
+                f"{quality['trustworthiness']:.3f}",
+                f"{quality['recall']:.3f}",
+                "-" if purity is None else f"{purity:.3f}",
+                "made" if name in found.made else "was there",
+            ]
+        )
+        against += [f"{name}: {warning}" for warning in quality["warnings"]]
+    header = ["layer", "images", "trustworthiness", f"recall@{_neighbors(found)}", "purity", ""]
+    show_table(header, rows, right=(1, 2, 3, 4))
+    for line in against:
+        click.echo(line)
+
+
+def _neighbors(found: Maps) -> int:
+    return max(found.run.info["map"][name]["quality"]["k"] for name in found.layers)

@@ -1,0 +1,326 @@
+"""The map of one layer of a run: principal components, t-SNE, how far it is true, its clusters, odd labels.
+
+What it is made of lies in the run: the layer's means, which concepts occur in each sample, the class labels. Nothing is
+written before everything is computed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from microtome.dissect.embedding.clusters import Clusters, density_clusters
+from microtome.dissect.embedding.disagreement import disagreements
+from microtome.dissect.embedding.graph import Graph, neighbor_graph
+from microtome.dissect.embedding.naming import Presence, cluster_table
+from microtome.dissect.embedding.pca import PCA, PCAVectors, moments
+from microtome.dissect.embedding.quality import map_quality
+from microtome.dissect.embedding.tsne.layout import MapSettings, align, lay_out, memory_needed
+from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, Vectors, blocks, in_memory
+from microtome.storage.arrays import MEANS, PRESENCE, layer_array
+from microtome.storage.run import Run
+from microtome.storage.schema import MapInfo
+
+ENGINE = "microtome t-SNE"
+FLAT = "principal components"
+"""What is drawn in place of a t-SNE that there cannot be."""
+FEWEST = 5
+"""Images that a t-SNE takes."""
+COMPONENTS = 256
+"""Principal components that are kept, at most."""
+IN_MEMORY = 2**28
+"""Bytes of vectors that are read once and kept; more are read as they are needed, again and again."""
+VOTERS = 15
+"""Nearest neighbours that vote on a sample's label."""
+QUALITY_SEED = 0
+
+Told = Callable[[str, int, int], None]
+"""Told how far the work is: which part of it, how much of how much."""
+
+
+class Checkpoint(Protocol):
+    """Keeps where a map has got to."""
+
+    def load(self) -> dict[str, NDArray[np.generic]] | None:
+        """What was saved last."""
+        ...
+
+    def save(self, arrays: Mapping[str, NDArray[np.generic]], /) -> None:
+        """Save it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The map that is wanted. whiten: of principal components that all count alike; umap: a UMAP beside it."""
+
+    settings: MapSettings = field(default_factory=MapSettings)
+    whiten: bool = False
+    umap: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, for run.json."""
+        return {**asdict(self.settings), "whiten": self.whiten, "umap": self.umap}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Wish:
+        """Again; settings that this version does not know are left out."""
+        known = {setting.name for setting in fields(MapSettings)}
+        settings = MapSettings(**{name: value for name, value in values.items() if name in known})
+        return cls(settings, bool(values.get("whiten")), bool(values.get("umap")))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A map and all that is stored of it: its entry in run.json, tables by name, and the components' arrays."""
+
+    info: MapInfo
+    tables: dict[str, pd.DataFrame]
+    pca: dict[str, NDArray[np.generic]] | None
+
+    def write(self, run: Run, layer: str) -> list[str]:
+        """Store the tables and arrays of `layer`; returns their keys. Those of a former map are gone."""
+        folder = f"layers/{run.layer(layer)['folder']}"
+        names = [f"{name}.parquet" for name in TABLES] + [f"{PCA_ARRAYS}.safetensors"]
+        run.place.delete(f"{folder}/{name}" for name in names)
+        for name, table in self.tables.items():
+            run.write_layer_table(layer, name, table)
+        keys = [f"{folder}/{name}.parquet" for name in self.tables]
+        if self.pca is not None:
+            run.write_layer_arrays(layer, PCA_ARRAYS, self.pca)
+            keys.append(f"{folder}/{PCA_ARRAYS}.safetensors")
+        return keys
+
+
+TABLES = ("map", "components", "clusters", "disagreements")
+PCA_ARRAYS = "pca"
+
+
+def bytes_needed(run: Run, wish: Wish, layers: Sequence[str]) -> int:
+    """Memory that the map of the most demanding of `layers` takes, in bytes."""
+    rows = run.plan.samples - run.info["data"]["unreadable"]
+    needed = [0]
+    for name in layers:
+        dims = run.layer(name)["units"]
+        needed.append(memory_needed(max(rows, 1), dims, wish.settings) + min(4 * rows * dims, IN_MEMORY))
+    return max(needed)
+
+
+def make_map(
+    run: Run,
+    layer: str,
+    wish: Wish,
+    *,
+    onto: str = "",
+    checkpoint: Checkpoint | None = None,
+    told: Told = lambda part, done, total: None,
+    stop: Callable[[], bool] | None = None,
+    threads: int = 1,
+) -> Made:
+    """Compute the map of `layer`; nothing is written but the checkpoint.
+
+    onto: the layer whose map it begins from and is turned onto, "" = none. The same result for any number of threads,
+    and whether or not it goes on from a checkpoint.
+    """
+    started = time.monotonic()
+    vectors, samples = readable_vectors(run, layer)
+    left_out = int((run.table("samples")["status"] == "ok").sum()) - len(samples)
+    if 4 * vectors.rows * vectors.dims <= IN_MEMORY:
+        vectors = ArrayVectors(in_memory(vectors, threads))
+    told("components", 0, 1)
+    pca = PCA.fit(moments(vectors, threads), COMPONENTS) if vectors.rows > 1 else None
+    flat = np.zeros((vectors.rows, 2), np.float32) if pca is None else _coordinates(vectors, pca)
+    before = _former(run, onto, samples) if onto else None
+    labels, class_names = classes_of(run, samples)
+
+    seen = vectors
+    if pca is not None and wish.whiten:
+        seen = PCAVectors(vectors, _first(pca, wish.settings.components), whiten=True)
+    drawn = _draw(seen, wish, flat, pca is not None and pca.total > 0, before, checkpoint, told, stop, threads)
+    told("quality", 0, 1)
+    clusters = density_clusters(drawn.positions)
+    quality = map_quality(
+        seen, drawn.positions, labels, clusters=clusters.labels, seed=QUALITY_SEED, threads=threads
+    ).info()
+    quality["warnings"] = [*drawn.warnings, *_left_out(left_out), *quality["warnings"]]
+    table = _map_table(run.plan.samples, samples, drawn.positions, flat, clusters)
+    if wish.umap:
+        _add_umap(table, samples, seen, wish, drawn)
+    tables = {"map": table, "components": _components_table(pca)}
+    tables["clusters"] = _clusters_table(run, clusters, samples, labels, class_names)
+    if labels is not None:
+        tables["disagreements"] = disagreements(drawn.graph.indices[:, :VOTERS], labels, class_names, samples)
+    told("quality", 1, 1)
+    info = MapInfo(
+        settings=wish.to_dict(),
+        engine=drawn.engine,
+        kl=drawn.kl,
+        iterations=drawn.iterations,
+        samples=len(samples),
+        seconds=round(time.monotonic() - started, 3),
+        neighbors=drawn.graph.indices.shape[1],
+        quality=quality,
+        aligned_to=onto if before is not None else "",
+    )
+    return Made(info, tables, None if pca is None else pca.to_arrays())
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Positions (n, 2), the neighbours that they come from, and how they came about."""
+
+    positions: NDArray[np.float32]
+    graph: Graph
+    engine: str
+    kl: float = 0.0
+    iterations: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def _draw(
+    vectors: Vectors,
+    wish: Wish,
+    flat: NDArray[np.float32],
+    varied: bool,
+    before: NDArray[np.float32] | None,
+    checkpoint: Checkpoint | None,
+    told: Told,
+    stop: Callable[[], bool] | None,
+    threads: int,
+) -> _Drawn:
+    """The t-SNE of `vectors` or, where they are too few or do not differ, their principal components `flat`."""
+    if vectors.rows < FEWEST or not varied:
+        why = (
+            f"{vectors.rows} images are too few for a map"
+            if vectors.rows < FEWEST
+            else "The layer answers every image alike, so that there is nothing to map"
+        )
+        graph = neighbor_graph(vectors, VOTERS, threads=threads)
+        return _Drawn(flat, graph, FLAT, warnings=(f"{why}: what is drawn are principal components.",))
+    layout = lay_out(
+        vectors, wish.settings, initial=before, checkpoint=checkpoint, progress=told, stop=stop, threads=threads
+    )
+    positions = layout.positions if before is None else align(layout.positions, before)
+    return _Drawn(positions.astype(np.float32), layout.graph, ENGINE, float(layout.kl), layout.iterations)
+
+
+def readable_vectors(run: Run, layer: str) -> tuple[Vectors, NDArray[np.int64]]:
+    """The means of `layer` of all samples whose activations are finite, and which samples these are, ascending."""
+    vectors = LayerVectors(run, layer)
+    units = run.layer_table(layer, "units")
+    if int(units["nan"].sum()) + int(units["infinite"].sum()) > 0:
+        finite = np.zeros(run.plan.samples, np.bool_)
+        name = layer_array(run.layer(layer)["folder"], MEANS)
+        for shard, samples in enumerate(run.plan):
+            stored = run.arrays.read_shard(name, shard).astype(np.float32)
+            finite[samples.start : samples.stop] = np.isfinite(stored).all(axis=1)
+        vectors.samples = vectors.samples[finite[vectors.samples]]
+        vectors.rows = len(vectors.samples)
+    return vectors, vectors.samples
+
+
+def classes_of(run: Run, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list[str]]:
+    """(n,) class of each of `samples`, -1 for none, and the names of the classes; None where no sample has a class."""
+    labels = run.table("samples")["label"].astype("Int64").fillna(-1).to_numpy(np.int64)[samples]
+    if not (labels >= 0).any():
+        return None, []
+    names = list(run.info["data"]["class_names"])
+    names += [str(number) for number in range(len(names), int(labels.max()) + 1)]
+    return labels, names
+
+
+def _coordinates(vectors: Vectors, pca: PCA) -> NDArray[np.float32]:
+    """(n, 2) along the first two principal components; the second is 0 where there is one alone."""
+    first = _first(pca, 2)
+    found = np.zeros((vectors.rows, 2), np.float32)
+    for start, block in blocks(vectors):
+        found[start : start + len(block), : len(first.components)] = first.transform(block)
+    return found
+
+
+def _first(pca: PCA, count: int) -> PCA:
+    return PCA(pca.mean, pca.components[:count], pca.variance[:count], pca.total)
+
+
+def _former(run: Run, layer: str, samples: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """(n, 2) where `samples` lie on the map of `layer`, or its middle for those that are not on it; None without map."""
+    if not run.has_layer_table(layer, "map"):
+        return None
+    found = run.layer_table(layer, "map")[["x", "y"]].to_numpy(np.float32)[samples]
+    on_it = np.isfinite(found).all(axis=1)
+    if not on_it.any():
+        return None
+    found[~on_it] = found[on_it].mean(axis=0)
+    return found
+
+
+def _map_table(
+    total: int,
+    samples: NDArray[np.int64],
+    positions: NDArray[np.float32],
+    flat: NDArray[np.float32],
+    clusters: Clusters,
+) -> pd.DataFrame:
+    """One row for each of all samples; NaN and cluster -1 for those that are not on the map."""
+    columns: dict[str, NDArray[np.generic]] = {"sample": np.arange(total)}
+    for names, values in ((("x", "y"), positions), (("pca_x", "pca_y"), flat)):
+        for number, name in enumerate(names):
+            columns[name] = _spread(total, samples, values[:, number])
+    cluster = np.full(total, -1, np.int32)
+    cluster[samples] = clusters.labels
+    return pd.DataFrame({**columns, "cluster": cluster})
+
+
+def _spread(total: int, samples: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    column = np.full(total, np.nan, np.float32)
+    column[samples] = values
+    return column
+
+
+def _components_table(pca: PCA | None) -> pd.DataFrame:
+    none = np.zeros(0)
+    variance, ratio = (none, none) if pca is None else (pca.variance, pca.ratio)
+    return pd.DataFrame({"component": np.arange(len(variance)), "variance": variance, "ratio": ratio})
+
+
+def _clusters_table(
+    run: Run,
+    clusters: Clusters,
+    samples: NDArray[np.int64],
+    labels: NDArray[np.int64] | None,
+    class_names: Sequence[str],
+) -> pd.DataFrame:
+    concepts = run.table("concepts").sort_values("id")["name"].tolist()
+    presence = None
+    if run.keeps(PRESENCE) and concepts:
+        presence = Presence(clusters.count, len(concepts))
+        for shard, within in enumerate(run.plan):
+            low, high = np.searchsorted(samples, (within.start, within.stop))
+            bits = run.arrays.read_shard(PRESENCE, shard).astype(np.uint8)
+            presence.update(clusters.labels[low:high], bits[samples[low:high] - within.start])
+    return cluster_table(clusters, presence, concepts, labels, class_names)
+
+
+def _add_umap(table: pd.DataFrame, samples: NDArray[np.int64], vectors: Vectors, wish: Wish, drawn: _Drawn) -> None:
+    """Add columns umap_x and umap_y, which begin from the map and take its neighbours."""
+    from microtome.dissect.embedding.umap_map import umap_map
+
+    neighbors = wish.settings.neighbors
+    graph = (drawn.graph.indices, drawn.graph.distances) if drawn.graph.indices.shape[1] >= neighbors - 1 else None
+    found = umap_map(
+        in_memory(vectors), neighbors=neighbors, seed=wish.settings.seed, initial=drawn.positions, graph=graph
+    )
+    for number, name in enumerate(("umap_x", "umap_y")):
+        table[name] = _spread(len(table), samples, found[:, number])
+
+
+def _left_out(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count:,} images with activations that are not finite (NaN or infinite) are not on the map."]
