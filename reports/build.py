@@ -6,6 +6,7 @@
     report/patches/LAYER/123.jpg  the top patches of unit 123 side by side
     report/classes.html           what each class needs, where importance was measured; a page for each in classes/
     report/ablations.html         what was kept of ablations, where any was
+    report/map.html               the interactive map, where the run has one; its data lie in map/ (maps/build.py)
     report/static/                style and script
 
 The same run gives the same bytes. A report is built in a local folder and then takes the place of the old one.
@@ -25,6 +26,9 @@ from microtome.reports.alignment import alignments, is_baseline, principal_compo
 from microtome.reports.classes import ClassPages, class_page, write_class_pages
 from microtome.reports.heat import is_heat
 from microtome.reports.importance import Importance, classes_of, read_importance
+from microtome.reports.maps.page import PAGE as MAP_PAGE
+from microtome.reports.maps.page import MapPages
+from microtome.reports.maps.write import write_map_files
 from microtome.reports.matrix import classes_payload, matrix_context
 from microtome.reports.pages import (
     LayerFiles,
@@ -62,17 +66,20 @@ def build_report(
     patches_per_unit: int = PATCHES_PER_UNIT,
     workers: int | None = None,
     progress: Progress | None = None,
+    map_progress: Progress | None = None,
 ) -> str:
     """Write the report of `run` and return where its index.html lies; an older report is replaced whole.
 
-    read_image: original upright image of a sample, (H, W, 3) uint8; called once a sample that any patch needs,
-    from several threads; may raise SampleError (the patches are then grey). workers: threads, default one a core.
+    read_image: original upright image of a sample, (H, W, 3) uint8; called once a sample that any patch needs, and
+    once where it may have a wrong label, from several threads; may raise SampleError (the patches are then grey).
+    workers: threads, default one a core; map_progress: called with (files of the map written so far, files to write).
     """
     if patches_per_unit < 1:
         raise UsageError(f"patches_per_unit is {patches_per_unit}; a report shows at least 1 patch a unit")
     concepts = Concepts.of(run.table("concepts"))
     layers = [_read_layer(run, number, concepts, patches_per_unit) for number in range(len(run.info["layers"]))]
     samples = run.table("samples")
+    workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     with run.report_folder() as building:
         folders = {layer.plan.layer: building / "patches" / layer.summary.entry["folder"] for layer in layers}
         write_strips(
@@ -80,12 +87,14 @@ def build_report(
             read_image,
             [layer.plan for layer in layers],
             folders.__getitem__,
-            workers=workers or min(os.cpu_count() or 1, _MOST_WORKERS),
+            workers=workers,
             progress=progress,
         )
         classes = _class_pages(layers, concepts)
-        _write_data(run, building, layers, concepts, samples, classes)
-        _write_pages(run, building, layers, concepts, samples, classes)
+        summaries = [layer.summary for layer in layers]
+        maps = write_map_files(run, read_image, building, summaries, concepts, samples, workers, map_progress)
+        _write_data(run, building, layers, concepts, samples, classes, maps)
+        _write_pages(run, building, layers, concepts, samples, classes, maps)
         run.publish_report(building)
     return run.index_page
 
@@ -114,10 +123,11 @@ def _write_data(
     concepts: Concepts,
     samples: pd.DataFrame,
     classes: ClassPages | None,
+    maps: MapPages | None,
 ) -> None:
     keys = samples.set_index("index")["key"].astype(str)
     (folder / "data").mkdir()
-    for layer in layers:
+    for number, layer in enumerate(layers):
         entry = layer.summary.entry
         used = sorted(set(layer.plan.sample.tolist()))
         payload = layer_payload(
@@ -132,6 +142,8 @@ def _write_data(
         payload["categoryStyles"] = category_classes(concepts.categories)
         if classes is not None and layer.importance is not None:
             payload["classes"] = classes_payload(layer.importance, classes.addresses[layer.importance.layer])
+        if maps is not None and (address := maps.units_address(number)):
+            payload["map"] = f"../{address}"
         text = data_script("MICROTOME_LAYER", payload)
         (folder / "data" / f"{entry['folder']}.js").write_text(text, encoding="ascii")
 
@@ -143,12 +155,14 @@ def _write_pages(
     concepts: Concepts,
     samples: pd.DataFrame,
     classes: ClassPages | None,
+    maps: MapPages | None,
 ) -> None:
     env = environment()
     summaries = [layer.summary for layer in layers]
     addresses = pages_by_name(classes.classes, class_page) if classes else {}
     ablations = ablations_context(run.ablations(), addresses, principal_components(summaries))
-    more = [("Classes", "classes.html")] if classes else []
+    more = [("Map", MAP_PAGE)] if maps else []
+    more += [("Classes", "classes.html")] if classes else []
     more += [("Ablations", "ablations.html")] if any(ablations.values()) else []
     shared = shared_context(run.info, concepts, summaries, more)
     (folder / "layers").mkdir()
@@ -156,12 +170,22 @@ def _write_pages(
     for number, layer in enumerate(layers):
         one = layer.importance
         matrix = matrix_context(one, classes.addresses[number]) if classes and one else None
-        page = template.render(root="../", number=number, matrix=matrix, names=concepts.names, **shared)
+        page = template.render(
+            root="../",
+            number=number,
+            matrix=matrix,
+            map=maps.layer(number) if maps else None,
+            names=concepts.names,
+            **shared,
+        )
         (folder / "layers" / f"{layer.summary.entry['folder']}.html").write_text(page, encoding="utf-8")
     if classes:
         text = env.get_template("classes.html").render(root="", page="classes.html", **shared, **classes.listing())
         (folder / "classes.html").write_text(text, encoding="utf-8")
         write_class_pages(classes, env.get_template("class.html"), folder / "classes", shared)
+    if maps:
+        text = env.get_template("map.html").render(root="", page=MAP_PAGE, **shared, **maps.page())
+        (folder / MAP_PAGE).write_text(text, encoding="utf-8")
     if any(ablations.values()):
         text = env.get_template("ablations.html").render(root="", page="ablations.html", **shared, **ablations)
         (folder / "ablations.html").write_text(text, encoding="utf-8")
@@ -172,11 +196,12 @@ def _write_pages(
     widest = max((row["unique"] for row in shared["layers"]), default=0)
     index |= {"own_layers": [shared["layers"][number] for number in own], "widest": max(widest, 1)}
     index["ticks"] = axis_ticks(widest)
+    index["map"] = maps.teaser() if maps else None
     index["classes"] = classes.teaser() if classes else None
     index["ablations"] = ablations["ablations"]
     index["alignments"] = alignments(summaries, shared["layers"])
     text = env.get_template("index.html").render(root="", **shared, **index)
     (folder / "index.html").write_text(text, encoding="utf-8")
     (folder / "static").mkdir()
-    for file in static_files():
+    for file in static_files(maps=maps is not None):
         (folder / "static" / file.name).write_bytes(file.read_bytes())

@@ -28,6 +28,8 @@ CONVENTIONS = {
 TEASERS = 9
 UNREADABLE_ROWS = 20
 UNFOUND = 120
+MAP_FILES = ("map.", "layermap.")
+"""How the names of static files begin that only pages with maps need."""
 _OTHER_CATEGORIES = 4
 
 Context: TypeAlias = Mapping[str, Any]
@@ -53,9 +55,10 @@ def package_file(folder: str, name: str) -> Traversable:
     return resources.files("microtome.reports").joinpath(folder, name)
 
 
-def static_files() -> list[Traversable]:
-    """Every static file that goes beside the pages."""
-    found = (entry for entry in resources.files("microtome.reports").joinpath("static").iterdir() if entry.is_file())
+def static_files(*, maps: bool = True) -> list[Traversable]:
+    """Every static file that goes beside the pages; those of maps where there are any."""
+    entries = resources.files("microtome.reports").joinpath("static").iterdir()
+    found = (entry for entry in entries if entry.is_file() and (maps or not entry.name.startswith(MAP_FILES)))
     return sorted(found, key=lambda entry: entry.name)
 
 

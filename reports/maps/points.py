@@ -45,7 +45,7 @@ class LayerMap:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """samples: (n,) int64, the sample of each point in page order; place: (N,) int64, the point of each sample or -1."""
+    """samples: (n,) int64, the sample of each point in page order; place: (N,) int64, its point or -1."""
 
     samples: NDArray[np.int64]
     place: NDArray[np.int64]
@@ -115,7 +115,7 @@ def _table_or_none(run: ReportRun, layer: str, name: str) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """of_point: (n,) int64, the class of each point by its number in `names`, -1 for none; no names where none has one."""
+    """of_point: (n,) int64, each point's class by its number in `names`, -1 = none; no names where none has one."""
 
     names: list[str]
     of_point: NDArray[np.int64]

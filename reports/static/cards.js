@@ -182,7 +182,7 @@
       patches(unit),
       el("div", { class: "below-patches" }, histogram(unit, at.threshold[unit]), nextBest(unit, at)),
       needing(unit) || "",
-      el("p", { class: "details" }, facts.join(" · "))
+      el("p", { class: "details" }, facts.join(" · "), data.map ? " · " : null, data.map ? el("a", { href: data.map + unit }, "on the map") : null)
     );
     var more = notes(unit, at);
     if (more) card.append(more);
