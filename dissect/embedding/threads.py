@@ -1,0 +1,44 @@
+"""Threads for loops over points whose kernels release the GIL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+BLOCK = 16_384
+"""Points that a thread takes at once; sums are added up block by block, so that no result depends on the threads."""
+
+
+class Pool:
+    """`threads` threads (at least 1) that share loops; a context, whose end waits for them."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = max(1, threads)
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="embedding") if self.threads > 1 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def each(self, function: Callable[[int], T], count: int) -> list[T]:
+        """`function(number)` for 0 ... count - 1, in order of number."""
+        if self._pool is None or count < 2:
+            return [function(number) for number in range(count)]
+        return list(self._pool.map(function, range(count)))
+
+    def blocks(self, function: Callable[[int, int], T], count: int) -> list[T]:
+        """`function(start, stop)` for blocks of 0 ... count - 1, of a size that does not depend on the threads."""
+        return self.each(lambda n: function(n * BLOCK, min((n + 1) * BLOCK, count)), -(-count // BLOCK))
+
+    def parts(self, function: Callable[[int, int, int], T], count: int, parts: int) -> list[T]:
+        """`function(number, start, stop)` for `parts` ranges of nearly equal length."""
+        return self.each(lambda n: function(n, n * count // parts, (n + 1) * count // parts), parts)
