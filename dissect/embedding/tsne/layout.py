@@ -61,10 +61,11 @@ class MapSettings:
         if not 0 <= self.early <= self.iterations:
             raise UsageError(f"early is {self.early}; it lies within the {self.iterations} iterations of a map")
 
-    @property
-    def k(self) -> int:
-        """Neighbours that are looked for."""
-        return self.neighbors if self.perplexity is None else int(NEIGHBORS_PER_PERPLEXITY * self.perplexity)
+    def k(self, points: int) -> int:
+        """Neighbours that are looked for among so many points; with few points those that are near are fewer."""
+        if self.perplexity is not None:
+            return int(NEIGHBORS_PER_PERPLEXITY * self.perplexity)
+        return max(1, min(self.neighbors, (points - 1) // 3))
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,9 @@ def align(positions: Points, onto: Points) -> Points:
 
 def memory_needed(rows: int, dims: int, settings: MapSettings = MapSettings()) -> int:
     """About how many bytes `lay_out` takes at most for `rows` vectors of `dims` numbers, besides the vectors."""
-    pairs = rows * settings.k
-    searching = graph_bytes(rows, dims, settings.k)
+    k = settings.k(rows)
+    pairs = rows * k
+    searching = graph_bytes(rows, dims, k)
     joining = pairs * 8 + 2 * pairs * 8 + 2 * pairs * 8
     descending = pairs * 8 + 3 * (2 * pairs * 8) + rows * 64 + 2**27
     return max(searching, joining, descending) + 2**27
@@ -225,7 +227,7 @@ class _Work:
         if name not in self.found:
             self.found[name] = neighbor_graph(
                 vectors,
-                self.settings.k,
+                self.settings.k(vectors.rows),
                 seed=self.settings.seed,
                 threads=self.pool.threads,
                 progress=lambda done, total: self.told("neighbors", done, total),

@@ -25,6 +25,7 @@ STEP = 0.4
 MOST_NODES = 4096
 """Along the longer side; a map that is wider than this many steps is given a coarser grid."""
 
+KEPT_KERNELS = 3
 POINTS_A_GRID = 50_000
 MOST_GRIDS = 4
 
@@ -92,8 +93,7 @@ class Repulsion:
     def __init__(self, pool: Pool, spacing: float = STEP) -> None:
         self._pool = pool
         self._spacing = spacing
-        self._made: tuple[int, int, float] | None = None
-        self._kernels: Kernels | None = None
+        self._kernels: dict[tuple[int, int, float], Kernels] = {}
         self._density: NDArray[np.float32] = np.empty((0, 0, 0), np.float32)
         self._field: NDArray[np.float32] = np.empty((0, 0, 4), np.float32)
 
@@ -123,15 +123,18 @@ class Repulsion:
         return float(sum(sums)) - len(positions)
 
     def _prepare(self, rows: int, columns: int, spacing: float, points: int) -> tuple[Kernels, NDArray[np.float32]]:
-        wanted = (2 * rows, 2 * columns, spacing)
-        if self._kernels is None or self._made is None or not _serves(self._made, wanted):
-            made = (_roomy(2 * rows), _roomy(2 * columns), spacing)
-            self._kernels, self._made = Kernels.of(*made), made
+        """Kernels for a grid with room for `rows` by `columns` nodes, and buffers of that size."""
+        size = (padded_size(rows), padded_size(columns), spacing)
+        if size not in self._kernels:
+            while len(self._kernels) >= KEPT_KERNELS:
+                del self._kernels[next(iter(self._kernels))]
+            self._kernels[size] = Kernels.of(*size)
+        half = size[0] // 2, size[1] // 2
+        if self._field.shape[:2] != half:
             grids = max(1, min(MOST_GRIDS, points // POINTS_A_GRID))
-            half = made[0] // 2, made[1] // 2
             self._density = np.empty((grids, *half), np.float32)
             self._field = np.empty((*half, 4), np.float32)
-        return self._kernels, self._density
+        return self._kernels[size], self._density
 
     def _convolve(self, density: NDArray[np.float32], kernels: Kernels, rows: int, columns: int) -> NDArray[np.float32]:
         """The potential and the force at the nodes: (rows, columns, 4), the last unused."""
@@ -152,14 +155,11 @@ class Repulsion:
         return self._field
 
 
-def _serves(made: tuple[int, int, float], wanted: tuple[int, int, float]) -> bool:
-    """Whether kernels of the size made are large enough, and not wastefully large."""
-    return made[2] == wanted[2] and all(w <= m <= 1.5 * w + 32 for m, w in zip(made[:2], wanted[:2], strict=True))
-
-
-def _roomy(size: int) -> int:
-    """A fast even length with some room for a map that grows."""
-    length = fft.next_fast_len(int(size * 1.08) + 8, real=True)
-    while length % 2:
-        length = fft.next_fast_len(length + 1, real=True)
-    return int(length)
+def padded_size(nodes: int) -> int:
+    """The even length, fast to transform, of a grid for `nodes` and as many empty ones: one of a few, so that a map that
+    grows seldom needs another; it depends on nothing that was before."""
+    wanted = 2 * nodes
+    size = 32
+    while size < wanted:
+        size = 2 * int(fft.next_fast_len(size * 27 // 50 + 1, real=True))
+    return size
