@@ -67,6 +67,13 @@ export interface Sprites {
   file: string; // "map/sprites/{sheet}.webp"
 }
 
+export interface Palette {
+  categorical: string[]; // number i has colour i modulo their number
+  sequential: string[];
+  none: string;
+  present: string;
+}
+
 export interface Manifest {
   schema: number;
   samples: number;
@@ -78,6 +85,7 @@ export interface Manifest {
   keys: { per: number; file: string };
   order_file: string;
   sprites?: Sprites | null;
+  palette?: Palette | null;
 }
 
 declare global {

@@ -1,0 +1,120 @@
+// Pointer, touch and keys on the canvas. The library moves and lassoes with a mouse; touches become that here.
+
+import type { Camera, Scatter } from "./scatter";
+
+export interface Wishes {
+  hover: (across: number, down: number) => void;
+  leave: () => void;
+  click: (across: number, down: number) => void;
+  middle: () => void; // pick what lies in the middle
+  seen: () => void; // select what is in view
+  escape: () => void;
+}
+
+const CLICK_REACH = 5;
+const ZOOM = 1.5;
+
+export function listenTo(canvas: HTMLCanvasElement, scatter: Scatter, wishes: Wishes): void {
+  let pressed: [number, number] | null = null;
+  let frame = 0;
+  canvas.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "touch") return;
+    cancelAnimationFrame(frame);
+    if (event.buttons) return wishes.leave();
+    frame = requestAnimationFrame(() => wishes.hover(event.offsetX, event.offsetY));
+  });
+  canvas.addEventListener("pointerleave", () => {
+    cancelAnimationFrame(frame);
+    wishes.leave();
+  });
+  canvas.addEventListener("pointerdown", (event) => {
+    pressed = [event.offsetX, event.offsetY];
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    const still = pressed && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < CLICK_REACH;
+    if (still && !event.shiftKey) wishes.click(event.offsetX, event.offsetY);
+    pressed = null;
+  });
+  canvas.addEventListener("keydown", (event) => key(event, scatter, wishes));
+  touches(canvas, scatter);
+}
+
+export function zoom(scatter: Scatter, factor: number): void {
+  const [x, y, distance] = scatter.camera();
+  scatter.look([x, y, Math.min(4, Math.max(1e-4, distance / factor))], true);
+}
+
+function key(event: KeyboardEvent, scatter: Scatter, wishes: Wishes): void {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const [x, y, distance] = scatter.camera();
+  const step = distance / 5;
+  const moves: Record<string, Camera> = {
+    ArrowLeft: [x - step, y, distance], ArrowRight: [x + step, y, distance],
+    ArrowUp: [x, y + step, distance], ArrowDown: [x, y - step, distance],
+  };
+  const move = moves[event.key];
+  if (move) scatter.look(move);
+  else if (event.key === "+" || event.key === "=") zoom(scatter, ZOOM);
+  else if (event.key === "-") zoom(scatter, 1 / ZOOM);
+  else if (event.key === "0") scatter.look(undefined, true);
+  else if (event.key === "Enter") wishes.middle();
+  else if (event.key === "s" || event.key === "S") wishes.seen();
+  else if (event.key === "Escape") wishes.escape();
+  else return;
+  event.preventDefault();
+}
+
+// One finger is the mouse; two fingers zoom around their middle.
+function touches(canvas: HTMLCanvasElement, scatter: Scatter): void {
+  let apart = 0;
+  let between: [number, number] = [0, 0];
+  const mouse = (kind: string, at: Touch, target: EventTarget): void => {
+    const { clientX, clientY, screenX, screenY } = at;
+    const buttons = kind === "mouseup" ? 0 : 1;
+    target.dispatchEvent(new MouseEvent(kind, { bubbles: true, cancelable: true, clientX, clientY, screenX, screenY, buttons }));
+  };
+  const pair = (event: TouchEvent): { apart: number; middle: [number, number] } | null => {
+    const [one, two] = event.touches;
+    if (!one || !two) return null;
+    const box = canvas.getBoundingClientRect();
+    return {
+      apart: Math.hypot(one.clientX - two.clientX, one.clientY - two.clientY),
+      middle: [(one.clientX + two.clientX) / 2 - box.left, (one.clientY + two.clientY) / 2 - box.top],
+    };
+  };
+  canvas.addEventListener("touchstart", (event) => {
+    const two = pair(event);
+    const one = event.touches[0];
+    if (two) {
+      if (one) mouse("mouseup", one, window);
+      apart = two.apart;
+      between = two.middle;
+    } else if (one) {
+      mouse("mouseenter", one, canvas);
+      mouse("mousedown", one, canvas);
+    }
+  }, { passive: true });
+  canvas.addEventListener("touchmove", (event) => {
+    event.preventDefault();
+    const two = pair(event);
+    const one = event.touches[0];
+    if (two && apart > 0) {
+      pinch(scatter, apart / two.apart, between, two.middle);
+      apart = two.apart;
+      between = two.middle;
+    } else if (one && apart === 0) mouse("mousemove", one, window);
+  }, { passive: false });
+  canvas.addEventListener("touchend", (event) => {
+    const last = event.changedTouches[0];
+    if (apart === 0 && last) mouse("mouseup", last, window);
+    if (event.touches.length === 0) apart = 0;
+  });
+}
+
+// The place of the map that was under `from` comes to lie under `to`, `shrink` times nearer.
+function pinch(scatter: Scatter, shrink: number, from: [number, number], to: [number, number]): void {
+  const held = scatter.toMap(...from);
+  const [x, y, distance] = scatter.camera();
+  const aim = scatter.toMap(...to);
+  scatter.look([held[0] + (x - aim[0]) * shrink, held[1] + (y - aim[1]) * shrink, distance * shrink]);
+}
