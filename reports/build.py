@@ -26,8 +26,8 @@ from microtome.reports.alignment import alignments, is_baseline, principal_compo
 from microtome.reports.classes import ClassPages, class_page, write_class_pages
 from microtome.reports.heat import is_heat
 from microtome.reports.importance import Importance, classes_of, read_importance
+from microtome.reports.maps.page import BUNDLE, MapPages, has_bundle, script_without_bundle
 from microtome.reports.maps.page import PAGE as MAP_PAGE
-from microtome.reports.maps.page import MapPages
 from microtome.reports.maps.write import write_map_files
 from microtome.reports.matrix import classes_payload, matrix_context
 from microtome.reports.pages import (
@@ -205,3 +205,5 @@ def _write_pages(
     (folder / "static").mkdir()
     for file in static_files(maps=maps is not None):
         (folder / "static" / file.name).write_bytes(file.read_bytes())
+    if maps and not has_bundle():
+        (folder / "static" / BUNDLE).write_text(script_without_bundle(), encoding="ascii")

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from microtome.reports.maps.colours import palette
 from microtome.reports.maps.columns import UnitFiles, write_concepts, write_units
 from microtome.reports.maps.encode import (
     Box,
@@ -93,6 +94,7 @@ def write_map(
             "concepts": write_concepts(run, points, concepts, files),
             "keys": _write_keys(shown, classes, files),
             "sprites": write_sprites(run, points, files, root),
+            "palette": palette(),
         }
         files.settle()
         files.raw(MANIFEST, lambda: data_script("MICROTOME_MAP", {"manifest": _finite(manifest)}).encode("ascii"))

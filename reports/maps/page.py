@@ -13,6 +13,7 @@ from microtome.reports.maps.build import MapData
 from microtome.reports.maps.candidates import shown_candidates, strip_address
 from microtome.reports.maps.points import LayerMap
 from microtome.reports.pages import package_file, patch_style
+from microtome.reports.payload import safe_json
 from microtome.reports.thumbnails import SIZE
 
 PAGE = "map.html"
@@ -24,10 +25,21 @@ NO_BUNDLE = (
     "Build it with `make setup`, then make the pages again with `microtome report RUN`."
 )
 
+_INSTEAD = """(function () {
+  var place = document.getElementById("map-message") || document.querySelector("main");
+  if (place) place.textContent = TEXT;
+})();
+"""
+
 
 def has_bundle() -> bool:
     """Whether this installation has the script of the interactive map."""
     return package_file("static", BUNDLE).is_file()
+
+
+def script_without_bundle() -> str:
+    """What takes the place of the script of the interactive map where it is missing: it says so on the page."""
+    return _INSTEAD.replace("TEXT", safe_json(NO_BUNDLE))
 
 
 def map_hash(layer: str, **more: int) -> str:
@@ -49,7 +61,7 @@ class MapPages:
         """What the template of the map's page is given, beyond what every page knows."""
         manifest = self.data.manifest
         shown = {name: manifest[name] for name in ("samples", "total")}
-        return {"map": shown, "bundle": has_bundle(), "no_bundle": NO_BUNDLE}
+        return {"map": shown}
 
     def layer(self, number: int) -> dict[str, Any] | None:
         """What the page of layer `number` shows of its map; None where it has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from microtome.datasets.views.labelled import pictures
 from microtome.dissect.audit.config import config_of_run
 from microtome.dissect.audit.data import open_data
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.progress import progress
+from microtome.dissect.audit.progress import Progress, progress, say
 from microtome.reports import build_report
+from microtome.reports.maps.page import NO_BUNDLE, has_bundle
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
 
@@ -43,5 +45,16 @@ def write_report(run: Run, dataset: ImageDataset) -> str:
     def read_image(index: int) -> NDArray[np.uint8]:
         return dataset.read(index).image
 
-    with progress("report", 0, "images") as shown:
-        return build_report(run, read_image, progress=shown.move_to)
+    with ExitStack() as shown:
+        images = shown.enter_context(progress("report", 0, "images"))
+        files: list[Progress] = []
+
+        def map_written(done: int, total: int) -> None:
+            if not files:
+                files.append(shown.enter_context(progress("map page", total, "files")))
+            files[0].move_to(done, total)
+
+        index = build_report(run, read_image, progress=images.move_to, map_progress=map_written)
+    if run.info.get("map") and not has_bundle():
+        say(NO_BUNDLE)
+    return index
