@@ -21,16 +21,19 @@ if TYPE_CHECKING:
         resume_audit,
         run_audit,
     )
+    from microtome.dissect.embedding.nearest import Found, neighbors
     from microtome.dissect.query import Dissection, open_run
 
 __all__ = [
     "AuditConfig",
     "Dissection",
     "Extension",
+    "Found",
     "Outcome",
     "ablate",
     "extend_run",
     "importance",
+    "neighbors",
     "open_run",
     "rebuild_report",
     "resume_audit",
@@ -47,6 +50,8 @@ _HOMES = {
     "rebuild_report": "microtome.dissect.audit.stages.report",
     "ablate": "microtome.dissect.ablation.sets",
     "importance": "microtome.dissect.ablation.units",
+    "Found": "microtome.dissect.embedding.nearest",
+    "neighbors": "microtome.dissect.embedding.nearest",
     "Dissection": "microtome.dissect.query.dissection",
     "open_run": "microtome.dissect.query.dissection",
 }

@@ -16,6 +16,7 @@ from microtome.dissect.cli.extend import extend_command
 from microtome.dissect.cli.importance import importance_command
 from microtome.dissect.cli.inspect import inspect_command
 from microtome.dissect.cli.map import map_command
+from microtome.dissect.cli.neighbors import neighbors_command
 from microtome.dissect.cli.query import query_command
 from microtome.dissect.cli.report import report_command
 from microtome.dissect.cli.status import status_command
@@ -50,6 +51,7 @@ for _command in (
     status_command,
     verify_command,
     query_command,
+    neighbors_command,
     importance_command,
     ablate_command,
     map_command,

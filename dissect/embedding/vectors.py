@@ -51,37 +51,29 @@ class ArrayVectors:
         return np.ascontiguousarray(self._array[start:stop], dtype=np.float32)
 
 
-class LayerVectors:
-    """The spatial mean of every unit of a layer, one row for each sample of the run that could be read.
+class SampleVectors:
+    """An array of a run that has a row for every sample, without the samples that could not be read.
 
-    samples: (rows,) int64, ascending: which sample each row is. Raises UsageError where the run is not far enough for
-    that, UnknownNameError for a layer that it does not have.
+    samples: (rows,) int64, ascending: which sample each row is. What a sample has is laid out as one vector.
+    Raises UsageError where the run has not read its images yet.
     """
 
-    def __init__(self, run: Run, layer: str) -> None:
-        entry = run.layer(layer)
+    def __init__(self, run: Run, name: str, dims: int) -> None:
         table = run.table("samples")
         if "status" not in table:
             raise UsageError(f"{run.url} has not read its images yet; go on with: microtome audit --resume {run.url}")
         self.samples: NDArray[np.int64] = np.flatnonzero(table["status"].to_numpy() == "ok").astype(np.int64)
-        self.rows, self.dims = len(self.samples), entry["units"]
-        self._run, self._layer = run, layer
-        self._name = layer_array(entry["folder"], MEANS)
+        self.rows, self.dims = len(self.samples), dims
+        self._run, self._name = run, name
 
     def read(self, start: int, stop: int) -> Floats:
-        """Rows start ... stop - 1. Raises RunDamagedError where one of them is not finite."""
+        """Rows start ... stop - 1."""
         wanted = self.samples[start:stop]
         found = np.empty((len(wanted), self.dims), np.float32)
         size = self._run.plan.shard
         for shard in np.unique(wanted // size).tolist():
             low, high = np.searchsorted(wanted, (shard * size, (shard + 1) * size))
-            found[low:high] = self._read_in_shard(shard, wanted[low:high])
-        if not np.isfinite(found).all():
-            sample = int(wanted[~np.isfinite(found).all(axis=1)][0])
-            raise RunDamagedError(
-                f"layer {self._layer} has means that are not finite (in sample {sample}, which was readable): "
-                f"its numbers overflow, or a shard is missing; see microtome verify {self._run.url}"
-            )
+            found[low:high] = self._read_in_shard(shard, wanted[low:high]).reshape(-1, self.dims)
         return found
 
     def _read_in_shard(self, shard: int, samples: NDArray[np.int64]) -> NDArray[np.generic]:
@@ -91,6 +83,30 @@ class LayerVectors:
             first = int(samples[0])
             return self._run.arrays.read(self._name, first, int(samples[-1]) + 1)[samples - first]
         return self._run.arrays.read_shard(self._name, shard)[samples - shard * size]
+
+
+class LayerVectors(SampleVectors):
+    """The spatial mean of every unit of a layer, one row for each sample of the run that could be read.
+
+    Raises UnknownNameError for a layer that the run does not have.
+    """
+
+    def __init__(self, run: Run, layer: str) -> None:
+        entry = run.layer(layer)
+        super().__init__(run, layer_array(entry["folder"], MEANS), entry["units"])
+        self._layer = layer
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Rows start ... stop - 1. Raises RunDamagedError where one of them is not finite."""
+        found = super().read(start, stop)
+        finite = np.isfinite(found).all(axis=1)
+        if not finite.all():
+            sample = int(self.samples[start:stop][~finite][0])
+            raise RunDamagedError(
+                f"layer {self._layer} has means that are not finite (in sample {sample}, which was readable): "
+                f"its numbers overflow, or a shard is missing; see microtome verify {self._run.url}"
+            )
+        return found
 
 
 def block_rows(dims: int) -> int:

@@ -1,0 +1,124 @@
+"""Contact sheets: a picture and those that were found for it, in rows with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE = 160
+GAP, LINE, MARGIN = 10, 16, 14
+PER_LINE = 10
+PAPER, INK, FAINT, FRAME, MARK = "#ffffff", "#1c1c1c", "#6a6a6a", "#d9480f", "#ffd400"
+MISSING = "#d8d8d8"
+TITLE_SIZE, TEXT_SIZE = 15, 12
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A picture (H, W, 3) uint8, None where there is none, with lines beneath it, and a box to mark: top, left, bottom,
+    right as shares of its height and width."""
+
+    image: NDArray[np.uint8] | None
+    lines: Sequence[str]
+    box: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was asked about, framed, and what was found for it; more than a line of pictures goes on beneath."""
+
+    title: str
+    asked: Tile
+    found: Sequence[Tile]
+
+
+def draw_sheet(rows: Sequence[Row], note: str = "") -> Image.Image:
+    """All rows beneath each other, RGB. note: a sentence at the end."""
+    across = 1 + min(PER_LINE, max((len(row.found) for row in rows), default=0))
+    heights = [_height(row) for row in rows]
+    width = 2 * MARGIN + across * SIDE + (across - 1) * GAP + GAP
+    sheet = Image.new("RGB", (width, 2 * MARGIN + sum(heights) + (LINE if note else 0)), PAPER)
+    top = MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        _draw_row(sheet, row, top)
+        top += height
+    if note:
+        ImageDraw.Draw(sheet).text((MARGIN, top), _fitting(note, width - 2 * MARGIN), FAINT, _font(TEXT_SIZE))
+    return sheet
+
+
+def _height(row: Row) -> int:
+    lines = -(-max(len(row.found), 1) // PER_LINE)
+    return 2 * LINE + lines * _tile_height(row) + GAP
+
+
+def _tile_height(row: Row) -> int:
+    return SIDE + GAP + LINE * max(len(tile.lines) for tile in (row.asked, *row.found))
+
+
+def _draw_row(sheet: Image.Image, row: Row, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, top), _fitting(row.title, sheet.width - 2 * MARGIN, TITLE_SIZE), INK, _font(TITLE_SIZE))
+    top += 2 * LINE - 6
+    _draw_tile(sheet, row.asked, MARGIN, top)
+    draw.rectangle((MARGIN - 3, top - 3, MARGIN + SIDE + 2, top + SIDE + 2), outline=FRAME, width=3)
+    for number, tile in enumerate(row.found):
+        line, column = divmod(number, PER_LINE)
+        left = MARGIN + GAP + (column + 1) * (SIDE + GAP)
+        _draw_tile(sheet, tile, left, top + line * _tile_height(row))
+
+
+def _draw_tile(sheet: Image.Image, tile: Tile, left: int, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    if tile.image is None or tile.image.size == 0:
+        draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), fill=MISSING)
+        draw.text((left + 8, top + 8), "no picture", FAINT, _font(TEXT_SIZE))
+    else:
+        sheet.paste(_at_side(tile, SIDE), (left, top))
+    for number, text in enumerate(tile.lines):
+        place = (left, top + SIDE + 3 + number * LINE)
+        draw.text(place, _fitting(text, SIDE), INK if number == 0 else FAINT, _font(TEXT_SIZE))
+
+
+def _at_side(tile: Tile, side: int) -> Image.Image:
+    """The picture within a square of `side` pixels, its box marked."""
+    picture = Image.fromarray(np.ascontiguousarray(tile.image))
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    square = Image.new("RGB", (side, side), PAPER)
+    square.paste(picture.resize(size, smooth), ((side - size[0]) // 2, (side - size[1]) // 2))
+    if tile.box is not None:
+        top, left, bottom, right = tile.box
+        across, down = (side - size[0]) // 2, (side - size[1]) // 2
+        corners = (
+            across + round(left * size[0]),
+            down + round(top * size[1]),
+            across + max(round(left * size[0]) + 2, round(right * size[0]) - 1),
+            down + max(round(top * size[1]) + 2, round(bottom * size[1]) - 1),
+        )
+        draw = ImageDraw.Draw(square)
+        draw.rectangle(corners, outline=INK, width=4)
+        draw.rectangle(corners, outline=MARK, width=2)
+    return square
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _fitting(text: str, width: int, size: int = TEXT_SIZE) -> str:
+    """`text`, cut where it is wider than `width` pixels; what cannot be drawn as it is becomes a box."""
+    text = "".join(character if character.isprintable() else "\N{WHITE SQUARE}" for character in text)
+    font = _font(size)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
