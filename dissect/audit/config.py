@@ -227,10 +227,11 @@ def _check(config: AuditConfig) -> None:
     sure = config.segmenter_confidence
     if sure is not None and (not isinstance(sure, numbers) or not 0 <= sure <= 1):
         raise UsageError(f"--segmenter-confidence {sure}: a number from 0 to 1, such as 0.5")
-    if config.map_perplexity is not None and (
-        not isinstance(config.map_perplexity, numbers) or not config.map_perplexity >= 1
-    ):
-        raise UsageError(f"--map-perplexity {config.map_perplexity}: a number of at least 1, such as 30")
+    spread = config.map_perplexity
+    if spread is not None and (not isinstance(spread, numbers) or not 1 < spread <= 1000):
+        raise UsageError(f"--map-perplexity {spread}: a number above 1 and at most 1000, such as 30")
+    if config.map_neighbors > 1000:
+        raise UsageError(f"--map-neighbors {config.map_neighbors}: a whole number from 1 to 1000")
     if not isinstance(config.map_seed, int) or config.map_seed < 0:
         raise UsageError(f"--map-seed {config.map_seed}: a whole number of at least 0")
     if config.segmenter is not None and not config.segmenter.strip():

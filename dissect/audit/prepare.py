@@ -6,7 +6,6 @@ import math
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -64,7 +63,7 @@ ADDED_LATER: dict[str, object] = {
 }
 """Settings that older runs do not name, and what they were then."""
 TOLD_APART = ("model", "dataset", "weights", "concepts", "limit", "map")
-"""Settings that may be called otherwise, as their contents count (a fingerprint, a number of samples), or may differ."""
+"""Settings that may be called otherwise, where contents count (a fingerprint, a number of samples), or may differ."""
 VERSIONED = ("torch", "torchvision", "numpy", "zarr", "dask", "pandas", "numba")
 
 
@@ -145,7 +144,7 @@ def create(config: AuditConfig, budget: Budget) -> Model:
         del info["stages"]["segment"]
     else:
         info["segmenter"] = segmenter
-    if not config.map or find_spec("microtome.dissect.embedding.tsne.layout") is None:
+    if not config.map:
         del info["stages"]["map"]
     Run.create(config.out, info, readout_files(pilot.readouts))
     return model

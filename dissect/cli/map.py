@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 @click.command("map")
 @click.argument("run", type=RUN)
 @click.option("--layer", "layers", multiple=True, metavar="NAME,...", help="Only of these layers. [all]")
-@click.option(
-    "--perplexity", type=click.FloatRange(min=1), metavar="P", help="Gaussian affinities in place of K alike."
-)
+@click.option("--perplexity", type=float, metavar="P", help="Gaussian affinities in place of K alike.")
 @click.option("--neighbors", type=click.IntRange(min=1), metavar="K", help="Nearest neighbours, all alike. [15]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn by lot. [0]")
 @click.option("--whiten", is_flag=True, help="Principal components that all count alike.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,11 @@ from microtome.dissect.embedding.graph import Graph, neighbor_graph
 from microtome.dissect.embedding.naming import Presence, cluster_table
 from microtome.dissect.embedding.pca import PCA, PCAVectors, moments
 from microtome.dissect.embedding.quality import map_quality
-from microtome.dissect.embedding.tsne.layout import MapSettings, align, lay_out, memory_needed
+from microtome.dissect.embedding.tsne.layout import Checkpoint, MapSettings, Told, align, lay_out, memory_needed
 from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, Vectors, blocks, in_memory
 from microtome.storage.arrays import MEANS, PRESENCE, layer_array
 from microtome.storage.run import Run
-from microtome.storage.schema import MapInfo
+from microtome.storage.schema import MapInfo, QualityInfo
 
 ENGINE = "microtome t-SNE"
 FLAT = "principal components"
@@ -39,21 +39,8 @@ IN_MEMORY = 2**28
 VOTERS = 15
 """Nearest neighbours that vote on a sample's label."""
 QUALITY_SEED = 0
-
-Told = Callable[[str, int, int], None]
-"""Told how far the work is: which part of it, how much of how much."""
-
-
-class Checkpoint(Protocol):
-    """Keeps where a map has got to."""
-
-    def load(self) -> dict[str, NDArray[np.generic]] | None:
-        """What was saved last."""
-        ...
-
-    def save(self, arrays: Mapping[str, NDArray[np.generic]], /) -> None:
-        """Save it."""
-        ...
+ROUNDING = 1e-20
+"""Variance below this share of the squared mean is that of float32 numbers that are the same."""
 
 
 @dataclass(frozen=True)
@@ -112,51 +99,51 @@ def bytes_needed(run: Run, wish: Wish, layers: Sequence[str]) -> int:
     return max(needed)
 
 
-def make_map(
-    run: Run,
-    layer: str,
-    wish: Wish,
-    *,
-    onto: str = "",
-    checkpoint: Checkpoint | None = None,
-    told: Told = lambda part, done, total: None,
-    stop: Callable[[], bool] | None = None,
-    threads: int = 1,
-) -> Made:
+@dataclass(frozen=True)
+class How:
+    """How the work is done, not what comes out. told: told how far each part of it is; stop: asked now and then."""
+
+    checkpoint: Checkpoint | None = None
+    told: Told = lambda part, done, total: None
+    stop: Callable[[], bool] | None = None
+    threads: int = 1
+
+
+def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How()) -> Made:
     """Compute the map of `layer`; nothing is written but the checkpoint.
 
     onto: the layer whose map it begins from and is turned onto, "" = none. The same result for any number of threads,
-    and whether or not it goes on from a checkpoint.
+    and whether or not it goes on from a checkpoint. Raises InterruptedLayoutError once `how.stop` says so.
     """
     started = time.monotonic()
     vectors, samples = readable_vectors(run, layer)
     left_out = int((run.table("samples")["status"] == "ok").sum()) - len(samples)
     if 4 * vectors.rows * vectors.dims <= IN_MEMORY:
-        vectors = ArrayVectors(in_memory(vectors, threads))
-    told("components", 0, 1)
-    pca = PCA.fit(moments(vectors, threads), COMPONENTS) if vectors.rows > 1 else None
+        vectors = ArrayVectors(in_memory(vectors, how.threads))
+    how.told("components", 0, 1)
+    pca = PCA.fit(moments(vectors, how.threads), COMPONENTS) if vectors.rows > 1 else None
     flat = np.zeros((vectors.rows, 2), np.float32) if pca is None else _coordinates(vectors, pca)
     before = _former(run, onto, samples) if onto else None
     labels, class_names = classes_of(run, samples)
-
-    seen = vectors
-    if pca is not None and wish.whiten:
-        seen = PCAVectors(vectors, _first(pca, wish.settings.components), whiten=True)
-    drawn = _draw(seen, wish, flat, pca is not None and pca.total > 0, before, checkpoint, told, stop, threads)
-    told("quality", 0, 1)
+    if wish.whiten and pca is not None:
+        vectors = PCAVectors(vectors, _first(pca, wish.settings.components), whiten=True)
+    drawn = _draw(vectors, wish.settings, pca, flat, before, how)
+    how.told("quality", 0, 1)
     clusters = density_clusters(drawn.positions)
     quality = map_quality(
-        seen, drawn.positions, labels, clusters=clusters.labels, seed=QUALITY_SEED, threads=threads
+        vectors, drawn.positions, labels, clusters=clusters.labels, seed=QUALITY_SEED, threads=how.threads
     ).info()
     quality["warnings"] = [*drawn.warnings, *_left_out(left_out), *quality["warnings"]]
-    table = _map_table(run.plan.samples, samples, drawn.positions, flat, clusters)
+    tables = {
+        "map": _map_table(run.plan.samples, samples, drawn.positions, flat, clusters),
+        "components": _components_table(pca),
+        "clusters": _clusters_table(run, clusters, samples, labels, class_names),
+    }
     if wish.umap:
-        _add_umap(table, samples, seen, wish, drawn)
-    tables = {"map": table, "components": _components_table(pca)}
-    tables["clusters"] = _clusters_table(run, clusters, samples, labels, class_names)
+        _add_umap(tables["map"], samples, vectors, wish.settings, drawn)
     if labels is not None:
         tables["disagreements"] = disagreements(drawn.graph.indices[:, :VOTERS], labels, class_names, samples)
-    told("quality", 1, 1)
+    how.told("quality", 1, 1)
     info = MapInfo(
         settings=wish.to_dict(),
         engine=drawn.engine,
@@ -165,7 +152,7 @@ def make_map(
         samples=len(samples),
         seconds=round(time.monotonic() - started, 3),
         neighbors=drawn.graph.indices.shape[1],
-        quality=quality,
+        quality=cast("QualityInfo", quality),
         aligned_to=onto if before is not None else "",
     )
     return Made(info, tables, None if pca is None else pca.to_arrays())
@@ -185,29 +172,33 @@ class _Drawn:
 
 def _draw(
     vectors: Vectors,
-    wish: Wish,
+    settings: MapSettings,
+    pca: PCA | None,
     flat: NDArray[np.float32],
-    varied: bool,
     before: NDArray[np.float32] | None,
-    checkpoint: Checkpoint | None,
-    told: Told,
-    stop: Callable[[], bool] | None,
-    threads: int,
+    how: How,
 ) -> _Drawn:
     """The t-SNE of `vectors` or, where they are too few or do not differ, their principal components `flat`."""
-    if vectors.rows < FEWEST or not varied:
-        why = (
-            f"{vectors.rows} images are too few for a map"
-            if vectors.rows < FEWEST
-            else "The layer answers every image alike, so that there is nothing to map"
-        )
-        graph = neighbor_graph(vectors, VOTERS, threads=threads)
-        return _Drawn(flat, graph, FLAT, warnings=(f"{why}: what is drawn are principal components.",))
+    if vectors.rows < FEWEST:
+        return _flat(vectors, flat, f"{vectors.rows} images are too few for a map", how)
+    if pca is None or pca.total <= ROUNDING * float(pca.mean @ pca.mean):
+        return _flat(vectors, flat, "The layer answers every image alike, so that there is nothing to map", how)
     layout = lay_out(
-        vectors, wish.settings, initial=before, checkpoint=checkpoint, progress=told, stop=stop, threads=threads
+        vectors,
+        settings,
+        initial=flat if before is None else before,
+        checkpoint=how.checkpoint,
+        progress=how.told,
+        stop=how.stop,
+        threads=how.threads,
     )
     positions = layout.positions if before is None else align(layout.positions, before)
     return _Drawn(positions.astype(np.float32), layout.graph, ENGINE, float(layout.kl), layout.iterations)
+
+
+def _flat(vectors: Vectors, flat: NDArray[np.float32], why: str, how: How) -> _Drawn:
+    graph = neighbor_graph(vectors, VOTERS, threads=how.threads)
+    return _Drawn(flat, graph, FLAT, warnings=(f"{why}: what is drawn are principal components.",))
 
 
 def readable_vectors(run: Run, layer: str) -> tuple[Vectors, NDArray[np.int64]]:
@@ -249,7 +240,7 @@ def _first(pca: PCA, count: int) -> PCA:
 
 
 def _former(run: Run, layer: str, samples: NDArray[np.int64]) -> NDArray[np.float32] | None:
-    """(n, 2) where `samples` lie on the map of `layer`, or its middle for those that are not on it; None without map."""
+    """(n, 2) where `samples` lie on the map of `layer`, or its middle for those not on it; None where it has no map."""
     if not run.has_layer_table(layer, "map"):
         return None
     found = run.layer_table(layer, "map")[["x", "y"]].to_numpy(np.float32)[samples]
@@ -307,15 +298,15 @@ def _clusters_table(
     return cluster_table(clusters, presence, concepts, labels, class_names)
 
 
-def _add_umap(table: pd.DataFrame, samples: NDArray[np.int64], vectors: Vectors, wish: Wish, drawn: _Drawn) -> None:
+def _add_umap(
+    table: pd.DataFrame, samples: NDArray[np.int64], vectors: Vectors, settings: MapSettings, drawn: _Drawn
+) -> None:
     """Add columns umap_x and umap_y, which begin from the map and take its neighbours."""
     from microtome.dissect.embedding.umap_map import umap_map
 
-    neighbors = wish.settings.neighbors
-    graph = (drawn.graph.indices, drawn.graph.distances) if drawn.graph.indices.shape[1] >= neighbors - 1 else None
-    found = umap_map(
-        in_memory(vectors), neighbors=neighbors, seed=wish.settings.seed, initial=drawn.positions, graph=graph
-    )
+    neighbors, graph = settings.neighbors, drawn.graph
+    held = (graph.indices, graph.distances) if graph.indices.shape[1] >= neighbors - 1 else None
+    found = umap_map(in_memory(vectors), neighbors=neighbors, seed=settings.seed, initial=drawn.positions, graph=held)
     for number, name in enumerate(("umap_x", "umap_y")):
         table[name] = _spread(len(table), samples, found[:, number])
 

@@ -45,7 +45,8 @@ def wish_for(run: Run, layer: LayerEntry, config: AuditConfig) -> Wish:
 
 def configured_wish(config: AuditConfig) -> Wish:
     """The map that an audit with these settings makes."""
-    from microtome.dissect.embedding.maps import MapSettings, Wish
+    from microtome.dissect.embedding.maps import Wish
+    from microtome.dissect.embedding.tsne.layout import MapSettings
 
     return Wish(
         MapSettings(perplexity=config.map_perplexity, neighbors=config.map_neighbors, seed=config.map_seed),
@@ -105,7 +106,8 @@ def _draw_map(
     writing: Callable[[bool], None],
 ) -> bool:
     """Make and store the map of one layer; whether there was anything to be done."""
-    from microtome.dissect.embedding.maps import InterruptedLayoutError, make_map
+    from microtome.dissect.embedding.maps import How, make_map
+    from microtome.dissect.embedding.tsne.optimise import InterruptedLayoutError
 
     onto = _before(run, layer)
     key = map_key(run, layer, wish.to_dict(), onto)
@@ -115,16 +117,8 @@ def _draw_map(
         raise Stopped
     checkpoint = Checkpoint(run.place, layer["folder"], key)
     try:
-        made = make_map(
-            run,
-            layer["name"],
-            wish,
-            onto="" if onto is None else onto["name"],
-            checkpoint=checkpoint,
-            told=told,
-            stop=stop.is_set,
-            threads=threads,
-        )
+        how = How(checkpoint, told, stop.is_set, threads)
+        made = make_map(run, layer["name"], wish, onto="" if onto is None else onto["name"], how=how)
     except InterruptedLayoutError as interrupted:
         raise Stopped from interrupted
     writing(True)
