@@ -26,7 +26,7 @@ def shown_candidates(one: LayerMap, points: Points) -> NDArray[np.int64]:
     """The samples of a layer's first candidates that are on the map, most suspicious first."""
     if one.disagreements.empty:
         return np.zeros(0, np.int64)
-    samples = one.disagreements["sample"].to_numpy(np.int64)
+    samples: NDArray[np.int64] = one.disagreements["sample"].to_numpy(np.int64)
     samples = samples[(samples >= 0) & (samples < len(points.place))]
     return samples[points.place[samples] >= 0][:SHOWN]
 

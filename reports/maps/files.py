@@ -15,7 +15,7 @@ from microtome.reports.source import Progress
 
 FOLDER = "map"
 
-_WAITING = 4
+_WAITING = 2
 """Files for each thread that may wait for it."""
 
 

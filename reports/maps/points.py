@@ -137,13 +137,14 @@ class Classes:
 
 
 def columns_of(
-    run: ReportRun, array: str, columns: int, most_bytes: int = BLOCK_BYTES
+    run: ReportRun, array: str, columns: int, most_bytes: int | None = None
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """`array` (N, columns) turned over: (first column, block (columns of it, N)), blocks of about `most_bytes`.
 
     Each block reads every shard, one at a time: what is held at once does not grow with the number of columns. A block
-    is overwritten by the next one.
+    is overwritten by the next one. most_bytes: None = BLOCK_BYTES.
     """
+    most_bytes = most_bytes or BLOCK_BYTES
     step = columns
     block: NDArray[Any] | None = None
     start = 0
