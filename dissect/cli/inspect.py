@@ -78,6 +78,9 @@ def inspect_command(
         return 0
     rows = [[info.name, info.kind, str(info.units), info.layout, f"{info.bytes_per_image:,}"] for info in usable]
     show_table(["layer", "kind", "units", "positions", "bytes/image"], rows, right=(2, 4))
+    tokens = [info.name for info in usable if info.kind == "block" and "prefix" in info.layout]
+    if tokens and not layers:
+        click.echo(f"\nLAYER:cls is the class token of a layer of tokens, such as {tokens[-1]}:cls.")
     for info in infos:
         if not info.usable:
             click.echo(f"{info.name}: {info.note}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.dissect.embedding.parallel import one_blas_thread, ordered
 from microtome.dissect.embedding.vectors import Vectors
 from microtome.dissect.maths.jit import kernel
 
@@ -64,18 +65,22 @@ def rank_among_all(vectors: Vectors, points: Ints, given: Ints, *, threads: int 
     limits = _limits(vectors, own, norms, given, shift)
     closer = np.zeros((n, k), np.int64)
     nearest, gaps = np.full((n, k), -1, np.int64), np.full((n, k), np.inf, np.float32)
-    parts = [slice(at, min(at + -(-n // threads), n)) for at in range(0, n, -(-n // threads))]
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, vectors.rows, ROWS):
-            block = vectors.read(start, min(start + ROWS, vectors.rows)) - shift
-            products = own @ block.T
-            lengths = np.einsum("ij,ij->i", block, block)
+    spans = [(start, min(start + ROWS, vectors.rows)) for start in range(0, vectors.rows, ROWS)]
+    each = -(-n // threads)
 
-            def look(part: slice, start: int = start, products: Any = products, lengths: Any = lengths) -> None:
+    def products_with(span: tuple[int, int]) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
+        block = vectors.read(*span) - shift
+        return span[0], own @ block.T, np.einsum("ij,ij->i", block, block)
+
+    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+        for start, products, lengths in ordered(products_with, spans, threads):
+
+            def look(first: int, start: int = start, products: Any = products, lengths: Any = lengths) -> None:
+                part = slice(first, first + each)
                 seen = products[part], norms[part], lengths, start, points[part], limits[part]
                 _look(*seen, closer[part], nearest[part], gaps[part])
 
-            list(pool.map(look, parts))
+            list(pool.map(look, range(0, n, each)))
     return Ranks(closer, nearest, gaps)
 
 

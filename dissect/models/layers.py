@@ -15,9 +15,10 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import activation, batchnorm, conv, dropout, normalization, pooling
 
+from microtome.dissect.models.class_token import base_of
 from microtome.dissect.models.model import Model
-from microtome.dissect.models.places import ATTENTION_KINDS
-from microtome.dissect.models.trace import Call, trace
+from microtome.dissect.models.places import ATTENTION_KINDS, CLASS_TOKEN
+from microtome.dissect.models.trace import Call, trace, with_class_token
 from microtome.storage.errors import UnknownNameError, UsageError
 
 _BYTES = 2  # float16
@@ -44,7 +45,8 @@ class LayerInfo:
     """One layer. shape: (C, h, w) for one image; grid: (h, w); units: C; bytes_per_image: its maps as float16.
 
     kind: "conv", "norm", "activation", "pool", "linear", "dropout", "identity", "attention", "container" (its
-    parts in a row), "block" (any other module with parts) or "other"; inside an attention, one of ATTENTION_KINDS.
+    parts in a row), "block" (any other module with parts) or "other"; inside an attention, one of ATTENTION_KINDS; of a
+    class token, CLASS_TOKEN.
     layout: in words, how the units lie in what the module gives. Where `usable` is False, `note` says why and the
     numbers are 0.
     """
@@ -90,7 +92,8 @@ def resolve_layers(model: Model, globs: Iterable[str]) -> list[str]:
     An exact name always wins over its reading as a glob, and may name any module. In globs (`layer[34]`,
     `blocks.*.mlp.fc1`) `*` also matches dots; they never pick the root, Identity or Dropout, nor layers without units,
     and a container (Sequential) only where nothing but containers matches. With `:KIND` at the end (`*.attn:heads`)
-    they pick what is inside attentions, without it nothing of that. Raises UnknownNameError for a name or glob
+    they pick what is inside attentions, without it nothing of that; with `:cls`, the class tokens of what they pick and
+    gives tokens. Raises UnknownNameError for a name or glob
     that matches nothing, UsageError for one whose matches cannot be dissected.
     """
     calls = trace(model)
@@ -98,7 +101,8 @@ def resolve_layers(model: Model, globs: Iterable[str]) -> list[str]:
     picked = {call.name for pattern in globs for call in selector.select(pattern)}
     if not picked:
         raise UsageError(f"no layers were named; {selector.hint}")
-    return [call.name for call in calls if call.name in picked]
+    names = (name for call in calls for name in (call.name, f"{call.name}:{CLASS_TOKEN}"))
+    return [name for name in names if name in picked]
 
 
 def describe_layers(
@@ -113,7 +117,11 @@ def describe_layers(
     calls = trace(model, batch)
     infos = {call.name: _info(call, modules[call.module_name]) for call in calls}
     if names is not None:
+        by_name = {call.name: call for call in calls}
         for name in names:
+            if (base := base_of(name)) in by_name and name not in infos:
+                call = with_class_token(model, by_name[base])
+                infos[name] = _info(call, modules[call.module_name])
             if name not in infos:
                 raise UnknownNameError("layer", name, infos, _hint(model))
         return [infos[name] for name in names]
@@ -163,6 +171,7 @@ class _Selector:
     """Turns one name or glob into calls of a traced forward pass."""
 
     def __init__(self, model: Model, calls: Sequence[Call]) -> None:
+        self._model = model
         self._calls = calls
         self._usable = [call for call in calls if call.place is not None and call.module_name]
         self._modules = dict(model.module.named_modules())
@@ -172,6 +181,10 @@ class _Selector:
         self.hint = _hint(model)
 
     def select(self, pattern: str) -> list[Call]:
+        if (base := base_of(pattern)) is not None:
+            tokens = [with_class_token(self._model, call) for call in self.select(base)]
+            self._check_usable(pattern, tokens)
+            return [call for call in tokens if call.place is not None]
         module, kinds = split_kinds(pattern)
         if module in self._canonical:
             return self._of_module(pattern, self._canonical[module], kinds)
@@ -229,6 +242,8 @@ class _Selector:
     def _check_usable(self, pattern: str, calls: Sequence[Call]) -> None:
         if any(call.place is not None for call in calls):
             return
+        if calls[0].kind == CLASS_TOKEN:
+            raise UsageError(f"layer {pattern!r} {calls[0].note}")
         near = self._neighbours(calls[0])
         advice = f"near it these can be dissected: {_few(near)}" if near else self.hint
         raise UsageError(f"layer {pattern!r} {calls[0].note}; {advice}")

@@ -63,6 +63,11 @@ class Layout:
         return tuple(axis for axis in range(len(self._sizes)) if axis not in self.features)
 
     @property
+    def positions(self) -> int:
+        """How many positions one image has in the tensor, those of no cell (prefix tokens) among them."""
+        return math.prod(self._sizes[axis] for axis in self._places)
+
+    @property
     def rows(self) -> int:
         """How many rows of the last axis one image has, those of different units apart."""
         return math.prod(self._sizes[axis] for axis in self._places[:-1])

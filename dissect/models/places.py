@@ -10,6 +10,9 @@ HEADS, MEAN_HEADS, ROLLOUT, QUERIES, KEYS, VALUES = ATTENTION_KINDS = ("heads", 
 """Kinds of units inside an attention module: each head's map of the class token's attention, of all queries' mean
 attention, the rollout (one unit), and the features of queries, keys and values."""
 
+CLASS_TOKEN = "cls"
+"""Kind of the units that are the features of a layer's class token."""
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -31,7 +34,7 @@ class Inside:
 @dataclass(frozen=True)
 class Place:
     """One place in a forward pass. part: which tensor of the module's output; inside: set where `kind` is one of
-    ATTENTION_KINDS."""
+    ATTENTION_KINDS; kind: one of these, CLASS_TOKEN, or empty."""
 
     module: str
     ordinal: int

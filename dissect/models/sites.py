@@ -20,7 +20,17 @@ from microtome.dissect.models.adapter import tensors_of, with_tensor
 from microtome.dissect.models.attention import Fused, Run, Watch
 from microtome.dissect.models.layouts import Layout
 from microtome.dissect.models.model import Model
-from microtome.dissect.models.places import HEADS, KEYS, MEAN_HEADS, QUERIES, ROLLOUT, VALUES, Inside, Place
+from microtome.dissect.models.places import (
+    CLASS_TOKEN,
+    HEADS,
+    KEYS,
+    MEAN_HEADS,
+    QUERIES,
+    ROLLOUT,
+    VALUES,
+    Inside,
+    Place,
+)
 from microtome.dissect.models.trace import places_of
 from microtome.storage.errors import UsageError
 
@@ -85,6 +95,11 @@ def site_of(model: Model, name: str) -> Site:
     if place.kind == ROLLOUT:
         raise UsageError(
             f"layer {name!r} is computed from several attentions: there is nothing to take away; take :heads"
+        )
+    if place.kind == CLASS_TOKEN:
+        raise UsageError(
+            f"layer {name!r} is one token of a layer, whose units are removed from all its tokens; take "
+            f"{name.rpartition(':')[0]}"
         )
     if place.kind in (HEADS, MEAN_HEADS) and (place.inside is None or place.inside.output is None):
         raise UsageError(f"layer {name!r}: its heads cannot be told apart in what the attention gives; take :v")

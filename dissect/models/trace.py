@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from microtome.dissect.models.adapter import tensors_of
+from microtome.dissect.models.class_token import base_of, class_token
 from microtome.dissect.models.finding import Finder, Found, Frame
 from microtome.dissect.models.following import Follow
 from microtome.dissect.models.layouts import Layout, UnresolvedError, find_layout, hinted_layout
 from microtome.dissect.models.model import Model, TokenHints
-from microtome.dissect.models.places import ATTENTION_KINDS, ROLLOUT, Inside, Place
+from microtome.dissect.models.places import ATTENTION_KINDS, CLASS_TOKEN, ROLLOUT, Inside, Place
 from microtome.storage.errors import UnknownNameError, UsageError
 
 _Parts = list[tuple[str, "weakref.ref[nn.Module]"]]
@@ -27,7 +28,7 @@ _LOCK = threading.Lock()  # also, the hooks of two passes at once would record e
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module, or (where `kind` is set) something inside its attention.
+    """One call of one module, or (where `kind` is set) something inside its attention, or its class token.
 
     ordinal counts from 1; calls is how many that module had in the whole pass. place: where the units are, None where
     there are none; `note` then says what is there instead.
@@ -77,6 +78,9 @@ def places_of(model: Model, names: Sequence[str]) -> dict[str, Place]:
     modules = {name for name, _ in model.module.named_modules()}
     places = {}
     for name in names:
+        if (base := base_of(name)) is not None and name not in calls:
+            places[name] = _class_token_place(model, name, base)
+            continue
         call = calls.get(name)
         if call is None and name not in modules:
             raise UnknownNameError("layer", name, (modules | set(calls)) - {""})
@@ -91,6 +95,23 @@ def places_of(model: Model, names: Sequence[str]) -> dict[str, Place]:
             raise UsageError(f"layer {name!r} {call.note}")
         places[name] = call.place
     return places
+
+
+def with_class_token(model: Model, call: Call) -> Call:
+    """The class token in what a call gives; without a place, and with a note, where there is none."""
+    if call.place is None:
+        return replace(call, kind=CLASS_TOKEN)
+    try:
+        return replace(call, place=class_token(call.place, model.module), kind=CLASS_TOKEN)
+    except UnresolvedError as error:
+        return replace(call, place=None, note=str(error), kind=CLASS_TOKEN)
+
+
+def _class_token_place(model: Model, name: str, base: str) -> Place:
+    try:
+        return class_token(places_of(model, [base])[base], model.module)
+    except UnresolvedError as error:
+        raise UsageError(f"layer {name!r} {error}") from error
 
 
 def _run(model: Model, batch: int) -> list[Call]:
