@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +32,8 @@ FLAT = "principal components"
 """What is drawn in place of a t-SNE that there cannot be."""
 FEWEST = 5
 """Images that a t-SNE takes."""
+FEW = 2000
+"""Images up to which threads cost more than they give."""
 COMPONENTS = 256
 """Principal components that are kept, at most."""
 IN_MEMORY = 2**28
@@ -120,6 +122,8 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
     left_out = int((run.table("samples")["status"] == "ok").sum()) - len(samples)
     if 4 * vectors.rows * vectors.dims <= IN_MEMORY:
         vectors = ArrayVectors(in_memory(vectors, how.threads))
+    if vectors.rows < FEW:
+        how = replace(how, threads=1)
     how.told("components", 0, 1)
     pca = PCA.fit(moments(vectors, how.threads), COMPONENTS) if vectors.rows > 1 else None
     flat = np.zeros((vectors.rows, 2), np.float32) if pca is None else _coordinates(vectors, pca)
@@ -180,7 +184,7 @@ def _draw(
 ) -> _Drawn:
     """The t-SNE of `vectors` or, where they are too few or do not differ, their principal components `flat`."""
     if vectors.rows < FEWEST:
-        return _flat(vectors, flat, f"{vectors.rows} images are too few for a map", how)
+        return _flat(vectors, flat, f"Fewer than {FEWEST} images have no neighbourhoods to map", how)
     if pca is None or pca.total <= ROUNDING * float(pca.mean @ pca.mean):
         return _flat(vectors, flat, "The layer answers every image alike, so that there is nothing to map", how)
     layout = lay_out(

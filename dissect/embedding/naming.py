@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from microtome.dissect.embedding.clusters import Clusters
 from microtome.dissect.maths.jit import kernel
@@ -81,6 +80,10 @@ def over_represented(counts: Ints, sizes: Ints, everywhere: Ints, total: int) ->
     lift = np.divide(share, rate, out=np.zeros_like(share), where=rate > 0)
     seen = (share >= LEAST_SHARE) & (lift >= LEAST_LIFT)
     cluster, thing = np.nonzero(seen)
+    if not cluster.size:
+        return lift, seen
+    from scipy.stats import hypergeom  # takes as long to load as a small run to map
+
     chance = hypergeom.sf(counts[cluster, thing] - 1, total, everywhere[thing], sizes[cluster])
     compared = max(1, len(sizes) * int((everywhere > 0).sum()))
     seen[cluster, thing] = chance < LEVEL / compared
