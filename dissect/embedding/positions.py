@@ -83,8 +83,8 @@ def nearest_in(maps: Maps, query: NDArray[np.float64], k: int, metric: str, with
     best = rough.min(axis=1)
     readable = np.flatnonzero(np.isfinite(best))
     if len(readable) > k:
-        limit = np.partition((best + doubt)[readable], k - 1)[k - 1]
-        readable = readable[(best - doubt)[readable] <= limit]
+        limit = np.partition(best[readable] + doubt[readable], k - 1)[k - 1]
+        readable = readable[best[readable] - doubt[readable] <= limit]
     rows = []
     for sample in readable.tolist():
         positions = np.flatnonzero(rough[sample] <= best[sample] + 2 * doubt[sample])

@@ -49,7 +49,7 @@ def distances_to(rows: NDArray[np.floating], query: Doubles, metric: str) -> Dou
     if metric == "cosine":
         query = _unit(query[None])[0]
     for start in range(0, len(rows), EXACT_AT_ONCE):
-        part = rows[start : start + EXACT_AT_ONCE].astype(np.float64)
+        part = rows[start : start + EXACT_AT_ONCE].astype(np.float64, order="C")
         if metric == "cosine":
             part = _unit(part)
             without = ~part.any(axis=1) | ~query.any()
