@@ -196,7 +196,7 @@ def _write_pages(
     widest = max((row["unique"] for row in shared["layers"]), default=0)
     index |= {"own_layers": [shared["layers"][number] for number in own], "widest": max(widest, 1)}
     index["ticks"] = axis_ticks(widest)
-    index["map"] = maps.teaser() if maps else None
+    index["map"] = maps.teaser(own) if maps else None
     index["classes"] = classes.teaser() if classes else None
     index["ablations"] = ablations["ablations"]
     index["alignments"] = alignments(summaries, shared["layers"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -87,9 +88,10 @@ class MapPages:
             return None
         return f"{PAGE}{map_hash(one.entry['name'])}&unit="
 
-    def teaser(self) -> dict[str, Any]:
-        """What the index shows: the map of the last layer that has one."""
-        return self._summary(self.data.maps[-1])
+    def teaser(self, own: Sequence[int]) -> dict[str, Any]:
+        """What the index shows: the map of the last layer that has one, of those in `own` where any of them has."""
+        mine = [one for one in self.data.maps if one.number in own]
+        return self._summary((mine or self.data.maps)[-1])
 
     def _of(self, number: int) -> LayerMap | None:
         return next((one for one in self.data.maps if one.number == number), None)
