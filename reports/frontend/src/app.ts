@@ -65,11 +65,15 @@ export class App {
 
   async start(): Promise<void> {
     const canvas = byId<HTMLCanvasElement>("map-canvas");
-    this.scatter = await Scatter.on(canvas, {
+    this.scatter = await Scatter.on(canvas, this.data.n, {
       moved: () => this.moved(), lassoed: (corners) => this.lassoed(corners),
     });
     if (this.scatter) this.listen(canvas, this.scatter);
-    window.addEventListener("hashchange", () => void this.go(read(location.hash)));
+    window.addEventListener("hashchange", () => {
+      const wanted = read(location.hash);
+      this.scatter?.look(wanted.camera ?? undefined);
+      void this.go(wanted);
+    });
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       this.colours = theme(this.manifest.palette);
       void this.update({ ...this.state, colour: "" });
@@ -85,7 +89,7 @@ export class App {
       const [x, y] = scatter.toMap(across, down);
       return this.view ? nearestWithin(this.view, x, y, HOVER_REACH * scatter.pixel()) : -1;
     };
-    listenTo(canvas, scatter, {
+    listenTo(canvas, scatter, () => this.lassoOn, {
       hover: (across, down) => this.tip.show(under(across, down), across, down, scatter.size()),
       leave: () => this.tip.hide(),
       click: (across, down) => void this.go({ point: under(across, down) }),
@@ -116,7 +120,6 @@ export class App {
   async go(change: Partial<State>): Promise<void> {
     const before = this.state;
     this.state = this.complete({ ...before, ...change });
-    if (change.camera) this.scatter?.look(change.camera);
     await this.update(before);
   }
 
@@ -132,7 +135,18 @@ export class App {
     const concept = known ? state.concept : (this.data.compared()[0]?.id ?? -1);
     const unit = Math.min(Math.max(0, state.unit), (layer.units?.count ?? 1) - 1);
     const point = state.point < samples ? state.point : -1;
-    return { ...state, layer: layer.name, view, colour, concept, unit: colour === "unit" ? unit : state.unit, point };
+    const source = this.completeSource(state.source, layer, view);
+    return { ...state, layer: layer.name, view, colour, concept, unit: colour === "unit" ? unit : state.unit, point, source };
+  }
+
+  // Without a layer or view of its own, a selection was made in those that are shown.
+  private completeSource(source: Source | null, layer: Layer, view: string): Source | null {
+    if (!source || source.kind === "class") return source;
+    const own = this.data.layer(source.layer) ?? layer;
+    if (source.kind === "cluster") return own.name === source.layer ? source : { ...source, layer: own.name };
+    if (own.name === source.layer && own.views.includes(source.view)) return source;
+    const ownView = own.views.includes(source.view) ? source.view : own.views.includes(view) ? view : (own.views[0] as string);
+    return { ...source, layer: own.name, view: ownView };
   }
 
   private async update(before: State): Promise<void> {
@@ -236,7 +250,6 @@ export class App {
       const name = layer.clusters.find(({ id }) => id === source.id)?.name;
       return clusters ? { points: where(clusters, source.id), title: `Cluster ${name || source.id}` } : null;
     }
-    if (!layer.views.includes(source.view)) return null;
     return { points: inside(await this.data.positions(layer, source.view), source.polygon), title: "Selection" };
   }
 

@@ -1,4 +1,4 @@
-// Pointer, touch and keys on the canvas. The library moves and lassoes with a mouse; touches become that here.
+// Pointer, touch and keys on the canvas. The library knows a mouse alone: fingers and keys are ours.
 
 import type { Camera, Scatter } from "./scatter";
 
@@ -14,7 +14,7 @@ export interface Wishes {
 const CLICK_REACH = 5;
 const ZOOM = 1.5;
 
-export function listenTo(canvas: HTMLCanvasElement, scatter: Scatter, wishes: Wishes): void {
+export function listenTo(canvas: HTMLCanvasElement, scatter: Scatter, lassoing: () => boolean, wishes: Wishes): void {
   let pressed: [number, number] | null = null;
   let frame = 0;
   canvas.addEventListener("pointermove", (event) => {
@@ -31,12 +31,12 @@ export function listenTo(canvas: HTMLCanvasElement, scatter: Scatter, wishes: Wi
     pressed = [event.offsetX, event.offsetY];
   });
   canvas.addEventListener("pointerup", (event) => {
-    const still = pressed && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < CLICK_REACH;
+    const still = !lassoing() && pressed && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < CLICK_REACH;
     if (still && !event.shiftKey) wishes.click(event.offsetX, event.offsetY);
     pressed = null;
   });
   canvas.addEventListener("keydown", (event) => key(event, scatter, wishes));
-  touches(canvas, scatter);
+  touches(canvas, scatter, lassoing);
 }
 
 export function zoom(scatter: Scatter, factor: number): void {
@@ -64,55 +64,59 @@ function key(event: KeyboardEvent, scatter: Scatter, wishes: Wishes): void {
   event.preventDefault();
 }
 
-// One finger is the mouse; two fingers zoom around their middle.
-function touches(canvas: HTMLCanvasElement, scatter: Scatter): void {
-  let apart = 0;
-  let between: [number, number] = [0, 0];
+// One finger moves the map, or draws the lasso as a mouse would; two fingers zoom around their middle.
+function touches(canvas: HTMLCanvasElement, scatter: Scatter, lassoing: () => boolean): void {
+  let before: Fingers | null = null;
+  let drawing = false;
   const mouse = (kind: string, at: Touch, target: EventTarget): void => {
     const { clientX, clientY, screenX, screenY } = at;
     const buttons = kind === "mouseup" ? 0 : 1;
     target.dispatchEvent(new MouseEvent(kind, { bubbles: true, cancelable: true, clientX, clientY, screenX, screenY, buttons }));
   };
-  const pair = (event: TouchEvent): { apart: number; middle: [number, number] } | null => {
-    const [one, two] = event.touches;
-    if (!one || !two) return null;
-    const box = canvas.getBoundingClientRect();
-    return {
-      apart: Math.hypot(one.clientX - two.clientX, one.clientY - two.clientY),
-      middle: [(one.clientX + two.clientX) / 2 - box.left, (one.clientY + two.clientY) / 2 - box.top],
-    };
-  };
   canvas.addEventListener("touchstart", (event) => {
-    const two = pair(event);
+    before = fingers(canvas, event);
     const one = event.touches[0];
-    if (two) {
-      if (one) mouse("mouseup", one, window);
-      apart = two.apart;
-      between = two.middle;
-    } else if (one) {
-      mouse("mouseenter", one, canvas);
+    if (!drawing && one && event.touches.length === 1 && lassoing()) {
+      drawing = true;
       mouse("mousedown", one, canvas);
     }
   }, { passive: true });
   canvas.addEventListener("touchmove", (event) => {
     event.preventDefault();
-    const two = pair(event);
     const one = event.touches[0];
-    if (two && apart > 0) {
-      pinch(scatter, apart / two.apart, between, two.middle);
-      apart = two.apart;
-      between = two.middle;
-    } else if (one && apart === 0) mouse("mousemove", one, window);
+    if (drawing && one) return mouse("mousemove", one, window);
+    const now = fingers(canvas, event);
+    if (before && now) move(scatter, before.apart && now.apart ? before.apart / now.apart : 1, before.middle, now.middle);
+    before = now;
   }, { passive: false });
-  canvas.addEventListener("touchend", (event) => {
+  const end = (event: TouchEvent): void => {
     const last = event.changedTouches[0];
-    if (apart === 0 && last) mouse("mouseup", last, window);
-    if (event.touches.length === 0) apart = 0;
-  });
+    if (drawing && last) mouse("mouseup", last, window);
+    drawing = false;
+    before = fingers(canvas, event);
+  };
+  canvas.addEventListener("touchend", end);
+  canvas.addEventListener("touchcancel", end);
+}
+
+interface Fingers {
+  middle: [number, number];
+  apart: number; // of two fingers; 0 for one
+}
+
+function fingers(canvas: HTMLCanvasElement, event: TouchEvent): Fingers | null {
+  const one = event.touches[0];
+  const two = event.touches[1] ?? one;
+  if (!one || !two) return null;
+  const box = canvas.getBoundingClientRect();
+  return {
+    apart: Math.hypot(one.clientX - two.clientX, one.clientY - two.clientY),
+    middle: [(one.clientX + two.clientX) / 2 - box.left, (one.clientY + two.clientY) / 2 - box.top],
+  };
 }
 
 // The place of the map that was under `from` comes to lie under `to`, `shrink` times nearer.
-function pinch(scatter: Scatter, shrink: number, from: [number, number], to: [number, number]): void {
+function move(scatter: Scatter, shrink: number, from: [number, number], to: [number, number]): void {
   const held = scatter.toMap(...from);
   const [x, y, distance] = scatter.camera();
   const aim = scatter.toMap(...to);

@@ -1,6 +1,6 @@
 // The points on the canvas: regl-scatterplot draws them, moves the camera and the lasso; finding points is ours.
 
-import createScatterplot, { createSpatialIndex } from "regl-scatterplot";
+import createScatterplot, { createRenderer, createSpatialIndex } from "regl-scatterplot";
 import type { View } from "./decode";
 import { type Encoding, drawingOrder } from "./encoding";
 import type { Theme } from "./palette";
@@ -14,6 +14,7 @@ export interface Events {
 }
 
 const MOVE_TIME = 900;
+const MANY = 200_000; // from here on points are so small that squares will do, which are drawn faster
 const HOME: Camera = [0, 0, 1.08];
 
 // A point size in CSS pixels and an opacity that suit so many points.
@@ -35,13 +36,19 @@ export class Scatter {
   ) {}
 
   // Null where the browser has no WebGL that will do.
-  static async on(canvas: HTMLCanvasElement, events: Events): Promise<Scatter | null> {
+  static async on(canvas: HTMLCanvasElement, n: number, events: Events): Promise<Scatter | null> {
     if (!hasWebGL()) return null;
     // The library's own index would be built anew for a million points; one point far away keeps it quiet.
     const index = await createSpatialIndex([[1e6, 1e6]], false);
     try {
+      const renderer = createRenderer();
+      const fit = (): void => renderer.resize(canvas.clientWidth, canvas.clientHeight);
+      fit();
+      // Before the plot looks at the same events, so that it draws on a surface of its size, pixel on pixel.
+      new ResizeObserver(fit).observe(canvas);
+      window.addEventListener("resize", fit);
       const plot = createScatterplot({
-        canvas, deselectOnDblClick: false, deselectOnEscape: false, pointScaleMode: "asinh", opacityInactiveScale: 0.16,
+        canvas, renderer, renderPointsAsSquares: n > MANY, deselectOnDblClick: false, deselectOnEscape: false, pointScaleMode: "asinh", opacityInactiveScale: 0.16,
         actionKeyMap: { lasso: "shift" }, cameraTarget: [HOME[0], HOME[1]], cameraDistance: HOME[2],
         pointOutlineWidth: 0.1, pointSizeSelected: 0.5,
       } as Parameters<typeof createScatterplot>[0]);
@@ -68,7 +75,8 @@ export class Scatter {
     const first = this.drawn === null;
     const fly = moved && !first && !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (first || (!fly && this.drawn?.slots !== encoding.slots)) this.reorder(encoding.slots);
-    this.dress(encoding, theme);
+    const dressed = this.dress(encoding, theme);
+    if (first) await dressed; // it would be drawn twice
     this.fill(view, encoding.slots);
     await this.plot.draw(this.points, {
       zDataType: "categorical", wDataType: "categorical", spatialIndex: this.index,
@@ -100,9 +108,9 @@ export class Scatter {
     }
   }
 
-  private dress(encoding: Encoding, theme: Theme): void {
+  private dress(encoding: Encoding, theme: Theme): Promise<void> {
     const { size, opacity } = looks(encoding.slots.length);
-    this.plot.set({
+    return this.plot.set({
       backgroundColor: theme.paper, lassoColor: theme.accent,
       colorBy: "valueA", opacityBy: "valueA", sizeBy: "valueA",
       pointColor: encoding.colours, pointColorActive: encoding.colours as never, pointColorHover: theme.accent,
