@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 160
 GAP, LINE, MARGIN = 10, 16, 14
+DOT = 9
 PER_LINE = 10
 PAPER, INK, FAINT, FRAME, MARK = "#ffffff", "#1c1c1c", "#6a6a6a", "#d9480f", "#ffd400"
 MISSING = "#d8d8d8"
@@ -22,11 +23,12 @@ Box = tuple[float, float, float, float]
 @dataclass(frozen=True, slots=True)
 class Tile:
     """A picture (H, W, 3) uint8, None where there is none, with lines beneath it, and a box to mark: top, left, bottom,
-    right as shares of its height and width."""
+    right as shares of its height and width; point: (down, across), a spot within."""
 
     image: NDArray[np.uint8] | None
     lines: Sequence[str]
     box: Box | None = None
+    point: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +96,27 @@ def _at_side(tile: Tile, side: int) -> Image.Image:
     smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
     square = Image.new("RGB", (side, side), PAPER)
     square.paste(picture.resize(size, smooth), ((side - size[0]) // 2, (side - size[1]) // 2))
+    corner = (side - size[0]) // 2, (side - size[1]) // 2
     if tile.box is not None:
         top, left, bottom, right = tile.box
-        across, down = (side - size[0]) // 2, (side - size[1]) // 2
-        corners = (
-            across + round(left * size[0]),
-            down + round(top * size[1]),
-            across + max(round(left * size[0]) + 2, round(right * size[0]) - 1),
-            down + max(round(top * size[1]) + 2, round(bottom * size[1]) - 1),
-        )
-        draw = ImageDraw.Draw(square)
-        draw.rectangle(corners, outline=INK, width=4)
-        draw.rectangle(corners, outline=MARK, width=2)
+        _mark(square, (left, top, right, bottom), corner, size, least=2)
+    if tile.point is not None:
+        down, across = tile.point
+        _mark(square, (across, down, across, down), corner, size, least=DOT)
     return square
+
+
+def _mark(square: Image.Image, box: Box, corner: tuple[int, int], size: tuple[int, int], *, least: int) -> None:
+    """Outline a box (left, top, right, bottom, as shares), at least `least` pixels wide and high around its middle."""
+    low, high = [], []
+    for axis in (0, 1):
+        start, stop = (corner[axis] + box[axis + end] * size[axis] for end in (0, 2))
+        grown = max(0.0, least - (stop - start)) / 2
+        low.append(round(start - grown))
+        high.append(max(low[-1] + 1, round(stop + grown) - 1))
+    draw = ImageDraw.Draw(square)
+    draw.rectangle((*low, *high), outline=INK, width=4)
+    draw.rectangle((*low, *high), outline=MARK, width=2)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -66,7 +66,11 @@ class Found:
     def _title(self) -> str:
         info = self.info
         recall = f", approximate (recall {info['recall']:.3f})" if info["recall"] is not None else ""
-        return f"{info['layer']}: nearest by {'whitened ' if info['whiten'] else ''}{info['metric']} distance{recall}"
+        how = f"nearest by {'whitened ' if info['whiten'] else ''}{info['metric']} distance{recall}"
+        if self.query.at is None:
+            return f"{info['layer']}: {how}"
+        row, column = self.query.at
+        return f"{info['layer']}: the position of each image {how} to row {row}, column {column}"
 
     @property
     def _about(self) -> str:
@@ -89,12 +93,13 @@ class Found:
         from microtome.reports.contact import Tile
 
         image = crop if sample is None else self.crops.crop(sample)
-        box = None
-        if at is not None:
-            height, width = self.run.info["model"]["preprocess"]["size"]
-            top, left, bottom, right = box_in_crop(self.run, self.info["layer"], at)
-            box = (top / height, left / width, bottom / height, right / width)
-        return Tile(image, lines, box)
+        if at is None:
+            return Tile(image, lines)
+        height, width = self.run.info["model"]["preprocess"]["size"]
+        rows, columns = self.run.layer(self.info["layer"])["grid"]
+        top, left, bottom, right = box_in_crop(self.run, self.info["layer"], at)
+        box = (top / height, left / width, bottom / height, right / width)
+        return Tile(image, lines, box, ((at[0] + 0.5) / rows, (at[1] + 0.5) / columns))
 
 
 def neighbors(
