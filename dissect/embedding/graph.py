@@ -26,8 +26,8 @@ CANDIDATES = 3
 
 LISTS_PER_ROOT = 5.0
 PROBES = 24
-TRAINED_PER_LIST = 40
-TRAINING = 6
+TRAINED_PER_LIST = 32
+TRAINING = 4
 QUERIES = 8192
 
 Progress = Callable[[int, int], None]
@@ -44,13 +44,20 @@ class Graph:
 
 
 def neighbor_graph(
-    vectors: Vectors, k: int, *, seed: int = 0, threads: int = 1, progress: Progress | None = None
+    vectors: Vectors,
+    k: int,
+    *,
+    pca: PCA | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Progress | None = None,
 ) -> Graph:
     """The `k` nearest neighbours of every vector (all others, where there are fewer), by Euclidean distance.
 
     Up to `EXACT_ROWS` vectors they are exact. Above that candidates come from an inverted file over the first `COARSE`
     principal components (faiss, IVF), and are ranked by their distances along the first `FINE`: most of the nearest are
-    found, not all. The same result for the same `seed` and any number of threads.
+    found, not all. pca: of the vectors, where it is known already, with at least as many components. The same result
+    for the same `seed` and any number of threads.
     """
     k = max(0, min(k, vectors.rows - 1))
     started = time.monotonic()
@@ -60,7 +67,7 @@ def neighbor_graph(
         indices, distances = _exact(vectors, k, threads)
         info: dict[str, Any] = {"method": "exact"}
     else:
-        indices, distances, info = _inverted_file(vectors, k, seed, threads, progress)
+        indices, distances, info = _inverted_file(vectors, pca, k, seed, threads, progress)
     return Graph(indices, distances, {**info, "k": k, "seconds": round(time.monotonic() - started, 2)})
 
 
@@ -105,13 +112,12 @@ class _Rotated:
     """Vectors along their principal components, at most `FINE` of them, all divided by one number: their distances are
     the same but for that, and float16 holds them well."""
 
-    def __init__(self, vectors: Vectors, threads: int) -> None:
+    def __init__(self, vectors: Vectors, pca: PCA) -> None:
         self._vectors = vectors
-        pca = PCA.fit(moments(vectors, threads), FINE)
         self.scale = float(np.sqrt(pca.total / vectors.dims)) or 1.0
         self._mean = pca.mean.astype(np.float32)
-        self._along = np.ascontiguousarray(pca.components.T / self.scale, dtype=np.float32)
-        self.rows, self.dims = vectors.rows, len(pca.components)
+        self._along = np.ascontiguousarray(pca.components[:FINE].T / self.scale, dtype=np.float32)
+        self.rows, self.dims = vectors.rows, self._along.shape[1]
 
     def read(self, start: int, stop: int) -> Floats:
         """Rows start ... stop - 1."""
@@ -120,12 +126,12 @@ class _Rotated:
 
 
 def _inverted_file(
-    vectors: Vectors, k: int, seed: int, threads: int, progress: Progress | None
+    vectors: Vectors, pca: PCA | None, k: int, seed: int, threads: int, progress: Progress | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], dict[str, Any]]:
     """Vectors are sorted into lists by the nearest of many centres; those of the lists near each one are looked at."""
     import faiss
 
-    rotated = _Rotated(vectors, threads)
+    rotated = _Rotated(vectors, pca or PCA.fit(moments(vectors, threads), FINE))
     fine, coarse = rotated.dims, min(rotated.dims, COARSE)
     lists = int(LISTS_PER_ROOT * vectors.rows**0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(coarse), coarse, lists)

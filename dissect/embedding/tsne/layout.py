@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.embedding.graph import Graph, graph_bytes, neighbor_graph
+from microtome.dissect.embedding.graph import EXACT_ROWS, FINE, Graph, graph_bytes, neighbor_graph
 from microtome.dissect.embedding.pca import PCA, moments
 from microtome.dissect.embedding.threads import Pool
 from microtome.dissect.embedding.tsne.affinities import (
@@ -22,7 +22,7 @@ from microtome.dissect.embedding.tsne.affinities import (
 from microtome.dissect.embedding.tsne.kernels import Points
 from microtome.dissect.embedding.tsne.landmarks import Chosen, place_others
 from microtome.dissect.embedding.tsne.optimise import Arrays, Descended, Phase, descend
-from microtome.dissect.embedding.vectors import Vectors
+from microtome.dissect.embedding.vectors import Vectors, blocks
 from microtome.storage.errors import UsageError
 
 START = 1e-4
@@ -97,6 +97,7 @@ def lay_out(
     settings: MapSettings = MapSettings(),
     *,
     initial: Points | None = None,
+    pca: PCA | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Told | None = None,
     stop: Callable[[], bool] | None = None,
@@ -105,16 +106,18 @@ def lay_out(
     """A map of `vectors`: t-SNE (van der Maaten and Hinton 2008) on Euclidean distances.
 
     initial: (N, 2) positions to begin from, another map say, in place of the first two principal components; only
-    their shape counts, not their size. The same result for any number of `threads`, and whether or not it goes on from
-    a `checkpoint`. Raises InterruptedLayoutError once `stop` says so.
+    their shape counts, not their size. pca: of the vectors, where it is known already. The same result for any number
+    of `threads`, and whether or not it goes on from a `checkpoint`. Raises InterruptedLayoutError once `stop` says so.
     """
     started = time.monotonic()
     told = progress or (lambda part, done, total: None)
     with Pool(threads) as pool:
-        work = _Work(vectors, settings, pool, checkpoint, told, stop)
+        if pca is None and vectors.rows > 1 and (initial is None or vectors.rows > EXACT_ROWS):
+            pca = PCA.fit(moments(vectors, threads), FINE)
+        work = _Work(vectors, settings, pca, pool, checkpoint, told, stop)
         work.resume()
         if initial is None:
-            initial = _principal(vectors, threads)
+            initial = _principal(vectors, pca)
         done = work.whole(initial) if vectors.rows <= settings.landmarks else work.by_landmarks(initial)
     info = {**asdict(settings), "graph": work.graph.info, "seconds": round(time.monotonic() - started, 2)}
     return Layout(done.positions, work.graph, done.divergence, done.iterations, info)
@@ -147,6 +150,7 @@ class _Work:
 
     vectors: Vectors
     settings: MapSettings
+    pca: PCA | None
     pool: Pool
     checkpoint: Checkpoint | None
     told: Told
@@ -228,6 +232,7 @@ class _Work:
             self.found[name] = neighbor_graph(
                 vectors,
                 self.settings.k(vectors.rows),
+                pca=self.pca,
                 seed=self.settings.seed,
                 threads=self.pool.threads,
                 progress=lambda done, total: self.told("neighbors", done, total),
@@ -262,14 +267,11 @@ class _Work:
                 self.found[name] = Graph(np.array(indices, np.int32), np.array(distances, np.float32))
 
 
-def _principal(vectors: Vectors, threads: int) -> Points:
-    """(N, 2) along the first two principal components; the second is zero where there is one dimension."""
-    if vectors.rows < 2:
-        return np.zeros((vectors.rows, 2), np.float32)
-    found = PCA.fit(moments(vectors, threads), 2)
+def _principal(vectors: Vectors, pca: PCA | None) -> Points:
+    """(N, 2) along the first two principal components; zeros for those that there are not."""
     flat = np.zeros((vectors.rows, 2), np.float32)
-    size = 2**16
-    for start in range(0, vectors.rows, size):
-        stop = min(start + size, vectors.rows)
-        flat[start:stop, : len(found.components)] = found.transform(vectors.read(start, stop))
+    if pca is not None:
+        first = PCA(pca.mean, pca.components[:2], pca.variance[:2], pca.total)
+        for start, block in blocks(vectors):
+            flat[start : start + len(block), : len(first.components)] = first.transform(block)
     return flat

@@ -156,8 +156,10 @@ class Repulsion:
 
 
 def padded_size(nodes: int) -> int:
-    """The even length, fast to transform, of a grid for `nodes` and as many empty ones: one of a few, so that a map that
-    grows seldom needs another; it depends on nothing that was before."""
+    """The even length, fast to transform, of a grid for `nodes` and as many empty ones.
+
+    One of a few, so that a map that grows seldom needs another; it depends on nothing that was before.
+    """
     wanted = 2 * nodes
     size = 32
     while size < wanted:
