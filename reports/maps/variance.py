@@ -47,7 +47,7 @@ class Variance:
 
     def words(self) -> str:
         """In a sentence: "50% of the variance lies in 3 components, 90% in 17, 99% in more than 256"."""
-        parts = []
+        parts: list[str] = []
         for share in SHARES:
             count = self.needed(share)
             number = f"{count:,}" if count is not None else f"more than {len(self.ratio):,}"
