@@ -7,6 +7,7 @@
     report/classes.html           what each class needs, where importance was measured; a page for each in classes/
     report/ablations.html         what was kept of ablations, where any was
     report/map.html               the interactive map, where the run has one; its data lie in map/ (maps/build.py)
+    report/maps/LAYER.png         its picture for papers, a layer
     report/static/                style and script
 
 The same run gives the same bytes. A report is built in a local folder and then takes the place of the old one.

@@ -35,7 +35,7 @@ from microtome.reports.maps.encode import (
     encode_order,
     encode_view,
 )
-from microtome.reports.maps.files import FOLDER, MapFiles, layer_address
+from microtome.reports.maps.files import FOLDER, MapFiles, layer_address, picture_address
 from microtome.reports.maps.points import Classes, LayerMap, Points, read_maps
 from microtome.reports.maps.sprites import sheet_count, write_sprites
 from microtome.reports.pages import LayerFiles
@@ -128,6 +128,7 @@ def _write_layer(
         "name": one.entry["name"],
         "folder": folder,
         "page": LayerFiles.of(folder).page,
+        "picture": picture_address(folder),
         "views": list(one.views),
         "boxes": {view: box.values() for view, box in boxes.items()},
         "files": {

@@ -82,6 +82,11 @@ class MapFiles:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+def picture_address(folder: str) -> str:
+    """Address of the picture of the map of the layer in `folder`."""
+    return f"maps/{quote(folder)}.png"
+
+
 def layer_address(folder: str, name: str) -> str:
     """Address of a file of the layer in `folder`; name: as it stands in the address."""
     return f"{FOLDER}/{quote(folder)}/{name}"

@@ -13,6 +13,7 @@ import pandas as pd
 from microtome.reports.maps.build import MapData
 from microtome.reports.maps.candidates import shown_candidates, strip_address
 from microtome.reports.maps.points import LayerMap
+from microtome.reports.maps.variance import Variance, variance_svg
 from microtome.reports.pages import package_file, patch_style
 from microtome.reports.payload import safe_json
 from microtome.reports.thumbnails import SIZE
@@ -49,14 +50,23 @@ def map_hash(layer: str, **more: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a map: its address, and its size in pixels, so that a page keeps its place while it loads."""
+
+    address: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class MapPages:
-    """The map of a run as its pages show it. figures: by layer, markup of what is drawn beside the map ("" for none);
-    pictures: by layer, address of its picture; keys: of the samples, by index."""
+    """The map of a run as its pages show it. keys: of the samples, by index; pictures: of each layer's map; variance:
+    what each layer's components explain, None where the run does not say."""
 
     data: MapData
     keys: pd.Series[str]
-    pictures: dict[str, str]
-    figures: dict[str, Any]
+    pictures: dict[str, Picture]
+    variance: dict[str, Variance | None]
 
     def page(self) -> dict[str, Any]:
         """What the template of the map's page is given, beyond what every page knows."""
@@ -72,7 +82,7 @@ class MapPages:
         name = one.entry["name"]
         return {
             **self._summary(one),
-            "figure": self.figures.get(name, ""),
+            "variance": self._variance(name),
             "clusters": self._clusters(one),
             "more_clusters": max(len(one.clusters) - CLUSTERS, 0),
             "candidates": self._candidates(one),
@@ -101,7 +111,7 @@ class MapPages:
         return {
             "layer": name,
             "href": PAGE + map_hash(name),
-            "picture": self.pictures.get(name),
+            "picture": self.pictures[name],
             "samples": self.data.manifest["samples"],
             "total": self.data.manifest["total"],
             "engine": one.info["engine"],
@@ -109,6 +119,12 @@ class MapPages:
             "aligned_to": one.info["aligned_to"],
             "quality": {key: _known(value) for key, value in quality.items()},
         }
+
+    def _variance(self, layer: str) -> dict[str, Any] | None:
+        found = self.variance[layer]
+        if found is None or not len(found.ratio):
+            return None
+        return {"words": found.words(), "figure": variance_svg(found)}
 
     def _clusters(self, one: LayerMap) -> list[dict[str, Any]]:
         return [

@@ -214,6 +214,7 @@ def test_clusters_disagreements_and_quality(run: Run, manifest: dict[str, Any], 
     assert layer["info"]["kl"] == 1.25
     assert "quality" not in layer["info"]
     assert layer["page"] == "layers/layer4.0%253Aconv%252F2.html"
+    assert layer["picture"] == "maps/layer4.0%253Aconv%252F2.png"
 
 
 def test_no_name_leaves_its_file(root: Path) -> None:

@@ -64,6 +64,16 @@ def test_a_layer_page_says_how_far_to_believe_its_map(run: Run) -> None:
     assert "22 of 24 images" in text
 
 
+def test_pages_show_the_picture_and_what_components_explain(run: Run) -> None:
+    text = page(run, "layers/layer1.html")
+    image = cv2.imread(str(run.path / "report" / "maps" / "layer1.png"))
+    assert image is not None
+    assert f'src="../maps/layer1.png" width="{image.shape[1]}" height="{image.shape[0]}"' in text
+    assert 'src="maps/layer4.0%253Aconv%252F2.png"' in page(run, "index.html")
+    assert "of the variance lies in" in text
+    assert '<svg xmlns="http://www.w3.org/2000/svg" class="variance"' in text
+
+
 def test_clusters_and_candidates_link_into_the_map(run: Run) -> None:
     text = page(run, "layers/layer1.html")
     assert 'href="../map.html#layer=layer1&amp;cluster=2">tree</a>' in text
