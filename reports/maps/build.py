@@ -8,8 +8,9 @@
     map/keys/CHUNK.js           key, class and split of 8,192 points each, as JSON
     map/sprites/SHEET.webp      thumbnails of 1,024 points each
 
-How the contents are encoded: encode.py. All are in page order (points.py). Shards and units pass in blocks: memory does
-not grow with the number of units, and by some 50 bytes a layer with each sample. The same run gives the same bytes.
+How the contents are encoded: encode.py. All are in page order (points.py). Layers, shards and units pass one by one
+or in blocks: memory does not grow with their number, and by a few hundred bytes with each sample. The same run gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from microtome.reports.maps.encode import (
     encode_view,
 )
 from microtome.reports.maps.files import FOLDER, MapFiles, layer_address, picture_address
-from microtome.reports.maps.points import Classes, LayerMap, Points, read_maps
+from microtome.reports.maps.points import VIEWS, Classes, LayerMap, Points, read_maps, read_places
 from microtome.reports.maps.sprites import sheet_count, write_sprites
 from microtome.reports.pages import LayerFiles
 from microtome.reports.payload import data_script
@@ -105,7 +106,7 @@ def write_map(
 def _expected_files(maps: Sequence[LayerMap], points: Points, concepts: Concepts) -> int:
     """About how many files there will be."""
     n = len(points.samples)
-    of_layers = sum(len(one.views) + 1 + one.entry["units"] for one in maps)
+    of_layers = sum(len(VIEWS) + one.entry["units"] for one in maps)
     return of_layers + sheet_count(n) + -(-n // KEYS_PER_FILE) + int((concepts.images > 0).sum()) + 3
 
 
@@ -120,7 +121,8 @@ def _write_layer(
 ) -> dict[str, Any]:
     """Write the files of one layer; returns its entry in the manifest."""
     folder = one.entry["folder"]
-    boxes = {view: Box.around(positions) for view, positions in one.views.items()}
+    places = read_places(run, one.entry["name"], points)
+    boxes = {view: Box.around(positions) for view, positions in places.views.items()}
     names = [concepts.names[concept] for concept in summary.first.concept.tolist()]
     how = UnitFiles.of(one.entry["units"], len(points.samples))
     info = {key: value for key, value in one.info.items() if key != "quality"}
@@ -129,16 +131,16 @@ def _write_layer(
         "folder": folder,
         "page": LayerFiles.of(folder).page,
         "picture": picture_address(folder),
-        "views": list(one.views),
+        "views": list(places.views),
         "boxes": {view: box.values() for view, box in boxes.items()},
         "files": {
             view: files.data(layer_address(folder, f"{view}.js"), partial(encode_view, positions, boxes[view]))
-            for view, positions in one.views.items()
+            for view, positions in places.views.items()
         },
         "quality": one.info.get("quality"),
         "info": info,
         "clusters": _clusters(one.clusters),
-        "cluster_file": files.data(layer_address(folder, "clusters.js"), partial(encode_clusters, one.cluster)),
+        "cluster_file": files.data(layer_address(folder, "clusters.js"), partial(encode_clusters, places.cluster)),
         "units": write_units(run, one.entry, points, names, files, how),
         "disagreements": _disagreements(one.disagreements, points),
     }

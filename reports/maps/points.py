@@ -31,14 +31,12 @@ BLOCK_BYTES = 192 << 20
 
 @dataclass(frozen=True, slots=True)
 class LayerMap:
-    """The map of one layer. views: (n, 2) float32 positions, by name; cluster: (n,) int32, -1 = none; n points in page
-    order. clusters, disagreements: the run's tables, empty where it has none; number: of the layer in the run."""
+    """The map of one layer. number: of the layer in the run; clusters, disagreements: the run's tables, empty where it
+    has none."""
 
     number: int
     entry: LayerEntry
     info: MapInfo
-    views: dict[str, NDArray[np.float32]]
-    cluster: NDArray[np.int32]
     clusters: pd.DataFrame
     disagreements: pd.DataFrame
 
@@ -58,25 +56,48 @@ class Points:
         return cls(samples, place)
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the n points lie in one layer, in page order. views: (n, 2) float32 positions, by name; cluster: (n,)
+    int32, -1 = none."""
+
+    views: dict[str, NDArray[np.float32]]
+    cluster: NDArray[np.int32]
+
+
 def read_maps(run: ReportRun, most: int = MOST_POINTS) -> tuple[Points, list[LayerMap]] | None:
     """The points of a run and the maps of its layers, in the network's order; None where it has no map to show."""
     made = run.info.get("map", {})
     entries = [(number, entry) for number, entry in enumerate(run.info["layers"]) if entry["name"] in made]
-    tables = [_read_table(run, entry["name"]) for _, entry in entries]
-    if not tables:
-        return None
-    shown = np.logical_and.reduce([np.isfinite(_positions(table, "tsne")).all(axis=1) for table in tables])
+    shown = np.full(run.plan.samples, bool(entries))
+    last = np.zeros((0, 2), np.float32)
+    for _, entry in entries:
+        last = _positions(_read_table(run, entry["name"]), "tsne")
+        shown &= np.isfinite(last).all(axis=1)
     chosen = np.flatnonzero(shown)
     if len(chosen) > most:
         chosen = np.sort(np.random.default_rng(SEED).choice(chosen, most, replace=False))
     if not len(chosen):
         return None
-    samples = chosen[page_order(_positions(tables[-1], "tsne")[chosen])]
     maps = [
-        _layer_map(run, number, entry, made[entry["name"]], table.iloc[samples])
-        for (number, entry), table in zip(entries, tables, strict=True)
+        LayerMap(
+            number=number,
+            entry=entry,
+            info=made[entry["name"]],
+            clusters=_table_or_none(run, entry["name"], "clusters"),
+            disagreements=_table_or_none(run, entry["name"], "disagreements"),
+        )
+        for number, entry in entries
     ]
-    return Points.of(samples, run.plan.samples), maps
+    return Points.of(chosen[page_order(last[chosen])], run.plan.samples), maps
+
+
+def read_places(run: ReportRun, layer: str, points: Points) -> Places:
+    """Where `points` lie in a layer. Views without a place for every point are left out."""
+    table = _read_table(run, layer).iloc[points.samples]
+    views = {name: _positions(table, name) for name, columns in VIEWS.items() if set(columns) <= set(table.columns)}
+    cluster = table["cluster"].to_numpy(np.int32) if "cluster" in table else np.full(len(table), -1, np.int32)
+    return Places({name: at for name, at in views.items() if np.isfinite(at).all()}, cluster)
 
 
 def _read_table(run: ReportRun, layer: str) -> pd.DataFrame:
@@ -92,21 +113,6 @@ def _read_table(run: ReportRun, layer: str) -> pd.DataFrame:
 
 def _positions(table: pd.DataFrame, view: str) -> NDArray[np.float32]:
     return table[list(VIEWS[view])].to_numpy(np.float32)
-
-
-def _layer_map(run: ReportRun, number: int, entry: LayerEntry, info: MapInfo, table: pd.DataFrame) -> LayerMap:
-    """The map of a layer; `table` has the rows of the points. Views without a place for every point are left out."""
-    views = {name: _positions(table, name) for name, columns in VIEWS.items() if set(columns) <= set(table.columns)}
-    cluster = table["cluster"].to_numpy(np.int32) if "cluster" in table else np.full(len(table), -1, np.int32)
-    return LayerMap(
-        number=number,
-        entry=entry,
-        info=info,
-        views={name: positions for name, positions in views.items() if np.isfinite(positions).all()},
-        cluster=cluster,
-        clusters=_table_or_none(run, entry["name"], "clusters"),
-        disagreements=_table_or_none(run, entry["name"], "disagreements"),
-    )
 
 
 def _table_or_none(run: ReportRun, layer: str, name: str) -> pd.DataFrame:
