@@ -172,20 +172,18 @@ def _read_once(vectors: Vectors, metric: str, wanted: Ints, threads: int, told: 
         seen.update(_normalised(rows) if metric == "cosine" else rows)
         return rows[here], seen
 
-    parts, whole, done = [], Moments.empty(vectors.dims), 0
+    parts, whole = [], Moments.empty(vectors.dims)
     with one_blas_thread():
         for rows, seen in ordered(read, spans(vectors), threads):
             parts.append(rows)
             whole.merge(seen)
-            done = whole.count
-            told("components", done, vectors.rows)
+            told("components", whole.count, vectors.rows)
     return np.concatenate(parts), whole
 
 
 def _normalised(rows: Floats) -> Floats:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Floats = rows / np.where(length > 0, length, np.float32(1))
-    return unit
+    length: Floats = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, np.where(length > 0, length, 1), dtype=np.float32)
 
 
 def _enough(pca: PCA) -> PCA:

@@ -31,7 +31,7 @@ def maps_of(run: Run, layer: str, crop: NDArray[np.uint8], workers: int) -> NDAr
     readouts = open_readouts(run)
     try:
         with Forward(model, [layer], divide(config, workers), {layer: entry["scale"]}, readouts=readouts) as forward:
-            maps = forward.submit([crop]).wait()[layer][0]
+            maps: NDArray[np.float16] = forward.submit([crop]).wait()[layer][0]
     except ScaleOverflow as error:
         raise UsageError(f"the image cannot be compared: {error}, beyond what the run stores at its scale") from error
     if not np.isfinite(maps).all():

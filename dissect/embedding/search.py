@@ -266,6 +266,7 @@ def _leave_out(found: Neighbors, without: Ints, k: int) -> Neighbors:
     others = found.indices != np.asarray(without)[:, None]
     order = np.argsort(~others, axis=1, kind="stable")[:, :k]
     own = ~np.take_along_axis(others, order, axis=1)
-    indices, distances = (np.take_along_axis(part, order, axis=1) for part in (found.indices, found.distances))
+    indices = np.take_along_axis(found.indices, order, axis=1)
+    distances = np.take_along_axis(found.distances, order, axis=1)
     indices[own], distances[own] = NOBODY, np.inf
     return Neighbors(indices, distances)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.progress import Progress, say
-from microtome.dissect.embedding.index import ApproximateIndex, IndexInfo, build_index
+from microtome.dissect.embedding.index import ApproximateIndex, build_index
 from microtome.dissect.embedding.pca import PCA, PCAVectors, moments
 from microtome.dissect.embedding.search import Ints, Neighbors, known_metric, nearest
 from microtome.dissect.embedding.vectors import LayerVectors, Vectors
@@ -34,11 +34,6 @@ class Space:
     pca: PCA | None
     index: ApproximateIndex | None
     threads: int
-
-    @property
-    def recall(self) -> IndexInfo | None:
-        """How good the index is; None where the search is exact."""
-        return self.index and self.index.info
 
     def nearest(self, query: NDArray[np.floating], k: int, without: int | None = None) -> Neighbors:
         """The `k` nearest samples of a query, (C,) as the layer gives it; `without` leaves a sample out.
