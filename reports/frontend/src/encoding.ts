@@ -9,10 +9,11 @@ export interface Encoding {
   opacities: number[]; // relative to the opacity that suits the number of points
   sizes: number[]; // relative, too
   lit: number; // points that have what the colour stands for
+  ranked: boolean; // slots are ranks: the higher, the later drawn; else all but slot 0 are drawn as they come
 }
 
 export function plain(n: number, theme: Theme): Encoding {
-  return { slots: new Uint8Array(n), colours: [theme.plain], opacities: [1], sizes: [1], lit: 0 };
+  return { slots: new Uint8Array(n), colours: [theme.plain], opacities: [1], sizes: [1], lit: 0, ranked: false };
 }
 
 // Classes or clusters: a colour for each number, faint for none (a negative number, or one from `count` on).
@@ -26,7 +27,7 @@ export function byNumber(numbers: Int16Array | Uint16Array, count: number, theme
     lit += 1;
   }
   return {
-    slots, lit,
+    slots, lit, ranked: false,
     colours: [theme.none, ...theme.categorical],
     opacities: [0.45, ...theme.categorical.map(() => 1)],
     sizes: [0.8, ...theme.categorical.map(() => 1)],
@@ -40,7 +41,7 @@ export function byPresence(bits: Uint8Array, n: number, theme: Theme): Encoding 
     slots[i] = bit(bits, i);
     lit += slots[i] as number;
   }
-  return { slots, lit, colours: [theme.none, theme.present], opacities: [0.35, 1.4], sizes: [0.8, 1.2] };
+  return { slots, lit, ranked: true, colours: [theme.none, theme.present], opacities: [0.35, 1.4], sizes: [0.8, 1.2] };
 }
 
 // A unit's levels, 0 to 255; what counts as lit is at least half of the maximum.
@@ -55,24 +56,25 @@ export function byLevel(levels: Uint8Array, theme: Theme): Encoding {
   }
   const strength = colours.map((_, at) => (at + 1) / colours.length);
   return {
-    slots, lit,
+    slots, lit, ranked: true,
     colours: [theme.none, ...colours],
-    opacities: [0.3, ...strength.map((share) => 0.4 + 1.2 * share)],
+    opacities: [0.3, ...strength.map((share) => 0.6 + 1.0 * share)],
     sizes: [0.75, ...strength.map((share) => 0.8 + 0.6 * share)],
   };
 }
 
-// The order in which points are drawn: by slot, so that what stands out is not covered. Stable.
-export function drawingOrder(slots: Uint8Array): Uint32Array {
+// The order in which points are drawn: by rank, so that what stands out is not covered. Stable.
+export function drawingOrder({ slots, ranked }: Encoding): Uint32Array {
+  const ranks = ranked ? slots : slots.map((slot) => Math.min(slot, 1));
   const starts = new Uint32Array(257);
-  for (const slot of slots) starts[slot + 1] = (starts[slot + 1] as number) + 1;
-  for (let slot = 1; slot < 257; slot += 1) starts[slot] = (starts[slot] as number) + (starts[slot - 1] as number);
+  for (const rank of ranks) starts[rank + 1] = (starts[rank + 1] as number) + 1;
+  for (let rank = 1; rank < 257; rank += 1) starts[rank] = (starts[rank] as number) + (starts[rank - 1] as number);
   const order = new Uint32Array(slots.length);
   for (let i = 0; i < slots.length; i += 1) {
-    const slot = slots[i] as number;
-    const place = starts[slot] as number;
+    const rank = ranks[i] as number;
+    const place = starts[rank] as number;
     order[place] = i;
-    starts[slot] = place + 1;
+    starts[rank] = place + 1;
   }
   return order;
 }

@@ -15,7 +15,7 @@ export interface Events {
 
 const MOVE_TIME = 900;
 const MANY = 200_000; // from here on points are so small that squares will do, which are drawn faster
-const HOME: Camera = [0, 0, 1.08];
+const MARGIN = 1.08;
 
 // A point size in CSS pixels and an opacity that suit so many points.
 function looks(n: number): { size: number; opacity: number } {
@@ -25,6 +25,8 @@ function looks(n: number): { size: number; opacity: number } {
 
 export class Scatter {
   frames = 0;
+  private reach: [number, number] = [1, 1];
+  private wasHome = true;
   private points: number[][] = [];
   private order: Uint32Array = new Uint32Array();
   private place: Uint32Array = new Uint32Array();
@@ -42,23 +44,33 @@ export class Scatter {
     const index = await createSpatialIndex([[1e6, 1e6]], false);
     try {
       const renderer = createRenderer();
-      const fit = (): void => renderer.resize(canvas.clientWidth, canvas.clientHeight);
+      let scatter: Scatter | null = null;
+      const room = canvas.parentElement as HTMLElement;
+      const fit = (): void => {
+        fitInto(room, canvas);
+        renderer.resize(canvas.clientWidth, canvas.clientHeight);
+        if (scatter?.wasHome) scatter.look();
+      };
       fit();
-      // Before the plot looks at the same events, so that it draws on a surface of its size, pixel on pixel.
-      new ResizeObserver(fit).observe(canvas);
+      new ResizeObserver(fit).observe(room);
       window.addEventListener("resize", fit);
       const plot = createScatterplot({
-        canvas, renderer, renderPointsAsSquares: n > MANY, deselectOnDblClick: false, deselectOnEscape: false, pointScaleMode: "asinh", opacityInactiveScale: 0.16,
-        actionKeyMap: { lasso: "shift" }, cameraTarget: [HOME[0], HOME[1]], cameraDistance: HOME[2],
+        canvas, renderer, renderPointsAsSquares: n > MANY, deselectOnDblClick: false, deselectOnEscape: false, pointScaleMode: "asinh", opacityInactiveScale: 0.2,
+        actionKeyMap: { lasso: "shift" },
         pointOutlineWidth: 0.1, pointSizeSelected: 0.5,
       } as Parameters<typeof createScatterplot>[0]);
-      const scatter = new Scatter(canvas, plot, index);
+      const made = new Scatter(canvas, plot, index);
+      scatter = made;
+      made.look();
       plot.subscribe("drawing", () => {
-        scatter.frames += 1;
+        made.frames += 1;
         events.moved();
       });
+      plot.subscribe("view", () => {
+        made.wasHome = made.isHome();
+      });
       plot.subscribe("lassoEnd", ({ coordinates }) => events.lassoed(coordinates as unknown as [number, number][]));
-      return scatter;
+      return made;
     } catch {
       return null;
     }
@@ -72,9 +84,10 @@ export class Scatter {
   }
 
   private async drawNow(view: View, encoding: Encoding, theme: Theme, moved: boolean): Promise<void> {
-    const first = this.drawn === null;
+    const first = this.points.length === 0;
     const fly = moved && !first && !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (first || (!fly && this.drawn?.slots !== encoding.slots)) this.reorder(encoding.slots);
+    if (first || (!fly && this.drawn?.slots !== encoding.slots)) this.reorder(encoding);
+    if (moved) this.reachOf(view);
     const dressed = this.dress(encoding, theme);
     if (first) await dressed; // it would be drawn twice
     this.fill(view, encoding.slots);
@@ -88,14 +101,21 @@ export class Scatter {
     if (fly && before !== encoding.slots) await this.drawNow(view, encoding, theme, false);
   }
 
-  private reorder(slots: Uint8Array): void {
-    this.order = drawingOrder(slots);
-    this.place = new Uint32Array(slots.length);
+  private reorder(encoding: Encoding): void {
+    const n = encoding.slots.length;
+    this.order = drawingOrder(encoding);
+    this.place = new Uint32Array(n);
     this.order.forEach((point, place) => {
       this.place[point] = place;
     });
-    if (this.points.length !== slots.length) this.points = Array.from({ length: slots.length }, () => [0.5, 0.5, 0, 0]);
-    this.drawn = null;
+    if (this.points.length !== n) this.points = Array.from({ length: n }, () => [0.5, 0.5, 0, 0]);
+  }
+
+  private reachOf(view: View): void {
+    const far = (values: Float32Array): number => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0.05);
+    const { wasHome } = this;
+    this.reach = [far(view.x), far(view.y)];
+    if (wasHome) this.look();
   }
 
   private fill(view: View, slots: Uint8Array): void {
@@ -134,11 +154,21 @@ export class Scatter {
     return [x, y, this.plot.get("cameraDistance")];
   }
 
-  isHome(): boolean {
-    return this.camera().every((value, at) => Math.abs(value - (HOME[at] as number)) < 1e-4);
+  // Where all points are seen.
+  home(): Camera {
+    const { width, height } = this.size();
+    const [across, up] = this.reach;
+    return [0, 0, MARGIN * Math.max(up, (across * height) / Math.max(1, width))];
   }
 
-  look([x, y, distance]: Camera = HOME, moving = false): void {
+  isHome(): boolean {
+    const home = this.home();
+    return this.camera().every((value, at) => Math.abs(value - (home[at] as number)) < 1e-4);
+  }
+
+  look(camera?: Camera, moving = false): void {
+    this.wasHome = camera === undefined;
+    const [x, y, distance] = camera ?? this.home();
     const transition = moving && !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (transition) void this.plot.zoomToLocation([x, y], distance, { transition, transitionDuration: 350 });
     else {
@@ -173,6 +203,13 @@ export class Scatter {
     const view = this.plot.get("cameraView") as unknown as Float32Array;
     return 2 / this.size().height / (view[5] as number);
   }
+}
+
+// Whole pixels, so that no browser stretches the drawing.
+function fitInto(room: HTMLElement, canvas: HTMLCanvasElement): void {
+  const { width, height } = room.getBoundingClientRect();
+  canvas.style.width = `${Math.max(1, Math.floor(width) - 2)}px`;
+  canvas.style.height = `${Math.max(1, Math.floor(height) - 2)}px`;
 }
 
 function hasWebGL(): boolean {
