@@ -64,7 +64,7 @@ class Quality:
     is equally near counted in favour; purity, purity_features: share of a labelled point's k nearest (those with a
     label) that have its label, on the map and in feature space, None without labels; twins: share of the points that
     have another of the same vector; islands: share of the k nearest in feature space of a point in a cluster (those in
-    any cluster) that are in the same one, None without clusters.
+    any cluster) that are in the same one, None where there are not two clusters.
     """
 
     points: int
@@ -127,7 +127,7 @@ def map_quality(
         purity=None if classes is None else purity_of(classes, points, near),
         purity_features=None if classes is None else purity_of(classes, points, ranks.nearest),
         twins=float((ranks.gaps[:, 0] == 0).mean()),
-        islands=None if islands is None else purity_of(islands, points, ranks.nearest),
+        islands=None if islands is None or islands.max() < 1 else purity_of(islands, points, ranks.nearest),
     )
 
 
@@ -169,7 +169,7 @@ def warnings(quality: Quality) -> list[str]:
         )
     if q.recall < LOW_RECALL:
         found.append(
-            f"Only {q.recall:.1%} of a point's {q.k} nearest on the map are among its {q.k} nearest in feature space: "
+            f"Only {_percent(q.recall)} of a point's {q.k} nearest on the map are among its {q.k} nearest in feature space: "
             "read the map by regions, and ask for neighbours in feature space where single points matter."
         )
     if q.islands is not None and q.islands < CUT_ISLANDS:
@@ -185,6 +185,10 @@ def warnings(quality: Quality) -> list[str]:
             "the order within them means nothing."
         )
     return found
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "0.1% or less"
 
 
 def _purity_warnings(on_map: float, in_features: float) -> list[str]:
