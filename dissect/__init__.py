@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         resume_audit,
         run_audit,
     )
+    from microtome.dissect.audit.maps import Maps, make_maps
     from microtome.dissect.embedding.nearest import Found, neighbors
     from microtome.dissect.query import Dissection, open_run
 
@@ -29,10 +30,12 @@ __all__ = [
     "Dissection",
     "Extension",
     "Found",
+    "Maps",
     "Outcome",
     "ablate",
     "extend_run",
     "importance",
+    "make_maps",
     "neighbors",
     "open_run",
     "rebuild_report",
@@ -48,6 +51,8 @@ _HOMES = {
     "Extension": "microtome.dissect.audit.extend",
     "extend_run": "microtome.dissect.audit.extend",
     "rebuild_report": "microtome.dissect.audit.stages.report",
+    "Maps": "microtome.dissect.audit.maps",
+    "make_maps": "microtome.dissect.audit.maps",
     "ablate": "microtome.dissect.ablation.sets",
     "importance": "microtome.dissect.ablation.units",
     "Found": "microtome.dissect.embedding.nearest",

@@ -22,7 +22,11 @@ def documented_columns(table: str, splits: list[str]) -> list[str]:
     return columns
 
 
-@pytest.mark.parametrize("table", ["samples", "concepts", "units", "iou", "thresholds", "histogram", "patches"])
+TABLES = ("samples", "concepts", "units", "iou", "thresholds", "histogram", "patches")
+MAP_TABLES = ("map", "components", "clusters", "disagreements")
+
+
+@pytest.mark.parametrize("table", [*TABLES, *MAP_TABLES])
 def test_tables_have_the_documented_columns(planted_run: Path, table: str) -> None:
     run = Run.open(planted_run)
     frame = run.table(table) if table in ("samples", "concepts") else run.layer_table("units", table)
@@ -36,7 +40,7 @@ def test_every_table_on_disk_is_documented(planted_run: Path) -> None:
 
 def test_arrays_have_the_documented_shapes(planted_run: Path) -> None:
     run = Run.open(planted_run)
-    pattern = r"^    (labels|image_labels|layers/LAYER/\w+) +\(([^)]*)\) (\w+)"
+    pattern = r"^    (labels|image_labels|thumbnails|presence|layers/LAYER/\w+) +\(([^)]*)\) (\w+)"
     documented = {name: (axes.split(", "), dtype) for name, axes, dtype in re.findall(pattern, TEXT, re.MULTILINE)}
     arrays = run.arrays.describe()
     assert {re.sub(r"layers/[^/]+/", "layers/LAYER/", name) for name in arrays} == set(documented)

@@ -8,9 +8,10 @@ from microtome.storage.places import open_place
 
 
 def results(run: Path | str) -> dict[str, bytes]:
-    """Every table and every array of a run, by key. Times, pages and commit records are left out."""
+    """Every table, every array and all components of a run, by key. Times, pages and commit records are left out."""
     place = open_place(run)
-    return place.read_many(key for key, _ in place.list() if key.endswith(".parquet") or key.startswith("arrays.zarr/"))
+    ends = (".parquet", "/pca.safetensors")
+    return place.read_many(key for key, _ in place.list() if key.endswith(ends) or key.startswith("arrays.zarr/"))
 
 
 def differences(one: Path | str, other: Path | str) -> list[str]:

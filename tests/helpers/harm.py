@@ -18,6 +18,7 @@ STAGE_FILES = {
     "capture": r"arrays\.zarr/|commits/(capture|index)",
     "thresholds": r"commits/thresholds|layers/.+/(thresholds|histogram)|samples|concepts",
     "tally": r"commits/tally|layers/.+/(units|iou)",
+    "map": r"commits/map|layers/.+/(map|components|clusters|disagreements|pca)",
     "report": r"commits/patches|layers/.+/patches|report/",
 }
 """Which files of a run each stage writes; the first pattern that fits counts."""

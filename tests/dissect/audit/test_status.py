@@ -118,7 +118,8 @@ def test_many_reasons_are_counted_and_the_most_frequent_told() -> None:
 def test_a_finished_run(run: Path) -> None:
     status = read_status(run)
     assert status.state == "finished"
-    assert [stage.name for stage in status.stages] == ["index", "capture", "thresholds", "tally", "patches", "report"]
+    names = ["index", "capture", "thresholds", "tally", "patches", "map", "report"]
+    assert [stage.name for stage in status.stages] == names
     count = Run.open(run).plan.count
     assert [(stage.done, stage.shards) for stage in status.stages[1:4]] == [(count, count)] * 3
     files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")]
