@@ -169,8 +169,8 @@ def warnings(quality: Quality) -> list[str]:
         )
     if q.recall < LOW_RECALL:
         found.append(
-            f"Only {_percent(q.recall)} of a point's {q.k} nearest on the map are among its {q.k} nearest in feature space: "
-            "read the map by regions, and ask for neighbours in feature space where single points matter."
+            f"Only {_percent(q.recall)} of a point's {q.k} nearest on the map are among its {q.k} nearest in feature "
+            "space: read the map by regions, and ask for neighbours in feature space where single points matter."
         )
     if q.islands is not None and q.islands < CUT_ISLANDS:
         found.append(
