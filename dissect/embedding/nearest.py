@@ -121,10 +121,11 @@ def neighbors(
 ) -> Found:
     """The `k` samples of a run nearest to a sample, a key, an image (a file, or an array (H, W, 3) uint8), or a patch.
 
-    layer: whose means are compared, the run's last where None; metric: "euclidean" or "cosine"; whiten: along
-    principal components, each of variance 1; pixels: also the nearest by pixels; method: "exact", "approximate" or
-    "auto" (by an index where the run is large). at: (row, column) on the layer's grid, or unit and rank (a unit's top
-    patch): that patch is compared with all positions of all images. A sample is no neighbour of itself.
+    layer: whose means are compared, the run's last where None; metric: "euclidean" or "cosine"; whiten: along the first
+    principal components (64, or one for every ten images), each of variance 1; pixels: also the nearest by pixels;
+    method: "exact", "approximate" or "auto" (by an index where the run is large). at: (row, column) on the layer's
+    grid, or unit and rank (a unit's top patch): that patch is compared with all positions of all images. A sample is no
+    neighbour of itself.
 
     Raises UsageError for what cannot be asked, RunMismatchError where the model is not the run's.
     """

@@ -22,6 +22,9 @@ METHODS = ("auto", "exact", "approximate")
 INDEX_ROWS = 200_000
 """From so many vectors on an index pays: below, all of them are read and compared in a second or two."""
 SMALLEST_INDEX = 1000
+WHITENED, VECTORS_A_COMPONENT = 64, 10
+"""Whitened vectors have so many components at most, and one for so many vectors of the run: along more of them noise
+counts as much as what tells images apart, and in the end all are equally far from each other."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def open_space(run: Run, layer: str, metric: str, *, whiten: bool, method: str, 
     if whiten and method == "approximate":
         raise UsageError("whitened vectors are compared exactly; leave out --approximate or --whiten")
     if whiten:
-        return Space(rows, metric, PCA.fit(moments(rows, threads)), None, threads)
+        kept = max(1, min(WHITENED, rows.rows // VECTORS_A_COMPONENT))
+        return Space(rows, metric, PCA.fit(moments(rows, threads), kept), None, threads)
     index = None
     if method == "approximate" or (method == "auto" and rows.rows >= INDEX_ROWS):
         index = index_of(run, layer, rows, metric, threads)
