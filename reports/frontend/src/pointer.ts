@@ -36,6 +36,10 @@ export function listenTo(canvas: HTMLCanvasElement, scatter: Scatter, lassoing: 
     pressed = null;
   });
   canvas.addEventListener("keydown", (event) => key(event, scatter, wishes));
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target instanceof Element && event.target.matches("input, select, textarea");
+    if (event.key === "Escape" && !typing) wishes.escape();
+  });
   touches(canvas, scatter, lassoing);
 }
 
@@ -59,7 +63,6 @@ function key(event: KeyboardEvent, scatter: Scatter, wishes: Wishes): void {
   else if (event.key === "0") scatter.look(undefined, true);
   else if (event.key === "Enter") wishes.middle();
   else if (event.key === "s" || event.key === "S") wishes.seen();
-  else if (event.key === "Escape") wishes.escape();
   else return;
   event.preventDefault();
 }
