@@ -68,7 +68,7 @@ def open_space(run: Run, layer: str, metric: str, *, whiten: bool, method: str, 
     """
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
-    rows = LayerVectors(run, layer)
+    rows = LayerVectors.finite(run, layer)
     known_metric(metric)
     if whiten and method == "approximate":
         raise UsageError("whitened vectors are compared exactly; leave out --approximate or --whiten")

@@ -96,6 +96,23 @@ class LayerVectors(SampleVectors):
         super().__init__(run, layer_array(entry["folder"], MEANS), entry["units"])
         self._layer = layer
 
+    @classmethod
+    def finite(cls, run: Run, layer: str) -> LayerVectors:
+        """The same without the samples for which the network gives NaN or infinity there, as units.parquet knows."""
+        vectors = cls(run, layer)
+        if not run.has_layer_table(layer, "units"):
+            return vectors
+        units = run.layer_table(layer, "units")
+        if not any(name in units and units[name].any() for name in ("nan", "infinite")):
+            return vectors
+        finite = np.zeros(run.plan.samples, np.bool_)
+        for shard, samples in enumerate(run.plan):
+            stored = run.arrays.read_shard(vectors._name, shard).astype(np.float32)
+            finite[samples.start : samples.stop] = np.isfinite(stored).all(axis=1)
+        vectors.samples = vectors.samples[finite[vectors.samples]]
+        vectors.rows = len(vectors.samples)
+        return vectors
+
     def read(self, start: int, stop: int) -> Floats:
         """Rows start ... stop - 1. Raises RunDamagedError where one of them is not finite."""
         found = super().read(start, stop)

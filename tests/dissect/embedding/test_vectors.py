@@ -76,6 +76,15 @@ def test_holes_are_damage(tmp_path: Path) -> None:
         vectors.read(30, 35)
 
 
+def test_samples_that_the_network_cannot_take_may_be_left_out(tmp_path: Path) -> None:
+    means = np.random.default_rng(1).normal(size=(40, 5)).astype(np.float32)
+    means[33, 2], means[4, 0] = np.nan, np.inf
+    run, layer = run_with_means(tmp_path / "run", means)
+    vectors = LayerVectors.finite(run, layer)
+    assert vectors.samples.tolist() == [sample for sample in range(37) if sample not in (4, 33)]
+    assert vectors.read(0, vectors.rows).shape == (35, 5)
+
+
 def test_an_unknown_layer(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", samples=24)
     with pytest.raises(UnknownNameError, match="no layer of this run"):
