@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from microtome.dissect.audit.budget import NO_LIMITS, Budget
 from microtome.dissect.audit.config import config_of_run
 from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.mapped import STAGE
 from microtome.dissect.audit.pipeline import holding
-from microtome.dissect.audit.stages.map import configured_wish, draw_maps, refuse_memory
+from microtome.dissect.audit.stages.map import draw_maps, refuse_memory, wish_for
 from microtome.dissect.audit.stages.report import rebuild_report
 from microtome.dissect.embedding.maps import Wish, bytes_needed
 from microtome.storage.errors import UsageError
@@ -37,8 +38,8 @@ def make_maps(
     perplexity: float | None = None,
     neighbors: int | None = None,
     seed: int | None = None,
-    whiten: bool = False,
-    umap: bool = False,
+    whiten: bool | None = None,
+    umap: bool | None = None,
     workers: int | None = None,
     budget: Budget = NO_LIMITS,
     report: bool = True,
@@ -47,30 +48,26 @@ def make_maps(
 
     perplexity: of Gaussian affinities, in place of uniform ones over `neighbors` nearest; seed: of what is drawn by
     lot; whiten: of principal components that all count alike; umap: a UMAP beside it; report: whether pages that the
-    run has are built anew. What is None is as the audit was asked for. Raises UsageError where the run is not finished.
+    run has are built anew. What is None is as in the map that a layer has, else as the audit was asked for. Raises
+    UsageError where the run is not finished.
     """
     started = time.monotonic()
     run = _finished(path)
     names = [run.layer(name)["name"] for name in layers] or run.layer_names
     with holding(path, STAGE) as stop:
         run = _finished(path)
-        wish = configured_wish(config_of_run(run.info["config"], out=path, workers=workers))
-        given = {"perplexity": perplexity, "neighbors": neighbors, "seed": seed}
-        if neighbors is not None and perplexity is None:
-            wish = replace(wish, settings=replace(wish.settings, perplexity=None))
-        settings = replace(wish.settings, **{name: value for name, value in given.items() if value is not None})
-        wish = Wish(settings, whiten, umap)
-        refuse_memory(budget, bytes_needed(run, wish, names), run.plan.samples)
+        config = config_of_run(run.info["config"], out=path, workers=workers)
+        changes = {"perplexity": perplexity, "neighbors": neighbors, "seed": seed, "whiten": whiten, "umap": umap}
+        wishes = {name: _changed(wish_for(run, run.layer(name), config), changes) for name in names}
+        refuse_memory(budget, bytes_needed(run, wishes), run.plan.samples)
 
         def writing(begins: bool) -> None:
             run.set_stage(STAGE, "running" if begins else "done", 0.0)
 
         with RunLog(run.place) as log:
-            log.event("start", run=run.url, what=STAGE, layers=names, settings=wish.to_dict())
+            log.event("start", run=run.url, what=STAGE, wishes={name: wish.to_dict() for name, wish in wishes.items()})
             log.event("stage", name=STAGE, state="running")
-            made = draw_maps(
-                run, dict.fromkeys(names, wish), threads=workers or available_cores(), stop=stop, writing=writing
-            )
+            made = draw_maps(run, wishes, threads=workers or available_cores(), stop=stop, writing=writing)
             seconds = time.monotonic() - started
             log.event("stage", name=STAGE, state="done", seconds=round(seconds, 3))
             log.event("end", seconds=round(seconds, 1))
@@ -79,6 +76,14 @@ def make_maps(
     if report and made and run.info["stages"].get("report", {"state": ""})["state"] == "done":
         rebuild_report(path)
     return Maps(Run.open(path), tuple(names), tuple(made), time.monotonic() - started)
+
+
+def _changed(wish: Wish, changes: Mapping[str, Any]) -> Wish:
+    """`wish` with those of `changes` that are not None; neighbours that are asked for are in place of a perplexity."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    if "neighbors" in given:
+        given.setdefault("perplexity", None)
+    return Wish.from_dict({**wish.to_dict(), **given})
 
 
 def _finished(path: Path | str) -> Run:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 @click.option("--perplexity", type=float, metavar="P", help="Gaussian affinities in place of K alike.")
 @click.option("--neighbors", type=click.IntRange(min=1), metavar="K", help="Nearest neighbours, all alike. [15]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn by lot. [0]")
-@click.option("--whiten", is_flag=True, help="Principal components that all count alike.")
-@click.option("--umap", is_flag=True, help="A UMAP beside it (needs umap-learn).")
+@click.option("--whiten/--no-whiten", default=None, help="Principal components that all count alike.")
+@click.option("--umap/--no-umap", default=None, help="A UMAP beside it (needs umap-learn).")
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw the one --layer.")
+@click.option("--view", type=click.Choice(["tsne", "pca", "umap"]), default="tsne", help="What --png draws. [tsne]")
+@click.option("--colour", metavar="BY", help="Of --png: none, class, cluster, concept:NAME, unit:NUMBER.")
 @click.option("--max-memory", metavar="SIZE", help="Refuse rather than use more: 16GB.")
 @click.option("--workers", type=click.IntRange(min=1), help="Cores to use. [number of cores]")
 @click.option("--report/--no-report", default=True, help="Build the pages anew, where the run has some.")
@@ -34,9 +36,11 @@ def map_command(
     perplexity: float | None,
     neighbors: int | None,
     seed: int | None,
-    whiten: bool,
-    umap: bool,
+    whiten: bool | None,
+    umap: bool | None,
     png: Path | None,
+    view: str,
+    colour: str | None,
     max_memory: str | None,
     workers: int | None,
     report: bool,
@@ -44,14 +48,15 @@ def map_command(
 ) -> int:
     """Make the maps of a finished RUN, or make them anew with other settings: a t-SNE of all samples for every layer.
 
-    An audit makes them unless it is told --no-map. Maps that are there as they are asked for are left as they are;
-    where one was broken off, the same command goes on.
+    An audit makes them unless it is told --no-map. What is not said is as in the map that is there; one that is there
+    as it is asked for is left as it is, and one that was broken off is gone on with by the same command.
 
     \b
     Examples:
       microtome map runs/first
       microtome map runs/first --layer block5 --perplexity 50 --png block5.png
       microtome map runs/first --layer block5 --umap --json
+      microtome map runs/first --layer block5 --png cars.png --colour concept:car
     """
     from microtome.dissect.audit.budget import Budget, parse_bytes
     from microtome.dissect.audit.maps import make_maps
@@ -78,7 +83,7 @@ def map_command(
         report=report,
     )
     if png is not None:
-        _draw(found, png)
+        _draw(found, png, view, colour)
     if as_json:
         maps = found.run.info["map"]
         show_json(run=found.run.url, made=list(found.made), maps={name: maps[name] for name in found.layers})
@@ -87,10 +92,10 @@ def map_command(
     return 0
 
 
-def _draw(found: Maps, png: Path) -> None:
+def _draw(found: Maps, png: Path, view: str, colour: str | None) -> None:
     from microtome.reports.maps.picture import write_picture
 
-    write_picture(found.run, found.layers[0], png)
+    write_picture(found.run, found.layers[0], png, view=view, colour=colour)
     click.echo(f"drawn: {png}", err=True)
 
 

@@ -91,11 +91,11 @@ TABLES = ("map", "components", "clusters", "disagreements")
 PCA_ARRAYS = "pca"
 
 
-def bytes_needed(run: Run, wish: Wish, layers: Sequence[str]) -> int:
-    """Memory that the map of the most demanding of `layers` takes, in bytes."""
+def bytes_needed(run: Run, wishes: Mapping[str, Wish]) -> int:
+    """Memory that the most demanding of the maps that layers are to have takes, in bytes."""
     rows = run.plan.samples - run.info["data"]["unreadable"]
     needed = [0]
-    for name in layers:
+    for name, wish in wishes.items():
         dims = run.layer(name)["units"]
         needed.append(memory_needed(max(rows, 1), dims, wish.settings) + min(4 * rows * dims, IN_MEMORY))
     return max(needed)

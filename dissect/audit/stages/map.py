@@ -40,17 +40,10 @@ def wish_for(run: Run, layer: LayerEntry, config: AuditConfig) -> Wish:
     from microtome.dissect.embedding.maps import Wish
 
     known = run.info.get("map", {}).get(layer["name"])
-    return configured_wish(config) if known is None else Wish.from_dict(known["settings"])
-
-
-def configured_wish(config: AuditConfig) -> Wish:
-    """The map that an audit with these settings makes."""
-    from microtome.dissect.embedding.maps import Wish
-    from microtome.dissect.embedding.tsne.layout import MapSettings
-
-    return Wish(
-        MapSettings(perplexity=config.map_perplexity, neighbors=config.map_neighbors, seed=config.map_seed),
-    )
+    if known is not None:
+        return Wish.from_dict(known["settings"])
+    asked = {"perplexity": config.map_perplexity, "neighbors": config.map_neighbors, "seed": config.map_seed}
+    return Wish.from_dict(asked)
 
 
 def memory_for_maps(run: Run, config: AuditConfig) -> int:
@@ -61,7 +54,7 @@ def memory_for_maps(run: Run, config: AuditConfig) -> int:
         return 0
     from microtome.dissect.embedding.maps import bytes_needed
 
-    return max(bytes_needed(run, wish_for(run, layer, config), [layer["name"]]) for layer in layers)
+    return bytes_needed(run, {layer["name"]: wish_for(run, layer, config) for layer in layers})
 
 
 def refuse_memory(budget: Budget, needed: int, samples: int) -> None:
