@@ -50,38 +50,43 @@ class Legend:
 def compose(
     dots: NDArray[np.uint8], labels: Sequence[Label], legend: Legend, title: str, lines: Sequence[str], width: int
 ) -> Image.Image:
-    """A sheet `width` pixels wide with the picture `dots` (side, side, 3) on the left and the legend on its right."""
+    """A sheet `width` pixels wide with the picture `dots` (h, w, 3) on the left and the legend on its right."""
     em = max(6, round(width * _EM))
-    side, gap = dots.shape[0], round(1.2 * em)
+    (tall, wide), gap = dots.shape[:2], round(1.2 * em)
     top = gap + round(2 * em if title else 0)
     written = [part for line in lines for part in wrapped(line, em, width - 2 * gap)]
-    below = round(top + side + 0.6 * em)
+    below = round(top + max(tall, _height(legend, em)) + 0.6 * em)
     height = below + round(len(written) * em * _LEADING) + gap
-    legend_box = (gap + side + gap, top, width - gap, top + side)
+    legend_box = (gap + wide + gap, top, width - gap, top + tall)
     sheet = Image.new("RGB", (width, height), "white")
     sheet.paste(Image.fromarray(dots), (gap, top))
     pen = ImageDraw.Draw(sheet)
-    pen.rectangle((gap - 1, top - 1, gap + side, top + side), outline=LINE, width=max(1, em // 24))
+    pen.rectangle((gap - 1, top - 1, gap + wide, top + tall), outline=LINE, width=max(1, em // 24))
     if title:
         text = shortened(title, round(1.3 * em), width - 2 * gap)
         pen.text((gap, gap), text, INK, font_for(text, round(1.3 * em)))
-    _draw_labels(pen, [Label(one.text, one.column + gap, one.row + top) for one in labels], em, (gap, top, side))
+    _draw_labels(
+        pen,
+        [Label(one.text, one.column + gap, one.row + top) for one in labels],
+        em,
+        (gap, top, gap + wide, top + tall),
+    )
     _draw_legend(pen, legend, legend_box, em)
     for number, line in enumerate(written):
         pen.text((gap, below + number * em * _LEADING), line, SOFT, font_for(line, em))
     return sheet
 
 
-def _draw_labels(pen: ImageDraw.ImageDraw, labels: Sequence[Label], em: int, frame: tuple[int, int, int]) -> None:
+def _draw_labels(pen: ImageDraw.ImageDraw, labels: Sequence[Label], em: int, frame: Box) -> None:
     """The names, first ones first, without those that would cover an earlier one."""
     taken: list[Box] = []
-    left, top, side = frame
+    left, top, right, bottom = frame
     for label in labels:
-        text = shortened(label.text, em, side // 3)
+        text = shortened(label.text, em, (right - left) / 3)
         font = font_for(text, em)
         width = pen.textlength(text, font)
-        x = min(max(label.column, left + width / 2 + em / 4), left + side - width / 2 - em / 4)
-        y = min(max(label.row, top + 0.8 * em), top + side - 0.8 * em)
+        x = min(max(label.column, left + width / 2 + em / 4), right - width / 2 - em / 4)
+        y = min(max(label.row, top + 0.8 * em), bottom - 0.8 * em)
         box = (x - width / 2, y - 0.6 * em, x + width / 2, y + 0.6 * em)
         if any(_overlap(box, other) for other in taken):
             continue
@@ -91,6 +96,12 @@ def _draw_labels(pen: ImageDraw.ImageDraw, labels: Sequence[Label], em: int, fra
 
 def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _height(legend: Legend, em: int) -> float:
+    """About how high the legend is, in pixels, with two lines for each note."""
+    rows = (1.3 if legend.title else 0) + (2.4 if legend.ramp else 0) + len(legend.entries) + 2 * len(legend.notes)
+    return rows * em * _LEADING
 
 
 def _draw_legend(pen: ImageDraw.ImageDraw, legend: Legend, box: Box, em: int) -> None:

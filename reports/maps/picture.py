@@ -92,12 +92,22 @@ def render(positions: NDArray[np.floating], chosen: Colouring, *, title: str, li
     side = max(2, round(pixels * 0.72))
     at, scale, middle = place(positions, side)
     dots = draw_dots(at, chosen.colours, chosen.order, side)
+    cut = _empty_rows(at, side)
+    dots = dots[cut : side - cut]
     spots = np.array([[x, y] for _, x, y in chosen.labels], np.float64).reshape(-1, 2)
     where = to_pixels(spots, side, scale, middle)
     labels = [
-        Label(name, float(column), float(row)) for (name, _, _), (column, row) in zip(chosen.labels, where, strict=True)
+        Label(name, float(column), float(row) - cut)
+        for (name, _, _), (column, row) in zip(chosen.labels, where, strict=True)
     ]
     return compose(dots, labels, chosen.legend, title, lines, pixels)
+
+
+def _empty_rows(at: NDArray[np.float32], side: int) -> int:
+    """How many rows above and below a wide map need not be drawn: half of the square stays at least."""
+    across, down = (float(extent) for extent in np.ptp(at, axis=0))
+    used = down + side - max(across, down)
+    return int((side - max(used, side / 2)) / 2)
 
 
 def caption(run: ReportRun, layer: str, made: MapInfo, view: str, points: int) -> list[str]:

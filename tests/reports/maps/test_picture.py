@@ -266,3 +266,14 @@ def test_a_million_points_take_seconds() -> None:
     chosen = by_class(Classes.of(pd.Series(numbers), [f"class {n}" for n in range(30)]))
     picture = render(positions, chosen, title="many", lines=["One million points."], pixels=900)
     assert colours_in(picture) >= set(CATEGORICAL)
+
+
+def test_a_wide_map_takes_less_height_but_not_less_than_its_legend() -> None:
+    wide = np.stack([np.linspace(0, 10, 50), np.sin(np.arange(50))], axis=1)
+    few = by_presence(np.arange(50) < 9, "sea")
+    many = by_class(Classes.of(pd.Series(np.arange(50) % 20), [f"c{n}" for n in range(20)]))
+    flat = render(wide, few, title="", lines=[], pixels=600)
+    listed = render(wide, many, title="", lines=[], pixels=600)
+    square = render(wide[:, ::-1], few, title="", lines=[], pixels=600)
+    assert flat.height < listed.height < square.height
+    assert colours_in(flat) == {PRESENT, NONE}
