@@ -103,7 +103,7 @@ def _clusters(classes: bool) -> pd.DataFrame:
     ]
     columns = ["cluster", "samples", "x", "y", "name", "concept", "lift", "class", "purity"]
     table = pd.DataFrame(rows, columns=columns)
-    return table if classes else table.assign(**{"class": "", "purity": np.nan})
+    return table if classes else table.assign(purity=np.nan, **{"class": ""})
 
 
 def _disagreements(bad: NDArray[np.bool_]) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from microtome.reports.maps import points
 from microtome.reports.maps.build import MapData, write_map
-from microtome.reports.maps.columns import UnitFiles, columns_of
+from microtome.reports.maps.columns import UnitFiles
+from microtome.reports.maps.points import columns_of
 from microtome.reports.summaries import Concepts, summarise_layer
 from microtome.storage.arrays import PEAKS, PRESENCE, layer_array
 from microtome.storage.errors import RunDamagedError

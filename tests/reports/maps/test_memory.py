@@ -73,6 +73,6 @@ def test_units_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_thumbnails_do_not_wait_in_memory(tmp_path: Path) -> None:
     run = run_with(32, 32, 3, dtype="uint8")
     with MapFiles(tmp_path, 1) as files:
-        held = most_held(lambda: (write_sprites(run, POINTS, files, tmp_path), files.settle()))
+        held = most_held(lambda: write_sprites(run, POINTS, files, tmp_path))
     assert held < 18 << 20  # all of them take 24 MiB; a sheet takes 3, and two wait for the thread that encodes
     assert len(list((tmp_path / "map" / "sprites").iterdir())) == SAMPLES // 1024
