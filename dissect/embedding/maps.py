@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from microtome.dissect.embedding.tsne.layout import Checkpoint, MapSettings, Tol
 from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, Vectors, blocks, in_memory
 from microtome.storage.arrays import MEANS, PRESENCE, layer_array
 from microtome.storage.run import Run
-from microtome.storage.schema import MapInfo, QualityInfo
+from microtome.storage.schema import MapInfo
 
 ENGINE = "microtome t-SNE"
 FLAT = "principal components"
@@ -156,7 +156,7 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
         samples=len(samples),
         seconds=round(time.monotonic() - started, 3),
         neighbors=drawn.graph.indices.shape[1],
-        quality=cast("QualityInfo", quality),
+        quality=quality,
         aligned_to=onto if before is not None else "",
     )
     return Made(info, tables, None if pca is None else pca.to_arrays())
@@ -222,7 +222,8 @@ def readable_vectors(run: Run, layer: str) -> tuple[Vectors, NDArray[np.int64]]:
 
 def classes_of(run: Run, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list[str]]:
     """(n,) class of each of `samples`, -1 for none, and the names of the classes; None where no sample has a class."""
-    labels = run.table("samples")["label"].astype("Int64").fillna(-1).to_numpy(np.int64)[samples]
+    every = run.table("samples")["label"].astype("Int64").fillna(-1)
+    labels = np.asarray(every.to_numpy(np.int64), np.int64)[samples]
     if not (labels >= 0).any():
         return None, []
     names = list(run.info["data"]["class_names"])

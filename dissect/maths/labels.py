@@ -107,7 +107,7 @@ def presence_bits(labels: NDArray[np.uint16], image_labels: NDArray[np.uint16], 
 def _mark(labels: NDArray[np.uint16], there: NDArray[np.bool_]) -> None:
     """Set there[i, c] where c is among labels[i]."""
     for sample in range(labels.shape[0]):
-        last = -1
+        last = np.int64(-1)
         for value in labels[sample]:
             if value != last:
                 there[sample, value] = True
