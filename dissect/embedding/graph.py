@@ -105,7 +105,7 @@ def graph_bytes(rows: int, dims: int, k: int) -> int:
     answer = rows * k * 8
     if rows <= EXACT_ROWS:
         return answer + rows * dims * 16
-    return answer + rows * (min(dims, COARSE) * 4 * 3 // 2 + min(dims, FINE) * 2 * 3 // 2 + 24)
+    return answer + rows * (min(dims, COARSE) * 4 * 3 // 2 + min(dims, FINE) * 2 + 24)
 
 
 class _Rotated:
@@ -144,6 +144,8 @@ def _inverted_file(
     try:
         index.train(np.ascontiguousarray(_random_rows(rotated, TRAINED_PER_LIST * lists, seed)[:, :coarse]))
         stored.train(np.zeros((1, fine), np.float32))
+        stored.codes.resize(vectors.rows * stored.code_size)  # else it doubles as it grows, and is there twice
+        stored.codes.resize(0)
         for _, block in blocks(rotated):
             index.add(np.ascontiguousarray(block[:, :coarse]))
             stored.add(block)
