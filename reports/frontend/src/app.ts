@@ -159,7 +159,8 @@ export class App {
     this.writeAddress();
     try {
       const moved = state.layer !== before.layer || state.view !== before.view;
-      const recoloured = moved || (["colour", "concept", "unit"] as const).some((key) => state[key] !== before[key]);
+      const ofLayer = state.layer !== before.layer && (state.colour === "unit" || state.colour === "cluster");
+      const recoloured = ofLayer || (["colour", "concept", "unit"] as const).some((key) => state[key] !== before[key]);
       const [view, colouring] = await Promise.all([
         this.data.positions(layer, state.view),
         recoloured || !this.encoding ? this.colouring.of(state, layer, this.colours, this.controls.conceptName(state.concept)) : null,

@@ -14,6 +14,7 @@ export interface Events {
 }
 
 const MOVE_TIME = 900;
+const SLOW = 1000;
 const MANY = 200_000; // from here on points are so small that squares will do, which are drawn faster
 const MARGIN = 1.08;
 
@@ -27,6 +28,7 @@ export class Scatter {
   frames = 0;
   private reach: [number, number] = [1, 1];
   private wasHome = true;
+  private still = false; // drawing takes so long here that nothing flies
   private points: number[][] = [];
   private order: Uint32Array = new Uint32Array();
   private place: Uint32Array = new Uint32Array();
@@ -85,16 +87,17 @@ export class Scatter {
 
   private async drawNow(view: View, encoding: Encoding, theme: Theme, moved: boolean): Promise<void> {
     const first = this.points.length === 0;
-    const fly = moved && !first && !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const fly = moved && !first && !this.still && !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (first || (!fly && this.drawn?.slots !== encoding.slots)) this.reorder(encoding);
     if (moved) this.reachOf(view);
-    const dressed = this.dress(encoding, theme);
-    if (first) await dressed; // it would be drawn twice
+    await this.dress(encoding, theme); // not waited for, it would have all points drawn twice
     this.fill(view, encoding.slots);
+    const began = performance.now();
     await this.plot.draw(this.points, {
       zDataType: "categorical", wDataType: "categorical", spatialIndex: this.index,
       preventFilterReset: !first, transition: fly, transitionDuration: MOVE_TIME,
     });
+    if (!fly && performance.now() - began > SLOW) this.still = true;
     const before = this.drawn?.slots;
     this.drawn = encoding;
     // In flight, points keep their places in the drawing order: the new one follows on arrival.
