@@ -18,12 +18,12 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python tools/frontend.py --get-node
+	$(BIN)/python .packaging/frontend.py --get-node
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
-$(BUNDLE): tools/frontend.py $(wildcard reports/frontend/*.json reports/frontend/*.mjs reports/frontend/src/*.ts) | $(STAMP)
-	$(BIN)/python tools/frontend.py --get-node
+$(BUNDLE): .packaging/frontend.py $(wildcard reports/frontend/*.json reports/frontend/*.mjs reports/frontend/src/*.ts) | $(STAMP)
+	$(BIN)/python .packaging/frontend.py --get-node
 	touch $(BUNDLE)
 
 demo: setup  ## dissect the built-in classifier; ends with the path of the report
@@ -41,7 +41,7 @@ lint: setup  ## ruff: style and formatting
 typecheck: setup  ## strict mypy over the packages, strict TypeScript over the page of maps
 	mkdir -p build/ns && ln -sfn ../.. build/ns/microtome
 	cd build/ns && ../../$(BIN)/mypy --config-file ../../pyproject.toml
-	$(BIN)/python tools/frontend.py --get-node --check
+	$(BIN)/python .packaging/frontend.py --get-node --check
 
 check: lint typecheck test  ## what continuous integration runs
 

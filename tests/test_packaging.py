@@ -20,7 +20,7 @@ from helpers.tree import FLOORS, ROOT, module_name, modules, packages, project_f
 
 DATA_FOLDERS = {"templates", "static", "weights"}
 BUILT = [Path("reports/static/map.js"), Path("reports/static/map.licenses.txt")]
-"""What `make setup` builds and git does not hold (tools/frontend.py)."""
+"""What `make setup` builds and git does not hold (.packaging/frontend.py)."""
 
 
 def project() -> dict[str, dict[str, object]]:
@@ -185,7 +185,7 @@ def without_node(script: Path) -> subprocess.CompletedProcess[str]:
 def test_a_script_that_is_current_needs_no_node(tmp_path: Path) -> None:
     source = clean_copy(tmp_path / "source")
     before = (source / BUILT[0]).read_bytes()
-    done = without_node(source / "tools/frontend.py")
+    done = without_node(source / ".packaging/frontend.py")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (source / BUILT[0]).read_bytes() == before
 
@@ -198,7 +198,7 @@ def test_without_node_a_script_that_is_not_current_is_refused_in_a_sentence(tmp_
     else:
         main = source / "reports/frontend/src/main.ts"
         main.write_text(main.read_text(encoding="utf-8") + "\n// changed\n", encoding="utf-8")
-    done = without_node(source / "tools/frontend.py")
+    done = without_node(source / ".packaging/frontend.py")
     assert done.returncode == 1
     assert done.stderr.startswith("reports/static/map.js has to be built, and there is neither node")
     assert done.stderr.count("\n") == 1
@@ -212,5 +212,5 @@ def test_the_source_distribution_can_be_built_again(tmp_path: Path) -> None:
     with tarfile.open(built) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     frontend = {path.as_posix() for path in project_files() if path.parts[:2] == ("reports", "frontend")}
-    assert frontend | {path.as_posix() for path in BUILT} | {"tools/frontend.py", "tools/microtome_build.py"} <= held
+    assert frontend | {path.as_posix() for path in BUILT} | {".packaging/frontend.py", ".packaging/microtome_build.py"} <= held
     assert [name for name in held if "node_modules" in name] == []
