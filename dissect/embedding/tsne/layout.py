@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.embedding.graph import EXACT_ROWS, FINE, Graph, graph_bytes, neighbor_graph
+from microtome.dissect.embedding.graph import EXACT_ROWS, Graph, Search, graph_bytes, neighbor_graph
+from microtome.dissect.embedding.inverted import FINE
 from microtome.dissect.embedding.pca import PCA, moments
 from microtome.dissect.embedding.threads import Pool
 from microtome.dissect.embedding.tsne.affinities import (
@@ -98,6 +99,7 @@ def lay_out(
     *,
     initial: Points | None = None,
     pca: PCA | None = None,
+    search: Search | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Told | None = None,
     stop: Callable[[], bool] | None = None,
@@ -106,15 +108,16 @@ def lay_out(
     """A map of `vectors`: t-SNE (van der Maaten and Hinton 2008) on Euclidean distances.
 
     initial: (N, 2) positions to begin from, another map say, in place of the first two principal components; only
-    their shape counts, not their size. pca: of the vectors, where it is known already. The same result for any number
-    of `threads`, and whether or not it goes on from a `checkpoint`. Raises InterruptedLayoutError once `stop` says so.
+    their shape counts, not their size. pca: of the vectors, where it is known already; search: looks for the
+    neighbours of all points, where they are many. The same result for any number of `threads`, and whether or not it
+    goes on from a `checkpoint`. Raises InterruptedLayoutError once `stop` says so.
     """
     started = time.monotonic()
     told = progress or (lambda part, done, total: None)
     with Pool(threads) as pool:
         if pca is None and vectors.rows > 1 and (initial is None or vectors.rows > EXACT_ROWS):
             pca = PCA.fit(moments(vectors, threads), FINE)
-        work = _Work(vectors, settings, pca, pool, checkpoint, told, stop)
+        work = _Work(vectors, settings, pca, search, pool, checkpoint, told, stop)
         work.resume()
         if initial is None:
             initial = _principal(vectors, pca)
@@ -151,6 +154,7 @@ class _Work:
     vectors: Vectors
     settings: MapSettings
     pca: PCA | None
+    search: Search | None
     pool: Pool
     checkpoint: Checkpoint | None
     told: Told
@@ -235,6 +239,7 @@ class _Work:
                 pca=self.pca,
                 seed=self.settings.seed,
                 threads=self.pool.threads,
+                search=self.search if name == "all" else None,
                 progress=lambda done, total: self.told("neighbors", done, total),
             )
         return self.found[name]

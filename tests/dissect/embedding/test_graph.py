@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from microtome.dissect.embedding import graph as graphs
-from microtome.dissect.embedding.graph import neighbor_graph, without_oneself
+from microtome.dissect.embedding.graph import neighbor_graph
+from microtome.dissect.embedding.inverted import InvertedFile, without_oneself
+from microtome.dissect.embedding.pca import PCA, moments
 from microtome.dissect.embedding.vectors import ArrayVectors
 
 
@@ -88,3 +90,13 @@ def test_oneself_is_left_out_wherever_it_stands() -> None:
     indices, kept = without_oneself(found, values, np.array([5, 6, 9, 7]))
     np.testing.assert_array_equal(indices[:3], [[1, 2], [1, 3], [4, 8]])
     np.testing.assert_array_equal(kept[:3], [[1, 2], [0, 3], [1, 2]])
+
+
+def test_a_file_that_was_stored_finds_the_same_in_any_portions() -> None:
+    vectors = ArrayVectors(points_of(4000, 120))
+    built = InvertedFile.build(vectors, PCA.fit(moments(vectors)), 0, 2)
+    whole = built.search(np.arange(4000), 9, 2)
+    again = InvertedFile.from_arrays({name: array.copy() for name, array in built.to_arrays().items()})
+    parts = [again.search(np.arange(start, min(start + 1300, 4000)), 9, 1) for start in range(0, 4000, 1300)]
+    for number in (0, 1):
+        np.testing.assert_array_equal(np.concatenate([part[number] for part in parts]), whole[number])

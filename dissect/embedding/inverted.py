@@ -1,0 +1,196 @@
+"""An inverted file of many vectors, to be asked for the neighbours of its own vectors.
+
+Vectors are sorted into lists by the nearest of many centres (faiss, IVF), along their first principal components; those
+of the lists near a vector are its candidates, which are ranked by their distances along more components, in float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microtome.dissect.embedding.pca import PCA
+from microtome.dissect.embedding.vectors import Floats, Vectors, blocks, in_memory
+
+if TYPE_CHECKING:
+    import faiss
+
+Found = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""(n, k) neighbours, nearest first, and their distances."""
+
+COARSE = 96
+"""Principal components along which candidates are sought; they are then ranked along `FINE`, in float16."""
+FINE = 512
+CANDIDATES = 3
+"""Times k, plus one: how many are ranked anew."""
+
+LISTS_PER_ROOT = 5.0
+PROBES = 24
+TRAINED_PER_LIST = 32
+TRAINING = 4
+QUERIES = 8192
+
+
+class _Rotated:
+    """Vectors along their principal components, at most `FINE` of them, all divided by one number: their distances are
+    the same but for that, and float16 holds them well."""
+
+    def __init__(self, vectors: Vectors, pca: PCA) -> None:
+        self._vectors = vectors
+        self.scale = float(np.sqrt(pca.total / vectors.dims)) or 1.0
+        self._mean = pca.mean.astype(np.float32)
+        self._along = np.ascontiguousarray(pca.components[:FINE].T / self.scale, dtype=np.float32)
+        self.rows, self.dims = vectors.rows, self._along.shape[1]
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Rows start ... stop - 1."""
+        rotated: Floats = (self._vectors.read(start, stop) - self._mean) @ self._along
+        return rotated
+
+
+@dataclass(frozen=True)
+class InvertedFile:
+    """lists: which vectors lie near which centre, along `COARSE` components; stored: all vectors along `FINE`, in
+    float16; scale: what their distances are to be multiplied by."""
+
+    lists: faiss.IndexIVFFlat
+    stored: faiss.IndexScalarQuantizer
+    scale: float
+
+    @classmethod
+    def build(cls, vectors: Vectors, pca: PCA, seed: int, threads: int) -> InvertedFile:
+        """The file of `vectors`, whose principal components are `pca`; the same for any number of threads."""
+        import faiss
+
+        rotated = _Rotated(vectors, pca)
+        fine, coarse = rotated.dims, min(rotated.dims, COARSE)
+        count = int(LISTS_PER_ROOT * vectors.rows**0.5)
+        lists = faiss.IndexIVFFlat(faiss.IndexFlatL2(coarse), coarse, count)
+        lists.cp.seed, lists.cp.niter = seed + 1, TRAINING
+        lists.cp.max_points_per_centroid, lists.cp.min_points_per_centroid = TRAINED_PER_LIST, 1
+        stored = faiss.IndexScalarQuantizer(fine, faiss.ScalarQuantizer.QT_fp16)
+        with _threads(threads):
+            lists.train(np.ascontiguousarray(_random_rows(rotated, TRAINED_PER_LIST * count, seed)[:, :coarse]))
+            stored.train(np.zeros((1, fine), np.float32))
+            stored.codes.resize(vectors.rows * stored.code_size)  # else it doubles as it grows, and is there twice
+            stored.codes.resize(0)
+            for _, block in blocks(rotated):
+                lists.add(np.ascontiguousarray(block[:, :coarse]))
+                stored.add(block)
+        return cls(lists, stored, rotated.scale)
+
+    @property
+    def rows(self) -> int:
+        """How many vectors it holds."""
+        return int(self.stored.ntotal)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """How it searches."""
+        probes = min(PROBES, self.lists.nlist)
+        return {
+            "method": "ivf",
+            "components": [self.lists.d, self.stored.d],
+            "lists": self.lists.nlist,
+            "probes": probes,
+        }
+
+    def order(self) -> NDArray[np.int64]:
+        """The vectors list by list: asked for in this order, neighbours find each other in the processor's cache."""
+        import faiss
+
+        lists = self.lists.invlists
+        parts = [
+            faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
+            for number in range(self.lists.nlist)
+            if lists.list_size(number)
+        ]
+        return np.concatenate(parts)
+
+    def search(self, rows: NDArray[np.int64], k: int, threads: int) -> Found:
+        """The k nearest others of each of its own vectors `rows` (n,)."""
+        import faiss
+
+        fine, coarse = self.stored.d, self.lists.d
+        first = faiss.LinearTransform(fine, coarse, False)
+        faiss.copy_array_to_vector(np.eye(coarse, fine, dtype=np.float32).ravel(), first.A)
+        first.is_trained = True
+        self.lists.nprobe = min(PROBES, self.lists.nlist)
+        refined = faiss.IndexRefine(faiss.IndexPreTransform(first, self.lists), self.stored)
+        refined.k_factor = CANDIDATES
+        indices = np.empty((len(rows), k), np.int32)
+        distances = np.empty((len(rows), k), np.float32)
+        with _threads(threads):
+            for start in range(0, len(rows), QUERIES):
+                mine = rows[start : start + QUERIES]
+                squared, found = refined.search(self.stored.reconstruct_batch(mine), k + 1)
+                found, squared = without_oneself(found, squared, mine)
+                indices[start : start + len(mine)] = found
+                distances[start : start + len(mine)] = np.sqrt(np.maximum(squared, 0.0)) * np.float32(self.scale)
+        return indices, distances
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """As named arrays; those of the indexes hold what faiss writes to its files."""
+        import faiss
+
+        scale = np.array([self.scale])
+        return {
+            "lists": faiss.serialize_index(self.lists),
+            "stored": faiss.serialize_index(self.stored),
+            "scale": scale,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> InvertedFile:
+        """Again, from copies of `to_arrays`."""
+        import faiss
+
+        lists, stored = (faiss.deserialize_index(arrays[name].astype(np.uint8)) for name in ("lists", "stored"))
+        return cls(lists, stored, float(arrays["scale"].astype(np.float64)[0]))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Have faiss use `count` threads."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def without_oneself(
+    found: NDArray[np.int64], values: NDArray[np.float32], mine: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(n, k + 1) neighbours with their values, less row i's own number mine[i], or else the last: (n, k) of both.
+
+    Where fewer were found (-1), the last one found stands again.
+    """
+    keep = found != mine[:, None]
+    keep[keep.all(axis=1), -1] = False
+    shape = (len(found), found.shape[1] - 1)
+    found, values = found[keep].reshape(shape), values[keep].reshape(shape)
+    for row in np.flatnonzero((found < 0).any(axis=1)).tolist():
+        there = int((found[row] >= 0).sum())
+        found[row, there:], values[row, there:] = found[row, max(there - 1, 0)], values[row, max(there - 1, 0)]
+    return found, values
+
+
+def _random_rows(vectors: Vectors, count: int, seed: int) -> Floats:
+    """`count` different rows (all where there are fewer), read block by block."""
+    if count >= vectors.rows:
+        return in_memory(vectors)
+    chosen = np.sort(np.random.default_rng(seed).choice(vectors.rows, count, replace=False))
+    parts = []
+    for start, block in blocks(vectors):
+        low, high = np.searchsorted(chosen, (start, start + len(block)))
+        parts.append(block[chosen[low:high] - start])
+    return np.concatenate(parts)
