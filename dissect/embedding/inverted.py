@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.embedding.pca import PCA
 from microtome.dissect.embedding.vectors import Floats, Vectors, blocks, in_memory
-
-if TYPE_CHECKING:
-    import faiss
 
 Found = tuple[NDArray[np.int32], NDArray[np.float32]]
 """(n, k) neighbours, nearest first, and their distances."""
@@ -49,17 +46,16 @@ class _Rotated:
 
     def read(self, start: int, stop: int) -> Floats:
         """Rows start ... stop - 1."""
-        rotated: Floats = (self._vectors.read(start, stop) - self._mean) @ self._along
-        return rotated
+        return np.asarray((self._vectors.read(start, stop) - self._mean) @ self._along, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class InvertedFile:
-    """lists: which vectors lie near which centre, along `COARSE` components; stored: all vectors along `FINE`, in
-    float16; scale: what their distances are to be multiplied by."""
+    """lists: which vectors lie near which centre, along `COARSE` components (faiss.IndexIVFFlat); stored: all vectors
+    along `FINE`, in float16 (faiss.IndexScalarQuantizer); scale: what their distances are to be multiplied by."""
 
-    lists: faiss.IndexIVFFlat
-    stored: faiss.IndexScalarQuantizer
+    lists: Any
+    stored: Any
     scale: float
 
     @classmethod

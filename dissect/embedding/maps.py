@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from microtome.dissect.embedding.clusters import Clusters, density_clusters
 from microtome.dissect.embedding.disagreement import disagreements
-from microtome.dissect.embedding.graph import Graph, neighbor_graph
+from microtome.dissect.embedding.graph import Graph, Search, neighbor_graph
 from microtome.dissect.embedding.naming import Presence, cluster_table
-from microtome.dissect.embedding.pca import PCA, PCAVectors, moments
+from microtome.dissect.embedding.pca import PCA, PCAVectors, moments, whitened_components
 from microtome.dissect.embedding.quality import map_quality
 from microtome.dissect.embedding.tsne.layout import Checkpoint, MapSettings, Told, align, lay_out, memory_needed
 from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, Vectors, blocks, in_memory
@@ -34,7 +34,7 @@ FEWEST = 5
 """Images that a t-SNE takes."""
 FEW = 2000
 """Images up to which threads cost more than they give."""
-COMPONENTS = 256
+COMPONENTS = 512
 """Principal components that are kept, at most."""
 IN_MEMORY = 2**28
 """Bytes of vectors that are read once and kept; more are read as they are needed, again and again."""
@@ -103,12 +103,14 @@ def bytes_needed(run: Run, wishes: Mapping[str, Wish]) -> int:
 
 @dataclass(frozen=True)
 class How:
-    """How the work is done, not what comes out. told: told how far each part of it is; stop: asked now and then."""
+    """How the work is done, not what comes out. told: told how far each part of it is; stop: asked now and then;
+    search: who looks for the neighbours of very many samples, None = this process."""
 
     checkpoint: Checkpoint | None = None
     told: Told = lambda part, done, total: None
     stop: Callable[[], bool] | None = None
     threads: int = 1
+    search: Search | None = None
 
 
 def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How()) -> Made:
@@ -130,8 +132,8 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
     before = _former(run, onto, samples) if onto else None
     labels, class_names = classes_of(run, samples)
     if wish.whiten and pca is not None:
-        vectors = PCAVectors(vectors, _first(pca, wish.settings.components), whiten=True)
-    drawn = _draw(vectors, wish.settings, pca, flat, before, how)
+        vectors = PCAVectors(vectors, _first(pca, whitened_components(vectors.rows)), whiten=True)
+    drawn = _draw(vectors, wish, pca, flat, before, how)
     how.told("quality", 0, 1)
     clusters = density_clusters(drawn.positions)
     quality = map_quality(
@@ -176,7 +178,7 @@ class _Drawn:
 
 def _draw(
     vectors: Vectors,
-    settings: MapSettings,
+    wish: Wish,
     pca: PCA | None,
     flat: NDArray[np.float32],
     before: NDArray[np.float32] | None,
@@ -189,8 +191,10 @@ def _draw(
         return _flat(vectors, flat, "The layer answers every image alike, so that there is nothing to map", how)
     layout = lay_out(
         vectors,
-        settings,
+        wish.settings,
         initial=flat if before is None else before,
+        pca=None if wish.whiten else pca,
+        search=how.search,
         checkpoint=how.checkpoint,
         progress=how.told,
         stop=how.stop,

@@ -25,6 +25,10 @@ ROWS_AT_ONCE = 4096
 NOTHING = 1e-9
 """Of the largest variance: a component that varies less only holds the rounding of float32, and whitens to zero."""
 
+WHITENED, VECTORS_A_COMPONENT = 64, 10
+"""Whitened vectors have so many components at most, and one for so many vectors there are: along more of them noise
+counts as much as what tells images apart, and in the end all are equally far from each other."""
+
 
 @dataclass(slots=True)
 class Moments:
@@ -159,6 +163,11 @@ class PCA:
             arrays[name].astype(np.float64) for name in ("mean", "components", "variance", "total")
         )
         return cls(mean, components, variance, float(total[0]))
+
+
+def whitened_components(vectors: int) -> int:
+    """Components along which so many vectors are compared, whitened."""
+    return max(1, min(WHITENED, vectors // VECTORS_A_COMPONENT))
 
 
 class PCAVectors:

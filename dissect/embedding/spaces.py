@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from microtome.dissect.audit.progress import Progress, say
 from microtome.dissect.embedding.index import ApproximateIndex, build_index
-from microtome.dissect.embedding.pca import PCA, PCAVectors, moments
+from microtome.dissect.embedding.pca import PCA, PCAVectors, moments, whitened_components
 from microtome.dissect.embedding.search import Ints, Neighbors, known_metric, nearest
 from microtome.dissect.embedding.vectors import LayerVectors, Vectors
 from microtome.storage.errors import NotWritableError, UnknownNameError, UsageError
@@ -22,9 +22,6 @@ METHODS = ("auto", "exact", "approximate")
 INDEX_ROWS = 200_000
 """From so many vectors on an index pays: below, all of them are read and compared in a second or two."""
 SMALLEST_INDEX = 1000
-WHITENED, VECTORS_A_COMPONENT = 64, 10
-"""Whitened vectors have so many components at most, and one for so many vectors of the run: along more of them noise
-counts as much as what tells images apart, and in the end all are equally far from each other."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def open_space(run: Run, layer: str, metric: str, *, whiten: bool, method: str, 
     if whiten and method == "approximate":
         raise UsageError("whitened vectors are compared exactly; leave out --approximate or --whiten")
     if whiten:
-        kept = max(1, min(WHITENED, rows.rows // VECTORS_A_COMPONENT))
+        kept = whitened_components(rows.rows)
         return Space(rows, metric, PCA.fit(moments(rows, threads), kept), None, threads)
     index = None
     if method == "approximate" or (method == "auto" and rows.rows >= INDEX_ROWS):

@@ -14,6 +14,8 @@ from microtome.dissect.audit.config import AuditConfig
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.mapped import STAGE, is_mapped, map_key, note_map, vouch_for_map, wanted_layers
 from microtome.dissect.audit.progress import Progress, progress
+from microtome.dissect.audit.schedule import ThreadExecutor
+from microtome.dissect.audit.stages.near import FEWEST, ClusterSearch
 from microtome.dissect.audit.stopping import Stopped, StopSignal
 from microtome.storage.errors import UsageError
 from microtome.storage.layer_arrays import Checkpoint
@@ -21,7 +23,10 @@ from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry
 
 if TYPE_CHECKING:
+    from microtome.dissect.embedding.graph import Search
     from microtome.dissect.embedding.maps import Wish
+
+SearchFor = Callable[[LayerEntry, str], "Search | None"]
 
 STEPS = 1000
 """Of a layer, in what is shown of the progress."""
@@ -32,7 +37,12 @@ _SPANS = {"components": (0, 50), "neighbors": (50, 250), "map": (250, 950), "qua
 def run_map(job: Job) -> None:
     """Make the map of every layer that is to have one and has not."""
     wishes = {layer["name"]: wish_for(job.run, layer, job.config) for layer in wanted_layers(job.run)}
-    draw_maps(job.run, wishes, threads=job.division.workers, stop=job.stop)
+
+    def search(layer: LayerEntry, key: str) -> ClusterSearch | None:
+        shared = job.executor.name != ThreadExecutor.name and job.samples >= FEWEST
+        return ClusterSearch(job, layer, key) if shared else None
+
+    draw_maps(job.run, wishes, threads=job.division.workers, stop=job.stop, search=search)
 
 
 def wish_for(run: Run, layer: LayerEntry, config: AuditConfig) -> Wish:
@@ -74,16 +84,20 @@ def draw_maps(
     threads: int,
     stop: StopSignal,
     writing: Callable[[bool], None] = lambda begins: None,
+    search: SearchFor = lambda layer, key: None,
 ) -> list[str]:
     """Make and store the maps of the layers that `wishes` names, but for those that are there; returns which were made.
 
-    writing: told when a map begins to be written, and when it is there. Raises Stopped once `stop` is set.
+    writing: told when a map begins to be written, and when it is there; search: who looks for
+    the neighbours of a layer's samples, None = this process. Raises Stopped once `stop` is set.
     """
     made = []
     with progress(STAGE, STEPS * len(wishes), "steps") as shown:
         chosen = [layer for layer in run.info["layers"] if layer["name"] in wishes]
         for number, layer in enumerate(chosen):
-            if _draw_map(run, layer, wishes[layer["name"]], _Steps(shown, number, len(chosen)), threads, stop, writing):
+            if _draw_map(
+                run, layer, wishes[layer["name"]], _Steps(shown, number, len(chosen)), threads, stop, writing, search
+            ):
                 made.append(layer["name"])
             shown.move_to(STEPS * (number + 1), STEPS * len(chosen))
     return made
@@ -97,6 +111,7 @@ def _draw_map(
     threads: int,
     stop: StopSignal,
     writing: Callable[[bool], None],
+    search: SearchFor,
 ) -> bool:
     """Make and store the map of one layer; whether there was anything to be done."""
     from microtome.dissect.embedding.maps import How, make_map
@@ -110,7 +125,7 @@ def _draw_map(
         raise Stopped
     checkpoint = Checkpoint(run.place, layer["folder"], key)
     try:
-        how = How(checkpoint, told, stop.is_set, threads)
+        how = How(checkpoint, told, stop.is_set, threads, search(layer, key))
         made = make_map(run, layer["name"], wish, onto="" if onto is None else onto["name"], how=how)
     except InterruptedLayoutError as interrupted:
         raise Stopped from interrupted

@@ -6,6 +6,7 @@ from microtome.dissect.audit.schedule import ShardedWork
 from microtome.dissect.audit.stages.capture import CAPTURE
 from microtome.dissect.audit.stages.guess import GUESS
 from microtome.dissect.audit.stages.merge import ShardedStage
+from microtome.dissect.audit.stages.near import PREFIX, neighbors_work
 from microtome.dissect.audit.stages.segment import SEGMENT
 from microtome.dissect.audit.stages.tally import STREAMED_TALLY, TALLY
 from microtome.dissect.audit.stages.thresholds import STREAMED_THRESHOLDS, THRESHOLDS
@@ -17,9 +18,11 @@ SHARDED: dict[str, ShardedStage] = {
 
 
 def work_named(name: str) -> ShardedWork:
-    """The work called `name`: a stage's shards, a level of the tree that folds its states, or the guess before it."""
+    """The work called `name`: a stage's shards, a level of the tree that folds its states, a guess, or a search."""
     if name == GUESS.name:
         return GUESS
+    if name.startswith(PREFIX):
+        return neighbors_work(name)
     stage, _, level = name.partition(".merge")
     return SHARDED[stage].level(int(level)) if level else SHARDED[stage].work
 

@@ -13,6 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.dissect.maths.jit import inlined_kernel
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 Points = NDArray[np.float32]
@@ -27,7 +29,7 @@ def fast_kernel(function: F) -> F:
     return cast(F, numba.njit(nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function))
 
 
-@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@inlined_kernel
 def _spline(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     """Weights of the four nodes around a point that lies `t` in [0, 1) beyond the second of them; they sum to 1."""
     sixth = np.float32(1.0 / 6.0)

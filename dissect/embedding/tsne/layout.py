@@ -52,7 +52,6 @@ class MapSettings:
     seed: int = 0
     landmarks: int = 1_000_000
     refine: int = 100
-    components: int = 64
 
     def __post_init__(self) -> None:
         if self.perplexity is not None and not 1.0 < self.perplexity <= 1000.0:
