@@ -142,7 +142,7 @@ def test_a_slow_writer_holds_back_the_rest(job: Job, undisturbed: Path, monkeypa
     assert sum(seen) == job.samples == 48
     assert job.commits("capture").done(SHARDS) == set(range(SHARDS))
     changed = [name for name in differences(undisturbed, job.run.path) if name.startswith("arrays.zarr/")]
-    assert changed == []
+    assert [name for name in changed if not name.startswith("arrays.zarr/presence/")] == []  # which the tally writes
 
 
 def test_memory_bounds_the_shards_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

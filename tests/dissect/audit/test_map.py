@@ -20,6 +20,7 @@ from microtome.dissect.audit import extend_run, repair_run, resume_audit, verify
 from microtome.dissect.audit.budget import Budget
 from microtome.dissect.audit.stages import map as stage
 from microtome.dissect.audit.stopping import Stopped, StopSignal
+from microtome.dissect.embedding import maps
 from microtome.dissect.embedding.quality import map_quality
 from microtome.dissect.embedding.tsne import optimise
 from microtome.dissect.embedding.tsne.layout import MapSettings, align, lay_out
@@ -126,6 +127,15 @@ def test_the_tables_are_what_a_direct_computation_gives(audited: Path) -> None:
 def test_threads_do_not_change_a_byte(source: Path, audited: Path, tmp_path: Path) -> None:
     run_audit(config_of(source, tmp_path / "run", workers=3))
     assert differences(audited, tmp_path / "run") == []
+
+
+def test_neither_threads_nor_reading_again_change_a_map(audited: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open(audited)
+    monkeypatch.setattr(maps, "FEW", 0)
+    monkeypatch.setattr(maps, "IN_MEMORY", 0)
+    made = maps.make_map(run, "head", maps.Wish(), onto="units", how=maps.How(threads=3))
+    for name, table in made.tables.items():
+        pd.testing.assert_frame_equal(table, run.layer_table("head", name), check_dtype=False, check_exact=True)
 
 
 class Crash(BaseException):
@@ -328,6 +338,7 @@ def test_settings_that_make_no_sense_are_refused(source: Path, run: Path) -> Non
     for wrong, named in (({"map_perplexity": 0.5}, "--map-perplexity"), ({"map_neighbors": 0}, "--map-neighbors")):
         with pytest.raises(UsageError, match=named):
             config_of(source, run, **wrong)
+    assert config_of(source, run, map="no").map is False
     with pytest.raises(RunMismatchError, match="map_neighbors"):
         run_audit(config_of(source, run, map_neighbors=7))
 
