@@ -2,9 +2,9 @@
 
 Its source is TypeScript in `reports/frontend`; npm fetches what package-lock.json names, and esbuild bundles it.
 
-    python tools/frontend.py             build it, if it is missing or older than its sources
-    python tools/frontend.py --get-node  before that, install node from PyPI, if this machine has none
-    python tools/frontend.py --check     only look for errors, with the TypeScript compiler
+    python .packaging/frontend.py             build it, if it is missing or older than its sources
+    python .packaging/frontend.py --get-node  before that, install node from PyPI, if this machine has none
+    python .packaging/frontend.py --check     only look for errors, with the TypeScript compiler
 
 The first line of map.js holds a digest of its sources, so that clones, copies and source distributions, whose file
 times say nothing, know whether it is current. A source distribution brings it built, and needs no node.

@@ -31,9 +31,9 @@ from microtome.dissect.audit.job import choose_device, load_configured
 from microtome.dissect.audit.prepare import divide
 from microtome.dissect.embedding.crops import pixel_vectors
 from microtome.dissect.embedding.index import K, build_index
-from microtome.dissect.embedding.pca import PCA, PCAVectors, moments
+from microtome.dissect.embedding.pca import PCA, PCAVectors, moments, whitened_components
 from microtome.dissect.embedding.search import ExactSearch, nearest
-from microtome.dissect.embedding.spaces import VECTORS_A_COMPONENT, WHITENED, open_space
+from microtome.dissect.embedding.spaces import open_space
 from microtome.dissect.embedding.vectors import ArrayVectors, Floats, LayerVectors, Vectors, in_memory
 from microtome.storage.arrays import LABELS, MEANS, layer_array
 from microtome.storage.run import Run
@@ -209,9 +209,7 @@ def _precision(folder: Path, out: Path) -> list[dict[str, object]]:
         for metric in ("euclidean", "cosine")
     ]
     deep = LayerVectors(done, done.layer_names[-1])
-    white = PCAVectors(
-        deep, PCA.fit(moments(deep), max(1, min(WHITENED, deep.rows // VECTORS_A_COMPONENT))), whiten=True
-    )
+    white = PCAVectors(deep, PCA.fit(moments(deep), whitened_components(deep.rows)), whiten=True)
     rows.append({"by": f"{done.layer_names[-1]}, whitened, euclidean", **share_of_class(white, areas, "euclidean")})
     pixels = pixel_vectors(done, np.arange(done.plan.samples), THREADS)
     return [*rows, {"by": "pixels, euclidean", **share_of_class(pixels, areas, "euclidean")}]

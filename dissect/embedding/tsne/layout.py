@@ -22,7 +22,7 @@ from microtome.dissect.embedding.tsne.affinities import (
 )
 from microtome.dissect.embedding.tsne.kernels import Points
 from microtome.dissect.embedding.tsne.landmarks import Chosen, place_others
-from microtome.dissect.embedding.tsne.optimise import Arrays, Descended, Phase, descend
+from microtome.dissect.embedding.tsne.optimise import Arrays, Descended, InterruptedLayoutError, Phase, descend
 from microtome.dissect.embedding.vectors import Vectors, blocks
 from microtome.storage.errors import UsageError
 
@@ -239,9 +239,17 @@ class _Work:
                 seed=self.settings.seed,
                 threads=self.pool.threads,
                 search=self.search if name == "all" else None,
-                progress=lambda done, total: self.told("neighbors", done, total),
+                progress=self.searched,
             )
+            if vectors.rows > EXACT_ROWS:
+                self.save()
         return self.found[name]
+
+    def searched(self, done: int, total: int) -> None:
+        """Tell how far the search is. Raises InterruptedLayoutError where it is to go no further."""
+        if self.stop is not None and self.stop():
+            raise InterruptedLayoutError
+        self.told("neighbors", done, total)
 
     # What a checkpoint holds: NAME/graph and NAME/state of the descents, and the landmarks' positions.
 
