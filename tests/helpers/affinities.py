@@ -27,3 +27,12 @@ def dense(affinities: Affinities) -> NDArray[np.float64]:
         assert (np.diff(columns) > 0).all()
         matrix[row, columns] = affinities.weights[here]
     return matrix
+
+
+def dense_divergence(affinities: Affinities, positions: NDArray[np.generic]) -> float:
+    """Kullback-Leibler of the map `positions` (N, 2), over all pairs in float64."""
+    p, points = dense(affinities), positions.astype(np.float64)
+    kernel = 1.0 / (1.0 + ((points[:, None] - points[None]) ** 2).sum(axis=2))
+    np.fill_diagonal(kernel, 0.0)
+    q, there = kernel / kernel.sum(), p > 0
+    return float((p[there] * np.log(p[there] / q[there])).sum())
