@@ -107,6 +107,29 @@ def read_field(
 
 
 @fast_kernel
+def all_pairs(positions: Points, forces: Points) -> float:
+    """Write sum_j k² (y_i - y_j) of every point into `forces`, k = 1 / (1 + d²), and return the sum of k, i = j too."""
+    one = np.float32(1.0)
+    total = 0.0
+    for i in range(positions.shape[0]):
+        x, y = positions[i, 0], positions[i, 1]
+        near = np.float32(0.0)
+        fx = np.float32(0.0)
+        fy = np.float32(0.0)
+        for j in range(positions.shape[0]):
+            dx = x - positions[j, 0]
+            dy = y - positions[j, 1]
+            k = one / (one + dx * dx + dy * dy)
+            near += k
+            fx += k * k * dx
+            fy += k * k * dy
+        total += float(near)
+        forces[i, 0] = fx
+        forces[i, 1] = fy
+    return total
+
+
+@fast_kernel
 def attract(
     positions: Points,
     start: int,

@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from microtome.dissect.embedding.threads import Pool
-from microtome.dissect.embedding.tsne.kernels import TAPS, Points, read_field, spread
+from microtome.dissect.embedding.tsne.kernels import TAPS, Points, all_pairs, read_field, spread
 
 STEP = 0.4
 """Distance of the grid's nodes, in units of the map (in which the kernel falls to one half at distance 1)."""
 
 MOST_NODES = 4096
 """Along the longer side; a map that is wider than this many steps is given a coarser grid."""
+
+EXACT_POINTS = 300
+"""So few points are summed over pair by pair: that is quicker than a grid."""
 
 KEPT_KERNELS = 3
 POINTS_A_GRID = 50_000
@@ -102,6 +105,8 @@ class Repulsion:
 
         positions: (N, 2) float32.
         """
+        if len(positions) <= EXACT_POINTS:
+            return all_pairs(positions, forces) - len(positions)
         low, high = positions.min(axis=0).astype(np.float64), positions.max(axis=0).astype(np.float64)
         spacing = max(self._spacing, float((high - low).max()) / (MOST_NODES - TAPS))
         columns, rows = (int((high - low)[axis] / spacing) + TAPS + 1 for axis in (0, 1))

@@ -76,12 +76,23 @@ def test_forces_do_not_depend_on_threads_nor_on_what_was_before() -> None:
     np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
-def test_points_on_one_spot_do_not_push_each_other() -> None:
-    positions, found = np.full((50, 2), 3.5, np.float32), np.empty((50, 2), np.float32)
+@pytest.mark.parametrize("count", [50, 500])
+def test_points_on_one_spot_do_not_push_each_other(count: int) -> None:
+    positions, found = np.full((count, 2), 3.5, np.float32), np.empty((count, 2), np.float32)
     with Pool(1) as pool:
         normaliser = Repulsion(pool)(positions, found)
-    assert normaliser == pytest.approx(50 * 49, rel=0.02)
-    np.testing.assert_allclose(found / 50, 0.0, atol=1e-5)
+    assert normaliser == pytest.approx(count * (count - 1), rel=0.02)
+    np.testing.assert_allclose(found / count, 0.0, atol=1e-5)
+
+
+def test_few_points_are_summed_over_pair_by_pair() -> None:
+    positions = scattered("clusters")[: repulsion.EXACT_POINTS]
+    forces, total = exact(positions)
+    found = np.empty_like(positions)
+    with Pool(1) as pool:
+        normaliser = Repulsion(pool)(positions, found)
+    assert normaliser == pytest.approx(total, rel=1e-5)
+    np.testing.assert_allclose(found, forces, atol=1e-4 * float(np.abs(forces).max()))
 
 
 def test_a_map_far_too_wide_is_given_a_coarser_grid(monkeypatch: pytest.MonkeyPatch) -> None:
