@@ -117,4 +117,4 @@ def graph_bytes(rows: int, dims: int, k: int) -> int:
     answer = rows * k * 8
     if rows <= EXACT_ROWS:
         return answer + rows * dims * 16
-    return answer + rows * (min(dims, COARSE) * 4 * 3 // 2 + min(dims, FINE) * 2 + 24)
+    return answer + rows * (min(dims, COARSE) * 2 * 3 // 2 + min(dims, FINE) * 2 + 24)

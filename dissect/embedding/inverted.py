@@ -51,8 +51,8 @@ class _Rotated:
 
 @dataclass(frozen=True)
 class InvertedFile:
-    """lists: which vectors lie near which centre, along `COARSE` components (faiss.IndexIVFFlat); stored: all vectors
-    along `FINE`, in float16 (faiss.IndexScalarQuantizer); scale: what their distances are to be multiplied by."""
+    """lists: which vectors lie near which centre, by `COARSE` components (faiss.IndexIVFScalarQuantizer); stored: all
+    vectors by `FINE` components (faiss.IndexScalarQuantizer); both in float16. scale: of the distances."""
 
     lists: Any
     stored: Any
@@ -66,10 +66,11 @@ class InvertedFile:
         rotated = _Rotated(vectors, pca)
         fine, coarse = rotated.dims, min(rotated.dims, COARSE)
         count = int(LISTS_PER_ROOT * vectors.rows**0.5)
-        lists = faiss.IndexIVFFlat(faiss.IndexFlatL2(coarse), coarse, count)
+        half = faiss.ScalarQuantizer.QT_fp16
+        lists = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(coarse), coarse, count, half, faiss.METRIC_L2, False)
         lists.cp.seed, lists.cp.niter = seed + 1, TRAINING
         lists.cp.max_points_per_centroid, lists.cp.min_points_per_centroid = TRAINED_PER_LIST, 1
-        stored = faiss.IndexScalarQuantizer(fine, faiss.ScalarQuantizer.QT_fp16)
+        stored = faiss.IndexScalarQuantizer(fine, half)
         with _threads(threads):
             lists.train(np.ascontiguousarray(_random_rows(rotated, TRAINED_PER_LIST * count, seed)[:, :coarse]))
             stored.train(np.zeros((1, fine), np.float32))
