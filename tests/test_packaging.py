@@ -212,5 +212,6 @@ def test_the_source_distribution_can_be_built_again(tmp_path: Path) -> None:
     with tarfile.open(built) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     frontend = {path.as_posix() for path in project_files() if path.parts[:2] == ("reports", "frontend")}
-    assert frontend | {path.as_posix() for path in BUILT} | {".packaging/frontend.py", ".packaging/microtome_build.py"} <= held
+    build = {".packaging/frontend.py", ".packaging/microtome_build.py"}
+    assert frontend | build | {path.as_posix() for path in BUILT} <= held
     assert [name for name in held if "node_modules" in name] == []

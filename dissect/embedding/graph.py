@@ -71,19 +71,18 @@ def neighbor_graph(
 
 
 def _exact(vectors: Vectors, k: int, threads: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """All pairs, in blocks; distances of the nearest are taken from differences, which do not cancel."""
+    """All pairs, in blocks of float64; distances of the nearest are taken from differences, which do not cancel."""
     rows = in_memory(vectors).astype(np.float64)
-    rows -= rows.mean(axis=0)
-    points = rows.astype(np.float32)
-    norms = np.einsum("ij,ij->i", points, points)
-    indices = np.empty((len(points), k), np.int32)
-    distances = np.empty((len(points), k), np.float32)
-    candidates = min(len(points), k + 1 + 8)
-    size = max(1, min(1024, 2**24 // len(points)))
+    rows -= np.median(rows, axis=0)
+    norms = np.einsum("ij,ij->i", rows, rows)
+    indices = np.empty((len(rows), k), np.int32)
+    distances = np.empty((len(rows), k), np.float32)
+    candidates = min(len(rows), k + 1 + 8)
+    size = max(1, min(1024, 2**23 // len(rows)))
 
     def block(number: int) -> None:
-        start, stop = number * size, min((number + 1) * size, len(points))
-        squared = norms[None, :] - 2.0 * (points[start:stop] @ points.T)
+        start, stop = number * size, min((number + 1) * size, len(rows))
+        squared = norms[None, :] - 2.0 * (rows[start:stop] @ rows.T)
         mine = np.arange(start, stop)
         squared[mine - start, mine] = np.inf
         near = np.argpartition(squared, min(candidates, squared.shape[1] - 1), axis=1)[:, :candidates]
@@ -95,7 +94,7 @@ def _exact(vectors: Vectors, k: int, threads: int) -> tuple[NDArray[np.int32], N
         distances[start:stop] = np.take_along_axis(apart, order, axis=1)
 
     with one_blas_thread(), Pool(threads) as pool:
-        pool.each(block, -(-len(points) // size))
+        pool.each(block, -(-len(rows) // size))
     return indices, distances
 
 
@@ -116,5 +115,5 @@ def graph_bytes(rows: int, dims: int, k: int) -> int:
     """About how many bytes `neighbor_graph` takes at most, besides the vectors."""
     answer = rows * k * 8
     if rows <= EXACT_ROWS:
-        return answer + rows * dims * 16
+        return answer + rows * dims * 16 + 2**27
     return answer + rows * (min(dims, COARSE) * 2 * 3 // 2 + min(dims, FINE) * 2 + 24)

@@ -31,22 +31,37 @@ PROBES = 24
 TRAINED_PER_LIST = 32
 TRAINING = 4
 QUERIES = 8192
+MEASURED = 4096
+EDGE = np.float32(1000.0)
+"""Of what is stored, times the usual size of a component: its square, summed, stays within float32."""
 
 
 class _Rotated:
-    """Vectors along their principal components, at most `FINE` of them, all divided by one number: their distances are
-    the same but for that, and float16 holds them well."""
+    """Vectors along their principal components, at most `FINE` of them, moved and scaled to what float16 holds well.
+
+    Their distances are the same but for `scale`. Middle and scale are medians of some, so that a few vectors far away
+    do not cost all others their digits; those lie at the edge of what float16 holds.
+    """
 
     def __init__(self, vectors: Vectors, pca: PCA) -> None:
         self._vectors = vectors
-        self.scale = float(np.sqrt(pca.total / vectors.dims)) or 1.0
         self._mean = pca.mean.astype(np.float32)
-        self._along = np.ascontiguousarray(pca.components[:FINE].T / self.scale, dtype=np.float32)
+        self._along = np.ascontiguousarray(pca.components[:FINE].T, dtype=np.float32)
         self.rows, self.dims = vectors.rows, self._along.shape[1]
+        some = self._turned(_random_rows(vectors, MEASURED, 0))
+        self._middle = np.median(some, axis=0)
+        length = float(np.median(np.linalg.norm(some - self._middle, axis=1)))
+        self.scale = length / self.dims**0.5 or float(np.sqrt(pca.total / vectors.dims)) or 1.0
+
+    def _turned(self, rows: Floats) -> Floats:
+        return np.asarray((rows - self._mean) @ self._along, dtype=np.float32)
 
     def read(self, start: int, stop: int) -> Floats:
         """Rows start ... stop - 1."""
-        return np.asarray((self._vectors.read(start, stop) - self._mean) @ self._along, dtype=np.float32)
+        found = self._turned(self._vectors.read(start, stop))
+        found -= self._middle
+        found /= np.float32(self.scale)
+        return np.clip(found, -EDGE, EDGE, out=found)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,19 @@ def test_the_inverted_file_gives_the_same_for_any_number_of_threads(monkeypatch:
     np.testing.assert_array_equal(one.distances, three.distances)
 
 
+@pytest.mark.parametrize("most", [1000, 10_000])
+def test_a_vector_far_away_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(graphs, "EXACT_ROWS", most)
+    points = points_of(3000, 30)
+    points[17] = 1e7
+    points[5] = -3e4
+    found = neighbor_graph(ArrayVectors(points), 10)
+    expected, _ = truth(points, 10)
+    right = [len(set(a) & set(b)) / 10 for a, b in zip(found.indices.tolist(), expected.tolist(), strict=True)]
+    assert np.mean(np.delete(right, [5, 17])) > (0.95 if most == 1000 else 0.9999)
+    assert (found.indices >= 0).all()
+
+
 def test_more_duplicates_than_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "EXACT_ROWS", 1000)
     points = np.repeat(points_of(50, 6), 40, axis=0)
