@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.embedding.inverted import COARSE, FINE, Found, InvertedFile
+from microtome.dissect.embedding.inverted import COARSE, FINE, Found, InvertedFile, bytes_a_number
 from microtome.dissect.embedding.parallel import one_blas_thread
 from microtome.dissect.embedding.pca import PCA, moments
 from microtome.dissect.embedding.threads import Pool
@@ -116,4 +116,5 @@ def graph_bytes(rows: int, dims: int, k: int) -> int:
     answer = rows * k * 8
     if rows <= EXACT_ROWS:
         return answer + rows * dims * 16 + 2**27
-    return answer + rows * (min(dims, COARSE) * 2 * 3 // 2 + min(dims, FINE) * 2 + 24)
+    size = bytes_a_number(rows, dims)
+    return answer + rows * (min(dims, COARSE) * size * 3 // 2 + min(dims, FINE) * size + 24)

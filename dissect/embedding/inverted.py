@@ -27,7 +27,11 @@ CANDIDATES = 3
 """Times k, plus one: how many are ranked anew."""
 
 LISTS_PER_ROOT = 5.0
-PROBES = 24
+PROBES, SCANNED = 24, 5000
+"""Lists that are looked at, at least, and as many more as hold so many vectors."""
+FULL_BYTES = 2**29
+"""Vectors that take no more are stored in float32: in float16 those of a tight cluster cannot be told apart."""
+
 TRAINED_PER_LIST = 32
 TRAINING = 4
 QUERIES = 8192
@@ -66,8 +70,8 @@ class _Rotated:
 
 @dataclass(frozen=True)
 class InvertedFile:
-    """lists: which vectors lie near which centre, by `COARSE` components (faiss.IndexIVFScalarQuantizer); stored: all
-    vectors by `FINE` components (faiss.IndexScalarQuantizer); both in float16. scale: of the distances."""
+    """lists: which vectors lie near which centre, by `COARSE` components (an index of faiss, IVF); stored: all vectors
+    by `FINE` components (a flat index of faiss); scale: what distances are to be multiplied by."""
 
     lists: Any
     stored: Any
@@ -81,11 +85,14 @@ class InvertedFile:
         rotated = _Rotated(vectors, pca)
         fine, coarse = rotated.dims, min(rotated.dims, COARSE)
         count = int(LISTS_PER_ROOT * vectors.rows**0.5)
-        half = faiss.ScalarQuantizer.QT_fp16
-        lists = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(coarse), coarse, count, half, faiss.METRIC_L2, False)
+        centres, half = faiss.IndexFlatL2(coarse), faiss.ScalarQuantizer.QT_fp16
+        if bytes_a_number(vectors.rows, fine) == 4:
+            lists, stored = faiss.IndexIVFFlat(centres, coarse, count), faiss.IndexFlatL2(fine)
+        else:
+            lists = faiss.IndexIVFScalarQuantizer(centres, coarse, count, half, faiss.METRIC_L2, False)
+            stored = faiss.IndexScalarQuantizer(fine, half)
         lists.cp.seed, lists.cp.niter = seed + 1, TRAINING
         lists.cp.max_points_per_centroid, lists.cp.min_points_per_centroid = TRAINED_PER_LIST, 1
-        stored = faiss.IndexScalarQuantizer(fine, half)
         with _threads(threads):
             lists.train(np.ascontiguousarray(_random_rows(rotated, TRAINED_PER_LIST * count, seed)[:, :coarse]))
             stored.train(np.zeros((1, fine), np.float32))
@@ -112,6 +119,12 @@ class InvertedFile:
             "probes": probes,
         }
 
+    @property
+    def probes(self) -> int:
+        """Lists that are looked at for a vector."""
+        lists = int(self.lists.nlist)
+        return min(lists, max(PROBES, -(-SCANNED * lists // max(1, self.rows))))
+
     def order(self) -> NDArray[np.int64]:
         """The vectors list by list: asked for in this order, neighbours find each other in the processor's cache."""
         import faiss
@@ -132,7 +145,7 @@ class InvertedFile:
         first = faiss.LinearTransform(fine, coarse, False)
         faiss.copy_array_to_vector(np.eye(coarse, fine, dtype=np.float32).ravel(), first.A)
         first.is_trained = True
-        self.lists.nprobe = min(PROBES, self.lists.nlist)
+        self.lists.nprobe = self.probes
         refined = faiss.IndexRefine(faiss.IndexPreTransform(first, self.lists), self.stored)
         refined.k_factor = CANDIDATES
         indices = np.empty((len(rows), k), np.int32)
@@ -164,6 +177,11 @@ class InvertedFile:
 
         lists, stored = (faiss.deserialize_index(arrays[name].astype(np.uint8)) for name in ("lists", "stored"))
         return cls(lists, stored, float(arrays["scale"].astype(np.float64)[0]))
+
+
+def bytes_a_number(rows: int, dims: int) -> int:
+    """In which so many vectors are stored: 4, or 2 where they would take too much."""
+    return 4 if 4 * rows * min(dims, FINE) <= FULL_BYTES else 2
 
 
 @contextmanager

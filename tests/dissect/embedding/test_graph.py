@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from microtome.dissect.embedding import graph as graphs
+from microtome.dissect.embedding import inverted
 from microtome.dissect.embedding.graph import neighbor_graph
 from microtome.dissect.embedding.inverted import InvertedFile, without_oneself
 from microtome.dissect.embedding.pca import PCA, moments
@@ -51,8 +52,11 @@ def test_duplicates_are_each_others_neighbours_never_their_own() -> None:
     np.testing.assert_array_equal(found.distances, 0.0)
 
 
+@pytest.mark.parametrize("full", [0, inverted.FULL_BYTES])
 @pytest.mark.parametrize("dims", [24, 160])
-def test_the_inverted_file_finds_nearly_all_of_them(monkeypatch: pytest.MonkeyPatch, dims: int) -> None:
+def test_the_inverted_file_finds_nearly_all_of_them(monkeypatch: pytest.MonkeyPatch, dims: int, full: int) -> None:
+    monkeypatch.setattr(inverted, "FULL_BYTES", full)
+    monkeypatch.setattr(inverted, "SCANNED", 1000)
     points = points_of(6000, dims, 30.0)
     expected, apart = truth(points, 15)
     monkeypatch.setattr(graphs, "EXACT_ROWS", 1000)
@@ -73,6 +77,23 @@ def test_the_inverted_file_gives_the_same_for_any_number_of_threads(monkeypatch:
     one, three = (neighbor_graph(points, 8, seed=3, threads=threads) for threads in (1, 3))
     np.testing.assert_array_equal(one.indices, three.indices)
     np.testing.assert_array_equal(one.distances, three.distances)
+
+
+@pytest.mark.parametrize("most", [1000, 10_000])
+@pytest.mark.parametrize("kind", ["gauss", "tight clusters", "duplicate pairs"])
+def test_neighbours_are_found_where_it_is_hard(monkeypatch: pytest.MonkeyPatch, kind: str, most: int) -> None:
+    monkeypatch.setattr(graphs, "EXACT_ROWS", most)
+    rng = np.random.default_rng(2)
+    points = rng.normal(size=(4000, 48))
+    if kind == "tight clusters":
+        points = 20.0 * points[rng.integers(30, size=4000)] + 1e-3 * rng.normal(size=(4000, 48))
+    elif kind == "duplicate pairs":
+        points[2000:] = points[:2000] + 1e-4 * rng.normal(size=(2000, 48))
+    vectors = points.astype(np.float32)
+    found = neighbor_graph(ArrayVectors(vectors), 10)
+    expected, _ = truth(vectors, 10)
+    right = [len(set(a) & set(b)) / 10 for a, b in zip(found.indices.tolist(), expected.tolist(), strict=True)]
+    assert np.mean(right) > (0.9 if most == 1000 else 0.9999)
 
 
 @pytest.mark.parametrize("most", [1000, 10_000])
