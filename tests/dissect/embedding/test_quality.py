@@ -84,7 +84,7 @@ def test_neighbours_and_ranks_equal_brute_force_whatever_the_threads(monkeypatch
         assert np.array_equal(found.nearest, np.argsort(far, axis=1)[:, :7])
         limits = np.take_along_axis(far, given, axis=1)
         assert np.array_equal(found.closer, (far[:, None, :] < limits[:, :, None]).sum(axis=2))
-        assert np.allclose(np.sqrt(found.gaps), np.sort(far, axis=1)[:, :7], rtol=1e-4)
+        assert np.allclose(np.sqrt(found.gaps), np.sort(far, axis=1)[:, :7], rtol=1e-12)
 
 
 def test_a_true_map_is_perfect_and_a_shuffled_one_is_chance() -> None:
@@ -107,6 +107,91 @@ def test_twins_are_said_and_cost_nothing() -> None:
     assert found.recall == 1
     assert found.trustworthiness == pytest.approx(1)
     assert "100% of the points have a twin" in " ".join(warnings(found))
+
+
+def reference(features: Floats, positions: Floats, points: NDArray[np.int64], k: int) -> tuple[float, float, float]:
+    """Trustworthiness, recall and share of twins of some points, by measuring every pair from differences in float64."""
+    near = map_neighbors(positions, points, k)
+    exact, n = features.astype(np.float64), len(features)
+    excess, kept, twins = 0, 0, 0
+    for point, others in zip(points, near, strict=True):
+        squares = ((exact - exact[point]) ** 2).sum(axis=1)
+        squares[point] = np.inf
+        rank = 1 + (squares[None, :] < squares[others][:, None]).sum(axis=1)
+        excess += int(np.maximum(0, rank - k).sum())
+        kept += int((rank <= k).sum())
+        twins += bool((features == features[point]).all(axis=1).sum() > 1)
+    asked = len(points)
+    return 1 - 2 * excess / (asked * k * (2 * n - 3 * k - 1)), kept / (asked * k), twins / asked
+
+
+def with_far(n: int, far: float, count: int = 1) -> Floats:
+    features = cloud(n, 64, seed=1)
+    features[17 : 17 + count] = far * (1 + cloud(count, 64, seed=2) / 10)
+    return features
+
+
+def clusters_far_apart() -> Floats:
+    middles = 1e4 * cloud(5, 24, seed=3)
+    return (np.repeat(middles, 300, axis=0) + 0.05 * cloud(1500, 24, seed=4)).astype(np.float32)
+
+
+def with_twins() -> Floats:
+    features = cloud(1500, 16, seed=5) + np.float32(1000)
+    features[100:130] = features[0]
+    features[700:710, 0] = np.nextafter(features[300:310, 0], np.float32(np.inf))
+    features[700:710, 1:] = features[300:310, 1:]  # all but twins: one number differs in its last digit
+    return features
+
+
+HARD = {
+    "one dimension": cloud(2000, 1, shift=3.0),
+    "one dimension, skewed": np.exp(3 * cloud(2000, 1)),
+    "one at 3e5": with_far(1500, 3e5),
+    "one at 1e6": with_far(1500, 1e6),
+    "one at 1e18": with_far(1500, 1e18),
+    "ten at 1e6": with_far(1500, 1e6, 10),
+    "all small": 1e-25 * cloud(1500, 5),
+    "all large": 1e30 * cloud(1500, 5),
+    "clusters far apart": clusters_far_apart(),
+    "twins": with_twins(),
+    "two vectors": np.repeat(cloud(2, 7), 600, axis=0),
+    "one vector": np.ones((1200, 7), np.float32),
+    "few values": np.round(cloud(1500, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", ["random", "drawn"])
+@pytest.mark.parametrize("name", HARD)
+def test_hard_vectors_give_the_figures_of_measuring_every_pair(name: str, kind: str) -> None:
+    features = HARD[name].astype(np.float32)
+    n = len(features)
+    positions = cloud(n, 2, seed=9)
+    if kind == "drawn":
+        rank = np.argsort(np.argsort(features[:, 0])) / n
+        positions = (np.stack([rank, 0 * rank], axis=1) + 1e-4 * positions).astype(np.float32)
+    found = map_quality(ArrayVectors(features), positions, sample=300, threads=2)
+    points = np.sort(np.random.default_rng(0).choice(n, 300, replace=False)).astype(np.int64)
+    trust, recall, twins = reference(features, positions, points, 10)
+    assert found.trustworthiness == pytest.approx(trust, abs=1e-6)
+    assert found.recall == pytest.approx(recall, abs=1e-3)
+    assert found.twins == twins
+    assert found == map_quality(ArrayVectors(features), positions, sample=300, threads=1)
+
+
+def test_one_vector_far_away_does_not_make_a_random_map_true() -> None:
+    found = map_quality(ArrayVectors(with_far(3000, 1e6)), cloud(3000, 2, seed=9))
+    assert found.trustworthiness == pytest.approx(0.5, abs=0.02)
+    assert found.recall < 0.01
+    assert found.twins == 0
+
+
+def test_only_the_same_vector_is_a_twin() -> None:
+    found = map_quality(ArrayVectors(with_twins()), cloud(1500, 2), sample=1500)
+    assert found.twins == 31 / 1500
+    few_units = map_quality(ArrayVectors(cloud(10_000, 1, shift=3.0).astype(np.float64)), cloud(10_000, 2))
+    assert few_units.twins < 0.05
+    assert not any("twin" in warning for warning in warnings(few_units))
 
 
 def test_islands_that_are_not_there_are_said() -> None:
