@@ -146,7 +146,8 @@ class MapInfo(TypedDict):
 
     settings: everything that it depends on beside the run; engine: what laid it out; kl: Kullback-Leibler divergence
     that was reached, 0 where none was computed; samples: points on it; seconds: that it took; neighbors: of each
-    point that it takes account of; aligned_to: the layer whose map it begins from and is turned onto, "" = none.
+    point that it takes account of; neighbors_recall: share of the true ones among them, as measured; aligned_to: the
+    layer whose map it begins from and is turned onto, "" = none.
     """
 
     settings: dict[str, Any]
@@ -156,6 +157,7 @@ class MapInfo(TypedDict):
     samples: int
     seconds: float
     neighbors: int
+    neighbors_recall: NotRequired[float]
     quality: QualityInfo
     aligned_to: str
 
@@ -187,7 +189,8 @@ class RunInfo(TypedDict):
     """All of run.json. Stage segment is there where a segmenter is, stage map where maps are wanted.
 
     importance, map: of the layers that it was measured of, that have one; more_arrays: arrays of samples that the run
-    has and runs of earlier versions lack.
+    has and runs of earlier versions lack; maps_left_out: layers that are to have no map in a run of an audit that asked
+    for maps.
     """
 
     schema_version: int
@@ -204,6 +207,7 @@ class RunInfo(TypedDict):
     segmenter: NotRequired[SegmenterInfo]
     importance: NotRequired[dict[str, ImportanceInfo]]
     map: NotRequired[dict[str, MapInfo]]
+    maps_left_out: NotRequired[list[str]]
     more_arrays: NotRequired[list[str]]
 
 

@@ -86,6 +86,8 @@ class InvertedFile:
         fine, coarse = rotated.dims, min(rotated.dims, COARSE)
         count = int(LISTS_PER_ROOT * vectors.rows**0.5)
         centres, half = faiss.IndexFlatL2(coarse), faiss.ScalarQuantizer.QT_fp16
+        lists: Any
+        stored: Any
         if bytes_a_number(vectors.rows, fine) == 4:
             lists, stored = faiss.IndexIVFFlat(centres, coarse, count), faiss.IndexFlatL2(fine)
         else:
@@ -111,13 +113,8 @@ class InvertedFile:
     @property
     def info(self) -> dict[str, Any]:
         """How it searches."""
-        probes = min(PROBES, self.lists.nlist)
-        return {
-            "method": "ivf",
-            "components": [self.lists.d, self.stored.d],
-            "lists": self.lists.nlist,
-            "probes": probes,
-        }
+        components = [self.lists.d, self.stored.d]
+        return {"method": "ivf", "components": components, "lists": self.lists.nlist, "probes": self.probes}
 
     @property
     def probes(self) -> int:

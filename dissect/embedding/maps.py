@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from microtome.dissect.embedding.clusters import Clusters, density_clusters
 from microtome.dissect.embedding.disagreement import disagreements
-from microtome.dissect.embedding.graph import Graph, Search, neighbor_graph
+from microtome.dissect.embedding.graph import EXACT_ROWS, Graph, Search, neighbor_graph
 from microtome.dissect.embedding.naming import Presence, cluster_table
 from microtome.dissect.embedding.pca import PCA, PCAVectors, moments, whitened_components
 from microtome.dissect.embedding.quality import map_quality
+from microtome.dissect.embedding.search import nearest
 from microtome.dissect.embedding.tsne.layout import Checkpoint, MapSettings, Told, align, lay_out, memory_needed
 from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, Vectors, blocks, in_memory
 from microtome.storage.arrays import MEANS, PRESENCE, layer_array
 from microtome.storage.run import Run
-from microtome.storage.schema import MapInfo
+from microtome.storage.schema import LayerEntry, MapInfo
 
 ENGINE = "microtome t-SNE"
 FLAT = "principal components"
@@ -41,6 +42,8 @@ IN_MEMORY = 2**28
 VOTERS = 15
 """Nearest neighbours that vote on a sample's label."""
 QUALITY_SEED = 0
+RECALL_SAMPLE = 200
+ENOUGH_FOUND = 0.9
 ROUNDING = 1e-20
 """Variance below this share of the squared mean is that of float32 numbers that are the same."""
 
@@ -76,8 +79,7 @@ class Made:
     def write(self, run: Run, layer: str) -> list[str]:
         """Store the tables and arrays of `layer`; returns their keys. Those of a former map are gone."""
         folder = f"layers/{run.layer(layer)['folder']}"
-        names = [f"{name}.parquet" for name in TABLES] + [f"{PCA_ARRAYS}.safetensors"]
-        run.place.delete(f"{folder}/{name}" for name in names)
+        run.place.delete(map_keys(run.layer(layer)))
         for name, table in self.tables.items():
             run.write_layer_table(layer, name, table)
         keys = [f"{folder}/{name}.parquet" for name in self.tables]
@@ -89,6 +91,12 @@ class Made:
 
 TABLES = ("map", "components", "clusters", "disagreements")
 PCA_ARRAYS = "pca"
+
+
+def map_keys(layer: LayerEntry) -> list[str]:
+    """Where all that may be stored of the map of `layer` lies."""
+    names = [f"{name}.parquet" for name in TABLES] + [f"{PCA_ARRAYS}.safetensors"]
+    return [f"layers/{layer['folder']}/{name}" for name in names]
 
 
 def bytes_needed(run: Run, wishes: Mapping[str, Wish]) -> int:
@@ -131,6 +139,7 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
     flat = np.zeros((vectors.rows, 2), np.float32) if pca is None else _coordinates(vectors, pca)
     before = _former(run, onto, samples) if onto else None
     labels, class_names = classes_of(run, samples)
+    plain = vectors
     if wish.whiten and pca is not None:
         vectors = PCAVectors(vectors, _first(pca, whitened_components(vectors.rows)), whiten=True)
     drawn = _draw(vectors, wish, pca, flat, before, how)
@@ -139,7 +148,8 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
     quality = map_quality(
         vectors, drawn.positions, labels, clusters=clusters.labels, seed=QUALITY_SEED, threads=how.threads
     ).info()
-    quality["warnings"] = [*drawn.warnings, *_left_out(left_out), *quality["warnings"]]
+    found = graph_recall(vectors, drawn.graph, how.threads)
+    quality["warnings"] = [*drawn.warnings, *_left_out(left_out), *_missed(found, drawn.graph), *quality["warnings"]]
     tables = {
         "map": _map_table(run.plan.samples, samples, drawn.positions, flat, clusters),
         "components": _components_table(pca),
@@ -148,7 +158,8 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
     if wish.umap:
         _add_umap(tables["map"], samples, vectors, wish.settings, drawn)
     if labels is not None:
-        tables["disagreements"] = disagreements(drawn.graph.indices[:, :VOTERS], labels, class_names, samples)
+        voters = _voters(plain, drawn.graph, wish, how)
+        tables["disagreements"] = disagreements(voters, labels, class_names, samples)
     how.told("quality", 1, 1)
     info = MapInfo(
         settings=wish.to_dict(),
@@ -158,6 +169,7 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
         samples=len(samples),
         seconds=round(time.monotonic() - started, 3),
         neighbors=drawn.graph.indices.shape[1],
+        neighbors_recall=found,
         quality=quality,
         aligned_to=onto if before is not None else "",
     )
@@ -209,6 +221,36 @@ def _flat(vectors: Vectors, flat: NDArray[np.float32], why: str, how: How) -> _D
     return _Drawn(flat, graph, FLAT, warnings=(f"{why}: what is drawn are principal components.",))
 
 
+def graph_recall(vectors: Vectors, graph: Graph, threads: int) -> float:
+    """Share of the nearest neighbours that `graph` has, of some vectors drawn by lot; 1 where it is exact."""
+    k = graph.indices.shape[1]
+    if vectors.rows <= EXACT_ROWS:
+        return 1.0
+    rows = np.sort(np.random.default_rng(QUALITY_SEED).choice(vectors.rows, RECALL_SAMPLE, replace=False))
+    queries = np.concatenate([vectors.read(row, row + 1) for row in rows.tolist()])
+    true = nearest(vectors, queries, k, without=rows, threads=threads)
+    farthest = true.distances[:, -1:] * (1.0 + 1e-4)  # as near as the last of them is as good
+    return round(float((graph.distances[rows] <= farthest).mean()), 4)
+
+
+def _missed(found: float, graph: Graph) -> list[str]:
+    if found >= ENOUGH_FOUND:
+        return []
+    k = graph.indices.shape[1]
+    return [
+        f"Of the {k} nearest neighbours of a point, which draw it, the search found {100 * found:.0f} % "
+        f"(measured on {RECALL_SAMPLE} points)."
+    ]
+
+
+def _voters(plain: Vectors, graph: Graph, wish: Wish, how: How) -> NDArray[np.int32]:
+    """(n, k) neighbours by the layer's own distances that vote on a sample's label: those of the map, if they do."""
+    k = max(1, min(VOTERS, (plain.rows - 1) // 3))
+    if wish.whiten or graph.indices.shape[1] < k:
+        graph = neighbor_graph(plain, k, seed=wish.settings.seed, threads=how.threads)
+    return graph.indices[:, :k]
+
+
 def readable_vectors(run: Run, layer: str) -> tuple[Vectors, NDArray[np.int64]]:
     """The means of `layer` of all samples whose activations are finite, and which samples these are, ascending."""
     vectors = LayerVectors(run, layer)
@@ -231,7 +273,7 @@ def classes_of(run: Run, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64] 
     if not (labels >= 0).any():
         return None, []
     names = list(run.info["data"]["class_names"])
-    names += [str(number) for number in range(len(names), int(labels.max()) + 1)]
+    names += [f"class {number}" for number in range(len(names), int(labels.max()) + 1)]
     return labels, names
 
 
