@@ -38,6 +38,7 @@ from microtome.reports.maps.encode import (
 )
 from microtome.reports.maps.files import FOLDER, MapFiles, layer_address, picture_address
 from microtome.reports.maps.points import VIEWS, Classes, LayerMap, Points, read_maps, read_places
+from microtome.reports.maps.quality import drawn_name, is_flat, shown_quality
 from microtome.reports.maps.sprites import sheet_count, write_sprites
 from microtome.reports.pages import LayerFiles
 from microtome.reports.payload import data_script
@@ -122,7 +123,9 @@ def _write_layer(
     """Write the files of one layer; returns its entry in the manifest."""
     folder = one.entry["folder"]
     places = read_places(run, one.entry["name"], points)
-    boxes = {view: Box.around(positions) for view, positions in places.views.items()}
+    twice = {"pca"} if is_flat(one.info) else set()
+    views = {view: positions for view, positions in places.views.items() if view not in twice}
+    boxes = {view: Box.around(positions) for view, positions in views.items()}
     names = [concepts.names[concept] for concept in summary.first.concept.tolist()]
     how = UnitFiles.of(one.entry["units"], len(points.samples))
     info = {key: value for key, value in one.info.items() if key != "quality"}
@@ -131,13 +134,14 @@ def _write_layer(
         "folder": folder,
         "page": LayerFiles.of(folder).page,
         "picture": picture_address(folder),
-        "views": list(places.views),
+        "drawn": drawn_name(one.info),
+        "views": list(views),
         "boxes": {view: box.values() for view, box in boxes.items()},
         "files": {
             view: files.data(layer_address(folder, f"{view}.js"), partial(encode_view, positions, boxes[view]))
-            for view, positions in places.views.items()
+            for view, positions in views.items()
         },
-        "quality": one.info.get("quality"),
+        "quality": shown_quality(one.info),
         "info": info,
         "clusters": _clusters(one.clusters),
         "cluster_file": files.data(layer_address(folder, "clusters.js"), partial(encode_clusters, places.cluster)),

@@ -13,6 +13,7 @@ import pandas as pd
 from microtome.reports.maps.build import MapData
 from microtome.reports.maps.candidates import shown_candidates, strip_address
 from microtome.reports.maps.points import LayerMap
+from microtome.reports.maps.quality import is_flat, shown_quality
 from microtome.reports.maps.variance import Variance, variance_svg
 from microtome.reports.pages import package_file, patch_style
 from microtome.reports.payload import safe_json
@@ -107,16 +108,16 @@ class MapPages:
         return next((one for one in self.data.maps if one.number == number), None)
 
     def _summary(self, one: LayerMap) -> dict[str, Any]:
-        name, quality = one.entry["name"], one.info["quality"]
+        name, quality = one.entry["name"], shown_quality(one.info)
         return {
             "layer": name,
             "href": PAGE + map_hash(name),
             "picture": self.pictures[name],
             "samples": self.data.manifest["samples"],
             "total": self.data.manifest["total"],
-            "engine": one.info["engine"],
+            "flat": is_flat(one.info),
             "neighbors": one.info["neighbors"],
-            "aligned_to": one.info["aligned_to"],
+            "aligned_to": "" if is_flat(one.info) else one.info["aligned_to"],
             "quality": {key: _known(value) for key, value in quality.items()},
         }
 

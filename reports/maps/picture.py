@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from microtome.reports.maps.canvas import Label, Legend, compose
 from microtome.reports.maps.colours import CATEGORICAL, NONE, PRESENT, SEQUENTIAL, categorical, rgb, sequential
 from microtome.reports.maps.points import VIEWS, Classes
+from microtome.reports.maps.quality import is_flat, shown_quality
 from microtome.reports.maps.raster import draw_dots, place, to_pixels
 from microtome.reports.source import ReportRun
 from microtome.storage.arrays import PEAKS, PRESENCE, layer_array
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.files import write_bytes
-from microtome.storage.schema import MapInfo
+from microtome.storage.schema import LayerEntry, MapInfo
 
 INCHES, DPI = 6.5, 300
 """Width of a picture, and its resolution."""
@@ -33,7 +34,10 @@ _ENTRIES = 24
 _NAMED = 30
 """Clusters whose names stand on the map, at most."""
 _SEED = 0
-_VIEW_WORDS = {"tsne": "t-SNE", "pca": "Principal components 1 and 2", "umap": "UMAP"}
+_COMPONENTS = "Principal components 1 and 2"
+_VIEW_WORDS = {"tsne": "t-SNE", "pca": _COMPONENTS, "umap": "UMAP"}
+_MOST_DIGITS = 9
+"""Digits of a unit's number, at most."""
 COLOURINGS = "none, class, cluster, concept:NAME or unit:NUMBER"
 
 
@@ -111,19 +115,40 @@ def _empty_rows(at: NDArray[np.float32], side: int) -> int:
 
 
 def caption(run: ReportRun, layer: str, made: MapInfo, view: str, points: int) -> list[str]:
-    """What the picture shows, and how far it is to be believed (of the t-SNE, the view that is measured)."""
+    """What the picture shows, and how far it is to be believed (of the map itself, the view that is measured)."""
     model, data = run.info["model"], run.info["data"]
     untrained = "" if model["trained"] else " (untrained)"
     source, network = (info["spec"].rpartition("/")[2] for info in (data, model))
-    first = f"{_VIEW_WORDS[view]} of {points:,} images of {source}; layer {layer} of {network}{untrained}."
-    quality = made["quality"]
-    if view != "tsne" or not quality["k"]:
+    words = _COMPONENTS if view == "tsne" and is_flat(made) else _VIEW_WORDS[view]
+    images = f"{points:,} image{'' if points == 1 else 's'}"
+    first = f"{words} of {images} of {source}; layer {layer} of {network}{untrained}."
+    if view != "tsne":
         return [first]
-    told = (
-        f"Trustworthiness {quality['trustworthiness']:.3f}, recall@{quality['k']} {quality['recall']:.3f} "
-        f"between feature space and map, measured on {quality['sample']:,} of them."
-    )
-    return [f"{first} {told}", *(f"Mind: {warning}" for warning in quality["warnings"])]
+    quality = shown_quality(made)
+    if quality["trustworthiness"] is not None:
+        first += (
+            f" Trustworthiness {quality['trustworthiness']:.3f}, recall@{quality['k']} {quality['recall']:.3f} "
+            f"between feature space and map, measured on {quality['sample']:,} of them."
+        )
+    return [first, *(f"Mind: {warning}" for warning in quality["warnings"])]
+
+
+def check_colour(run: ReportRun, layer: str, colour: str) -> None:
+    """Raise UsageError or UnknownNameError where the samples of `layer` cannot be coloured by `colour`, map or none."""
+    kind, _, name = colour.partition(":")
+    if kind == "class" and not name:
+        if not (run.table("samples")["label"].astype("Int64").fillna(-1) >= 0).any():
+            raise UsageError("the samples of this run have no classes to colour by; take cluster, concept:NAME or none")
+    elif kind == "concept" and name:
+        _concept(run, name)
+        if not run.arrays.exists(PRESENCE):
+            raise UsageError(
+                "this run does not know which concepts occur in a sample: an earlier version made it; audit again"
+            )
+    elif kind == "unit" and name:
+        _unit(run, layer, name)
+    elif kind not in ("none", "cluster") or name:
+        raise UsageError(f"colour {colour!r}: give {COLOURINGS}")
 
 
 def colouring(run: ReportRun, layer: str, on_map: pd.DataFrame, colour: str | None, view: str) -> Colouring:
@@ -132,23 +157,20 @@ def colouring(run: ReportRun, layer: str, on_map: pd.DataFrame, colour: str | No
     classes = _classes(run, samples)
     if colour is None:
         colour = "class" if classes.names else "cluster"
+    check_colour(run, layer, colour)
     kind, _, name = colour.partition(":")
-    if kind == "none" and not name:
-        return _plain(len(samples))
-    if kind == "class" and not name:
-        if not classes.names:
-            raise UsageError("the samples of this run have no classes to colour by; take cluster, concept:NAME or none")
+    if kind == "class":
         return by_class(classes)
-    if kind == "cluster" and not name:
+    if kind == "cluster":
         return by_cluster(
             on_map["cluster"].to_numpy(np.int64), run.layer_table(layer, "clusters"), named=view == "tsne"
         )
-    if kind == "concept" and name:
+    if kind == "concept":
         number, full = _concept(run, name)
         return by_presence(_present(run, number)[samples], full)
-    if kind == "unit" and name:
+    if kind == "unit":
         return by_activation(_peaks(run, layer, name)[samples], f"unit {int(name)}")
-    raise UsageError(f"colour {colour!r}: give {COLOURINGS}")
+    return _plain(len(samples))
 
 
 def by_class(classes: Classes) -> Colouring:
@@ -256,19 +278,22 @@ def _concept(run: ReportRun, name: str) -> tuple[int, str]:
 
 def _present(run: ReportRun, concept: int) -> NDArray[np.bool_]:
     """(N,) whether each sample shows the concept."""
-    if not run.arrays.exists(PRESENCE):
-        raise UsageError(
-            "this run does not know which concepts occur in a sample: an earlier version made it; audit again"
-        )
     bits = [run.arrays.read_shard(PRESENCE, shard)[:, concept // 8] for shard in range(run.plan.count)]
     return np.asarray((np.concatenate(bits) >> (concept % 8)) & 1, np.bool_)
 
 
+def _unit(run: ReportRun, layer: str, name: str) -> LayerEntry:
+    """The entry of `layer`, which has a unit of this number."""
+    entry = next(entry for entry in run.info["layers"] if entry["name"] == layer)
+    is_number = name.isascii() and name.isdecimal() and len(name) <= _MOST_DIGITS
+    if not is_number or int(name) >= entry["units"]:
+        raise UsageError(f"layer {layer} has no unit {name}; its units are 0 to {entry['units'] - 1}")
+    return entry
+
+
 def _peaks(run: ReportRun, layer: str, name: str) -> NDArray[np.float32]:
     """(N,) the peak of one unit in every sample."""
-    entry = next(entry for entry in run.info["layers"] if entry["name"] == layer)
-    if not name.isdigit() or int(name) >= entry["units"]:
-        raise UsageError(f"layer {layer} has no unit {name}; its units are 0 to {entry['units'] - 1}")
+    entry = _unit(run, layer, name)
     array = layer_array(entry["folder"], PEAKS)
     peaks = [run.arrays.read_shard(array, shard)[:, int(name)] for shard in range(run.plan.count)]
-    return np.concatenate(peaks).astype(np.float32)
+    return np.concatenate(peaks).astype(np.float32) * np.float32(entry["scale"])

@@ -24,7 +24,7 @@ MOST_POINTS = 2_000_000
 SEED = 0
 
 VIEWS = {"tsne": ("x", "y"), "pca": ("pca_x", "pca_y"), "umap": ("umap_x", "umap_y")}
-"""The views of a layer and their columns in map.parquet; the first one is always there."""
+"""The views of a layer and their columns in map.parquet; the first one, the map itself, is always there."""
 
 BLOCK_BYTES = 192 << 20
 

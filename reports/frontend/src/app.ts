@@ -3,11 +3,13 @@
 import { EMPTY, type Source, type State, read, write } from "./address";
 import { Colouring } from "./colouring";
 import { Controls } from "./controls";
+import { Crowd } from "./crowd";
 import { MapData } from "./data";
-import { type View, placed } from "./decode";
-import { byId, thousands } from "./dom";
+import type { View } from "./decode";
+import { byId } from "./dom";
 import type { Encoding } from "./encoding";
-import { inside, middles, nearestWithin, polygonOf, where } from "./geometry";
+import { extents } from "./extents";
+import { inside, nearestWithin, polygonOf, where } from "./geometry";
 import type { Layer, Manifest } from "./manifest";
 import { Overlay } from "./overlay";
 import { type Theme, theme } from "./palette";
@@ -59,7 +61,7 @@ export class App {
       colourByConcept: (concept) => void this.go({ colour: "concept", concept }), chooseClass: ofClass,
     });
     this.colouring = new Colouring(this.data, { chooseClass: ofClass, chooseCluster: cluster });
-    this.overlay = new Overlay(byId("map-over"), cluster);
+    this.overlay = new Overlay(byId("map-over"));
     this.defaults = this.complete({ ...EMPTY });
   }
 
@@ -184,7 +186,7 @@ export class App {
   // Draw, then what lies over the drawing and what depends on it.
   private async follow(before: State, layer: Layer, view: View, moved: boolean, recoloured: boolean): Promise<void> {
     const { state, scatter } = this;
-    if (moved) this.overlay.setNames([]);
+    if (moved) this.overlay.setNames([], null);
     if (scatter && this.encoding && (moved || recoloured)) {
       await scatter.draw(view, this.encoding, this.colours, moved);
       scatter.select(this.selected);
@@ -202,15 +204,14 @@ export class App {
   }
 
   private async nameClusters(layer: Layer, view: View): Promise<void> {
-    if (!this.state.names) return this.overlay.setNames([]);
-    const box = layer.boxes[this.state.view];
-    const asStored = this.state.view === layer.views[0] && box;
-    const groups = asStored ? null : await this.data.clusters(layer);
-    const means = groups ? middles(view, groups) : null;
-    this.overlay.setNames(layer.clusters.flatMap(({ id, name, x, y, samples }) => {
-      const place = asStored ? placed(x, y, box) : means?.get(id);
-      return place && name ? [{ id, text: name, x: place[0], y: place[1], samples }] : [];
-    }));
+    const groups = this.state.names && layer.clusters.length ? await this.data.clusters(layer) : null;
+    if (this.view !== view) return;
+    if (!groups) return this.overlay.setNames([], null);
+    const found = extents(view, groups);
+    this.overlay.setNames(layer.clusters.flatMap(({ id, name, samples }) => {
+      const extent = found.get(id);
+      return extent && name ? [{ id, text: name, samples, extent }] : [];
+    }), new Crowd(view));
   }
 
   private choose(source: Source): void {
@@ -242,7 +243,7 @@ export class App {
     if (source.kind === "class") {
       const classes = await this.data.classes();
       const name = this.manifest.classes[source.id];
-      return classes && name !== undefined ? { points: where(classes, source.id), title: `Class ${name}` } : null;
+      return classes && name !== undefined ? { points: where(classes, source.id), title: /^class \d+$/.test(name) ? name.replace("c", "C") : `Class ${name}` } : null;
     }
     const layer = this.data.layer(source.layer);
     if (!layer) return null;
@@ -296,7 +297,7 @@ export class App {
     }
     const { picture } = this.data.layer(this.state.layer) ?? {};
     message.hidden = false;
-    message.textContent = `This browser has no WebGL, which the map of ${thousands(this.data.n)} points is drawn with.`
+    message.textContent = "This browser has no WebGL, which the map is drawn with."
       + `${picture ? " Below is its picture; lists and address work." : " Lists and address work."}`;
     const image = document.createElement("img");
     if (picture) {

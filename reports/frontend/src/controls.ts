@@ -1,10 +1,8 @@
 // The row of controls: from the manifest, to and from the state.
 
 import type { Colour, State } from "./address";
-import { byId, el, thousands } from "./dom";
-import type { Concept, Layer, Manifest } from "./manifest";
-
-const VIEW_NAMES: Record<string, string> = { tsne: "t-SNE", pca: "PCA", umap: "UMAP" };
+import { byId, el, images, thousands } from "./dom";
+import { type Concept, type Layer, type Manifest, viewName } from "./manifest";
 
 export type Wish = Partial<Pick<State, "layer" | "view" | "colour" | "concept" | "unit" | "names">>;
 
@@ -56,7 +54,7 @@ export class Controls {
   show(state: State, layer: Layer): void {
     this.select("layer").value = state.layer;
     const view = this.select("view");
-    view.replaceChildren(...layer.views.map((name) => el("option", { value: name }, VIEW_NAMES[name] ?? name)));
+    view.replaceChildren(...layer.views.map((name) => el("option", { value: name }, viewName(layer, name))));
     view.value = state.view;
     for (const [name, there] of Object.entries(this.there(layer))) {
       const option = this.select("colour").querySelector<HTMLOptionElement>(`option[value=${name}]`);
@@ -69,7 +67,7 @@ export class Controls {
     this.input("unit").value = state.unit < 0 ? "" : String(state.unit);
     this.input("unit").max = String((layer.units?.count ?? 1) - 1);
     const { samples, total } = this.manifest;
-    byId("map-told").textContent = samples < total ? `${thousands(samples)} of ${thousands(total)} images` : `${thousands(samples)} images`;
+    byId("map-told").textContent = samples < total ? `${thousands(samples)} of ${images(total)}` : images(samples);
   }
 
   // Which colours this layer can have.

@@ -29,13 +29,6 @@ function axis(bytes: Uint8Array, n: number, reach: number): Float32Array {
   return values;
 }
 
-// A position of the layer's own coordinates, in those of `decodeView`.
-export function placed(x: number, y: number, box: readonly number[]): [number, number] {
-  const [x0 = 0, y0 = 0, x1 = 1, y1 = 1] = box;
-  const half = Math.max(x1 - x0, y1 - y0) / 2 || 1;
-  return [(x - (x0 + x1) / 2) / half, (y - (y0 + y1) / 2) / half];
-}
-
 export function decodeOrder(bytes: Uint8Array): Uint32Array {
   const apart = new Uint32Array(aligned(bytes));
   const samples = new Uint32Array(apart.length);

@@ -39,7 +39,3 @@ export function percent(share: number): string {
   const value = 100 * share;
   return `${value >= 99.95 || value < 0.05 ? Math.round(value) : Number(value.toPrecision(value < 10 ? 2 : 3))}%`;
 }
-
-export function figure(value: number | null | undefined, digits = 3): string {
-  return typeof value === "number" && Number.isFinite(value) ? value.toFixed(digits) : "–";
-}

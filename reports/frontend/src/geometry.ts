@@ -89,18 +89,3 @@ export function where<T extends Int16Array | Uint16Array>(values: T, wanted: num
   for (let i = 0; i < values.length; i += 1) if (values[i] === wanted) found.push(i);
   return Uint32Array.from(found);
 }
-
-// The middle of each group's points: their mean. groups: (n,), -1 for none.
-export function middles(view: View, groups: Int16Array): Map<number, [number, number]> {
-  const sums = new Map<number, [number, number, number]>();
-  for (let i = 0; i < groups.length; i += 1) {
-    const group = groups[i] as number;
-    if (group < 0) continue;
-    const sum = sums.get(group) ?? [0, 0, 0];
-    sum[0] += view.x[i] as number;
-    sum[1] += view.y[i] as number;
-    sum[2] += 1;
-    sums.set(group, sum);
-  }
-  return new Map([...sums].map(([group, [x, y, count]]) => [group, [x / count, y / count]]));
-}

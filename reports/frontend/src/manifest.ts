@@ -40,6 +40,7 @@ export interface Layer {
   name: string;
   folder: string;
   page: string;
+  drawn?: string; // what the first view is called
   views: string[];
   boxes: Record<string, Box>;
   files: Record<string, string>;
@@ -86,6 +87,13 @@ export interface Manifest {
   order_file: string;
   sprites?: Sprites | null;
   palette?: Palette | null;
+}
+
+const VIEW_NAMES: Record<string, string> = { tsne: "t-SNE", pca: "PCA", umap: "UMAP" };
+
+// What a view is called: the first one by what is drawn in it.
+export function viewName({ drawn, views }: Layer, view: string): string {
+  return (view === views[0] ? drawn : undefined) ?? VIEW_NAMES[view] ?? view;
 }
 
 declare global {

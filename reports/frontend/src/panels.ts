@@ -1,10 +1,10 @@
 // The panels beside the map: a point with its neighbours, a unit with its strongest images, and what the layer says.
 
 import type { MapData } from "./data";
-import { byId, button, el, figure, images, percent, thousands } from "./dom";
+import { byId, button, el, images, percent, thousands } from "./dom";
 import { nearestTo } from "./geometry";
 import type { View } from "./decode";
-import type { Cluster, Disagreement, Layer } from "./manifest";
+import { type Cluster, type Disagreement, type Layer, viewName } from "./manifest";
 import type { Thumbs } from "./thumbs";
 
 export const NEIGHBOURS = 12;
@@ -33,7 +33,7 @@ export class Panels {
     const title = el("h2", {}, "…");
     room.append(
       el("div", { class: "map-one" }, this.thumbs.picture(point, 96), el("div", {}, title, facts)),
-      el("h3", {}, "Nearest on this map"),
+      ...(near.length ? [el("h3", {}, "Nearest on this map")] : []),
       el("div", { class: "map-thumbs" }, ...near.map((other) => this.thumbs.button(other, SIDE, this.pick))),
       el("p", { class: "map-acts" }, button("let go", letGo)),
     );
@@ -84,21 +84,25 @@ export class Panels {
     room.hidden = !quality;
     if (!quality) return room.replaceChildren();
     const k = quality.k ?? 10;
-    const rows: [string, string, string][] = [
-      ["trustworthiness", figure(quality.trustworthiness), "1: no strangers among a point’s neighbours on the map"],
-      [`neighbours kept (of ${k})`, typeof quality.recall === "number" ? percent(quality.recall) : "–", "nearest neighbours of the layer that are nearest on the map, too"],
-    ];
+    const rows: [string, string, string][] = [];
+    if (typeof quality.trustworthiness === "number") {
+      rows.push(["trustworthiness", quality.trustworthiness.toFixed(3), "1: no strangers among a point’s neighbours on the map"]);
+    }
+    if (typeof quality.recall === "number") {
+      rows.push([`neighbours kept (of ${k})`, percent(quality.recall), "nearest neighbours of the layer that are nearest on the map, too"]);
+    }
     if (typeof quality.purity === "number") {
       const features = typeof quality.purity_features === "number" ? ` (${percent(quality.purity_features)} in the layer itself)` : "";
       rows.push(["same class", `${percent(quality.purity)}${features}`, `share of the ${k} nearest on the map that have a point’s own class`]);
     }
     const warnings = quality.warnings ?? [];
+    const measured = quality.sample ? `Measured on the ${viewName(layer, layer.views[0] as string)} of ${images(quality.sample)}.` : "";
     room.replaceChildren(
       el("h2", {}, "Is the map true?"),
       ...warnings.map((text) => el("p", { class: "untrained" }, text)),
       el("dl", { class: "facts" }, ...rows.flatMap(([name, value, meaning]) => [
         el("dt", {}, name), el("dd", {}, el("b", {}, value), " ", el("small", {}, meaning))])),
-      el("p", { class: "note" }, `${quality.sample ? `Measured on the t-SNE of ${images(quality.sample)}. ` : ""}Distances between clusters, and their sizes, say little.`),
+      measured && rows.length ? el("p", { class: "note" }, `${measured} Distances between clusters, and their sizes, say little.`) : "",
     );
   }
 
@@ -134,7 +138,7 @@ export class Panels {
 
   private candidate({ i, class: own, neighbors_class: other, agreement }: Disagreement): HTMLElement {
     const { classes } = this.data.manifest;
-    const name = (label: number | string): string => (typeof label === "number" ? classes[label] ?? String(label) : label);
+    const name = (label: number | string): string => (typeof label === "number" ? classes[label] ?? `class ${label}` : label);
     return el("li", {},
       this.thumbs.button(i, SIDE, this.pick),
       el("span", {}, "labelled ", el("b", {}, name(own)), ", neighbours say ", el("b", {}, name(other)), " ",

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from helpers.browser import needs_browser
 from helpers.map_browser import lasso, opened, screen, settled, state
-from helpers.map_pages import CLASSES, LAYERS, Planted, write_map_page
+from helpers.map_pages import CLASSES, GROUPS, LAYERS, Planted, write_map_page
 from helpers.runs import HOSTILE, HOSTILE_KEY
+from numpy.typing import NDArray
 from playwright.sync_api import Page
 
 pytestmark = needs_browser
@@ -167,27 +168,91 @@ def test_points_with_a_concept_are_lit_up(map_page: Page, planted: Planted) -> N
     assert "boat" in map_page.inner_text("#map-legend")
 
 
-def test_a_cluster_is_chosen_from_list_name_and_address(map_page: Page, planted: Planted) -> None:
+def test_a_cluster_is_chosen_from_list_and_address(map_page: Page, planted: Planted) -> None:
     opened(map_page, planted, "#cluster=3")
     assert state(map_page, "selected") == int((planted.group == 3).sum())
     map_page.click("#map-clusters button >> text=harbour")
     map_page.wait_for_function(f"MICROTOME_MAP_STATE.selected === {int((planted.group == 2).sum())}")
-    map_page.locator(".map-name >> text=beach").click()
-    map_page.wait_for_function(f"MICROTOME_MAP_STATE.selected === {int((planted.group == 0).sum())}")
-    assert "cluster=0" in map_page.evaluate("location.hash")
+    assert "cluster=2" in map_page.evaluate("location.hash")
 
 
-def test_names_lie_on_their_clusters_in_every_view(map_page: Page, planted: Planted) -> None:
+def on_screen(page: Page) -> NDArray[np.float64]:
+    """(n, 2) where every point is on the screen."""
+    page.locator("#map-canvas").scroll_into_view_if_needed()
+    return np.array(
+        page.evaluate(
+            "n => { const box = document.getElementById('map-canvas').getBoundingClientRect();"
+            " return Array.from({length: n}, (_, i) => i).map(i => MICROTOME_MAP_STATE.screen(i))"
+            " .map(([x, y]) => [x + box.x, y + box.y]) }",
+            COUNT,
+        )
+    )
+
+
+def names_shown(page: Page) -> dict[str, tuple[float, float, float, float]]:
+    """The names on the map and their left, top, right and bottom on the screen."""
+    found = page.locator(".map-name:visible").evaluate_all(
+        "nodes => nodes.map(n => [n.textContent, n.getBoundingClientRect()])"
+        " .map(([text, box]) => [text, [box.left, box.top, box.right, box.bottom]])"
+    )
+    return {text: tuple(box) for text, box in found}
+
+
+def inside(at: NDArray[np.float64], box: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+    left, top, right, bottom = box
+    return (at[:, 0] > left) & (at[:, 0] < right) & (at[:, 1] > top) & (at[:, 1] < bottom)
+
+
+@pytest.mark.parametrize("view", ["tsne", "pca"])
+def test_names_lie_beside_their_clusters(map_page: Page, planted: Planted, view: str) -> None:
+    opened(map_page, planted, f"#view={view}")
+    at, names = on_screen(map_page), names_shown(map_page)
+    assert len(names) == GROUPS
+    for group, name in enumerate(CLASSES):
+        box = names[f"{name} (cluster)"]
+        mine = at[planted.group == group]
+        assert inside(at, box).sum() < 0.03 * len(mine)
+        left, top, right, bottom = box
+        away = np.hypot(
+            np.maximum(0, np.maximum(left - mine[:, 0], mine[:, 0] - right)),
+            np.maximum(0, np.maximum(top - mine[:, 1], mine[:, 1] - bottom)),
+        )
+        assert away.min() < 20
+
+
+def test_names_do_not_cover_each_other_and_stay_in_view(map_page: Page, planted: Planted) -> None:
+    opened(map_page, planted, f"#layer={LAYERS[0]}&at=0,0,4")  # groups that mix, far away
+    boxes = list(names_shown(map_page).values())
+    assert 1 <= len(boxes) < GROUPS
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        assert not any(
+            left < other[2] and other[0] < right and top < other[3] and other[1] < bottom for other in boxes[:number]
+        )
+    largest = np.bincount(planted.group).argmax()
+    assert f"{CLASSES[largest]} (cluster)" in names_shown(map_page)
     opened(map_page, planted)
-    for view in ("tsne", "pca"):
-        map_page.select_option("[name=view]", view)
-        map_page.wait_for_function(f"MICROTOME_MAP_STATE.view === {view!r} && MICROTOME_MAP_STATE.idle")
-        members = np.flatnonzero(planted.group == 3)[::10]
-        middle = np.mean([screen(map_page, int(i)) for i in members], axis=0)
-        name = map_page.locator(".map-name >> text=forest").bounding_box()
-        assert name is not None
-        found = np.array([name["x"] + name["width"] / 2, name["y"] + name["height"] / 2])
-        assert np.abs(found - middle).max() < 25
+    x, y = map_page.evaluate(f"MICROTOME_MAP_STATE.place({int(np.flatnonzero(planted.group == 3)[7])})")
+    opened(map_page, planted, f"#at={x},{y},0.01")  # within a group
+    assert list(names_shown(map_page)) in ([], ["forest (cluster)"])
+
+
+def test_a_name_lets_the_pointer_through(map_page: Page, planted: Planted) -> None:
+    opened(map_page, planted)
+    point = int(np.flatnonzero(planted.group == 4)[3])
+    map_page.evaluate(
+        "point => { const [x, y] = MICROTOME_MAP_STATE.screen(point);"
+        " document.querySelector('.map-name').style.transform = `translate(${x - 20}px, ${y - 8}px)` }",
+        point,
+    )
+    x, y = screen(map_page, point)
+    assert sum(inside(np.array([[x, y]]), box).item() for box in names_shown(map_page).values()) == 1
+    map_page.mouse.move(x, y)
+    map_page.wait_for_selector("#map-tip b")
+    assert map_page.inner_text("#map-tip b") == CLASSES[4]
+    map_page.mouse.click(x, y)
+    map_page.wait_for_function("MICROTOME_MAP_STATE.point >= 0 && MICROTOME_MAP_STATE.idle")
+    assert state(map_page, "selected") == 0
+    assert planted.group[state(map_page, "point")] == 4
 
 
 def test_a_candidate_for_a_wrong_label_is_shown_on_the_map(map_page: Page, planted: Planted) -> None:

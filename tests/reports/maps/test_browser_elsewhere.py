@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.browser import needs_browser
 from helpers.map_browser import lasso, opened, screen, settled, state, watched
 from helpers.map_pages import GROUPS, LAYERS, Planted, write_map_page
 from helpers.maps import WARNING, plant_maps
-from helpers.runs import HOSTILE_KEY, read_image, write_run
+from helpers.maps_flat import plant_flat
+from helpers.runs import HOSTILE_KEY, LayerShape, read_image, write_run
 from playwright.sync_api import Browser, Page
 
 from microtome.reports import build_report
@@ -143,6 +145,30 @@ def test_the_report_of_a_run_is_drawn(map_page: Page, tmp_path: Path) -> None:
     map_page.click("#map-wrong button >> nth=0")
     settled(map_page)
     map_page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_principal_components_of_few_images_are_called_so(map_page: Page, tmp_path: Path, samples: int) -> None:
+    run = write_run(tmp_path / "run", samples=samples, unreadable=0, layers={"a": LayerShape(4, 7, 60)})
+    plant_flat(run, "a")
+    run.write_table("samples", run.table("samples").assign(label=pd.array([7] * samples, dtype="Int64")))
+    report = Path(build_report(run, read_image)).parent
+    map_page.goto((report / "map.html").as_uri() + "#class=7&point=0&colour=class")
+    settled(map_page)
+    images = "1 image" if samples == 1 else f"{samples} images"
+    assert map_page.inner_text("#map-told") == images
+    assert map_page.locator("[name=view] option").all_inner_texts() == ["principal components"]
+    assert map_page.inner_text("#map-selection h2") == "Class 7"
+    assert "class 7" in map_page.inner_text("#map-legend")
+    assert WARNING in map_page.inner_text("#map-quality")
+    for said in ("trustworthiness", "neighbours kept", "Measured on", "t-SNE"):
+        assert said not in map_page.inner_text("main")
+    assert map_page.locator("#map-point h3").count() == (samples > 1)
+
+
+def test_what_was_measured_is_named(map_page: Page, planted: Planted) -> None:
+    opened(map_page, planted)
+    assert "Measured on the t-SNE of 10\u202f000 images." in map_page.inner_text("#map-quality")
 
 
 @pytest.mark.slow

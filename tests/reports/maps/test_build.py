@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.map_files import decode_bits, decode_order, decode_top, decode_view, read_data, read_manifest
-from helpers.maps import WARNING, plant_maps, present, thumbnails
+from helpers.maps import WARNING, map_info, plant_maps, present, thumbnails
+from helpers.maps_flat import plant_flat
 from helpers.runs import HOSTILE, HOSTILE_KEY, LAYERS, NAMES, LayerShape, write_run
 from numpy.typing import NDArray
 
+from microtome.dissect.embedding import maps
 from microtome.reports.maps import points
 from microtome.reports.maps.build import MapData, write_map
 from microtome.reports.maps.columns import UnitFiles
 from microtome.reports.maps.points import columns_of
+from microtome.reports.maps.quality import FLAT, shown_quality
 from microtome.reports.summaries import Concepts, summarise_layer
 from microtome.storage.arrays import PEAKS, PRESENCE, layer_array
 from microtome.storage.errors import RunDamagedError
@@ -264,6 +267,29 @@ def test_one_sample(tmp_path: Path) -> None:
     assert box[2] - box[0] == pytest.approx(1)
     place = run.layer_table("a", "map")[["x", "y"]].to_numpy(float)
     assert decode_view(read_data(tmp_path / "out", "map/a/tsne.js"), box) == pytest.approx(place, abs=1e-4)
+
+
+def test_principal_components_are_called_so_and_shown_once(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "run", samples=3, unreadable=0, layers={"a": LayerShape(4, 7, 60), "b": LayerShape(4, 7, 60)}
+    )
+    plant_flat(run, "a")
+    map_of(run, tmp_path / "out")
+    flat, usual = read_manifest(tmp_path / "out")["layers"]
+    assert (flat["drawn"], flat["views"]) == (FLAT, ["tsne"])
+    assert [flat["quality"][name] for name in ("trustworthiness", "recall", "purity", "purity_features")] == [None] * 4
+    assert flat["quality"]["warnings"] == [WARNING]
+    assert (usual["drawn"], usual["views"]) == ("t-SNE", ["tsne", "pca"])
+    assert usual["quality"]["trustworthiness"] == 0.9731
+
+
+def test_figures_of_no_neighbour_are_left_out() -> None:
+    info = map_info(9)
+    assert shown_quality(info) == info["quality"]
+    info["quality"]["k"] = 0
+    assert shown_quality(info)["recall"] is None
+    assert info["quality"]["recall"] == 0.42
+    assert FLAT == maps.FLAT
 
 
 def test_nothing_readable_is_no_map(tmp_path: Path) -> None:

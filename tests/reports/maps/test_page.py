@@ -11,6 +11,7 @@ import cv2
 import pandas as pd
 import pytest
 from helpers.maps import WARNING, plant_maps
+from helpers.maps_flat import plant_flat
 from helpers.runs import HOSTILE, LAYERS, LayerShape, read_image, write_run
 
 from microtome.reports import build_report
@@ -135,6 +136,19 @@ def test_a_candidate_whose_image_went_missing_is_grey(tmp_path: Path) -> None:
     strip = cv2.imread(str(run.path / "report" / "map" / "a" / "candidates.jpg"))
     assert strip is not None
     assert int(strip.min()) == int(strip.max()) == 128
+
+
+def test_one_image_has_no_figures(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", samples=1, unreadable=0, layers={"a": LayerShape(4, 7, 60)})
+    plant_flat(run, "a")
+    build_report(run, read_image)
+    text = page(run, "layers/a.html") + page(run, "index.html")
+    assert "1 image, a point; what a takes for similar" in text
+    assert "(the first two principal components of its units’ means over each image)" in text
+    assert 'alt="Map of a: 1 image"' in text
+    assert "t-SNE" not in text
+    assert "trustworthiness" not in text
+    assert "measured on" not in text
 
 
 def test_so_many_candidates_are_shown(tmp_path: Path) -> None:

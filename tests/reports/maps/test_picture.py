@@ -26,6 +26,7 @@ from microtome.reports.maps.picture import (
     write_picture,
 )
 from microtome.reports.maps.points import Classes
+from microtome.reports.maps.quality import FLAT
 from microtome.reports.maps.raster import dot_size, draw_dots, place, to_pixels
 from microtome.storage.arrays import PEAKS, PRESENCE, layer_array
 from microtome.storage.errors import UnknownNameError, UsageError
@@ -195,6 +196,14 @@ def test_the_line_below_says_what_it_is_and_how_far_it_is_true(run: Run) -> None
     assert "Trustworthiness" not in " ".join(caption(run, LAYER, run.info["map"][LAYER], "pca", 58))
 
 
+def test_the_line_below_says_when_principal_components_are_drawn(run: Run) -> None:
+    made = run.info["map"][LAYER]
+    lines = caption(run, LAYER, {**made, "engine": FLAT}, "tsne", 1)
+    assert lines[0].startswith("Principal components 1 and 2 of 1 image of ")
+    assert "Trustworthiness" not in lines[0]
+    assert lines[1:] == [f"Mind: {warning}" for warning in made["quality"]["warnings"]]
+
+
 def of(run: Run, colour: str | None) -> tuple[NDArray[np.int64], Colouring]:
     table = run.layer_table(LAYER, "map")
     table = table[np.isfinite(table["x"])]
@@ -203,8 +212,9 @@ def of(run: Run, colour: str | None) -> tuple[NDArray[np.int64], Colouring]:
 
 def test_colours_are_what_the_run_says(run: Run) -> None:
     samples, chosen = of(run, "unit:3")
-    folder = run.layer(LAYER)["folder"]
-    peaks = run.arrays.read(layer_array(folder, PEAKS), 0, 60)[samples, 3].astype(np.float32)
+    entry = run.layer(LAYER)
+    assert entry["scale"] == 2
+    peaks = 2 * run.arrays.read(layer_array(entry["folder"], PEAKS), 0, 60)[samples, 3].astype(np.float32)
     assert (np.diff(np.maximum(peaks, 0)[chosen.order]) >= 0).all()
     assert chosen.legend.high == f"{peaks.max():.4g}"
     assert chosen.legend.title == "peak of unit 3"
@@ -224,6 +234,9 @@ def test_colours_are_what_the_run_says(run: Run) -> None:
     [
         ("unit:9999", "has no unit 9999"),
         ("unit:x", "has no unit x"),
+        ("unit:²", "has no unit ²"),
+        ("unit:٣", "has no unit ٣"),
+        (f"unit:{'9' * 5000}", "has no unit 999"),
         ("concept:nothing", "no concept named 'nothing'"),
         ("rainbow", "give none, class, cluster, concept:NAME or unit:NUMBER"),
         ("concept:", "give none, class"),
