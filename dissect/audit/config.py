@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from microtome.dissect.embedding.seeds import check_seed
 from microtome.dissect.models.model import TokenHints
 from microtome.dissect.models.preprocess import PreprocessOverrides
 from microtome.dissect.models.readouts.names import absolute_units, parse_all
@@ -232,8 +233,7 @@ def _check(config: AuditConfig) -> None:
         raise UsageError(f"--map-perplexity {spread}: a number above 1 and at most 1000, such as 30")
     if config.map_neighbors > 1000:
         raise UsageError(f"--map-neighbors {config.map_neighbors}: a whole number from 1 to 1000")
-    if not isinstance(config.map_seed, int) or config.map_seed < 0:
-        raise UsageError(f"--map-seed {config.map_seed}: a whole number of at least 0")
+    check_seed(config.map_seed, "--map-seed")
     if config.segmenter is not None and not config.segmenter.strip():
         raise UsageError("--segmenter: no segmenter is named; leave it out, or give path/file.py:factory")
     if config.segmenter is None and (sure is not None or config.segmenter_size is not None):

@@ -11,23 +11,31 @@ from typing import Any
 from microtome.dissect.audit.budget import NO_LIMITS, Budget
 from microtome.dissect.audit.config import config_of_run
 from microtome.dissect.audit.cores import available_cores
-from microtome.dissect.audit.mapped import STAGE
+from microtome.dissect.audit.mapped import STAGE, begun_elsewhere
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.stages.map import draw_maps, refuse_memory, wish_for
 from microtome.dissect.audit.stages.report import rebuild_report
 from microtome.dissect.embedding.maps import Wish, bytes_needed
+from microtome.dissect.embedding.umap_map import check_umap
 from microtome.storage.errors import UsageError
 from microtome.storage.run import Run
 from microtome.storage.runlog import RunLog
 
+FEWER = "take fewer neighbours into account (--neighbors, --perplexity)"
+"""What else can be done where memory does not suffice."""
+
 
 @dataclass(frozen=True)
 class Maps:
-    """What was asked for is there: the run, the layers that were asked for, and those whose map had to be made."""
+    """What was asked for is there: the run, the layers that were asked for, and those whose map had to be made.
+
+    begun_elsewhere: layers of the run whose map began from another one than it would if it were made now.
+    """
 
     run: Run
     layers: tuple[str, ...]
     made: tuple[str, ...]
+    begun_elsewhere: tuple[str, ...]
     seconds: float
 
 
@@ -48,8 +56,9 @@ def make_maps(
 
     perplexity: of Gaussian affinities, in place of uniform ones over `neighbors` nearest; seed: of what is drawn by
     lot; whiten: of principal components that all count alike; umap: a UMAP beside it; report: whether pages that the
-    run has are built anew. What is None is as in the map that a layer has, else as the audit was asked for. Raises
-    UsageError where the run is not finished.
+    run has are built anew. What is None is as in the map that a layer has, else as the audit was asked for. A map that
+    began from one that has been made anew since is not as it is asked for. Raises UsageError where the run is not
+    finished.
     """
     started = time.monotonic()
     run = _finished(path)
@@ -59,7 +68,9 @@ def make_maps(
         config = config_of_run(run.info["config"], out=path, workers=workers)
         changes = {"perplexity": perplexity, "neighbors": neighbors, "seed": seed, "whiten": whiten, "umap": umap}
         wishes = {name: _changed(wish_for(run, run.layer(name), config), changes) for name in names}
-        refuse_memory(budget, bytes_needed(run, wishes), run.plan.samples)
+        refuse_memory(budget, bytes_needed(run, wishes), run.plan.samples, FEWER)
+        if umap:
+            check_umap(run.plan.samples - run.info["data"]["unreadable"])
 
         def writing(begins: bool) -> None:
             run.set_stage(STAGE, "running" if begins else "done", 0.0)
@@ -75,7 +86,8 @@ def make_maps(
             run.set_stage(STAGE, "done", seconds)
     if report and made and run.info["stages"].get("report", {"state": ""})["state"] == "done":
         rebuild_report(path)
-    return Maps(Run.open(path), tuple(names), tuple(made), time.monotonic() - started)
+    run = Run.open(path)
+    return Maps(run, tuple(names), tuple(made), tuple(begun_elsewhere(run)), time.monotonic() - started)
 
 
 def _changed(wish: Wish, changes: Mapping[str, Any]) -> Wish:

@@ -96,8 +96,8 @@ def resume_audit(
 
 def _without_maps(job: Job) -> Job:
     """The job, from whose run a stage map that is still to be done is taken out."""
-    if leave_out_maps(job.run):
-        say(f"the maps are left out; to make them: microtome map {job.run.url}")
+    if left_out := leave_out_maps(job.run):
+        say(f"the maps of {', '.join(left_out)} are left out; to make them: microtome map {job.run.url}")
     return job
 
 

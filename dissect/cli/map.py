@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from microtome.dissect.cli.options import RUN, split_list
+from microtome.dissect.cli.options import RUN, check_png, split_list
 from microtome.dissect.cli.output import show_json, show_table
 from microtome.storage.errors import UsageError
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 @click.option("--layer", "layers", multiple=True, metavar="NAME,...", help="Only of these layers. [all]")
 @click.option("--perplexity", type=float, metavar="P", help="Gaussian affinities in place of K alike.")
 @click.option("--neighbors", type=click.IntRange(min=1), metavar="K", help="Nearest neighbours, all alike. [15]")
-@click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn by lot. [0]")
+@click.option("--seed", type=int, help="Of what is drawn by lot. [0]")
 @click.option("--whiten/--no-whiten", default=None, help="Principal components that all count alike.")
 @click.option("--umap/--no-umap", default=None, help="A UMAP beside it (needs umap-learn).")
-@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw the one --layer.")
-@click.option("--view", type=click.Choice(["tsne", "pca", "umap"]), default="tsne", help="What --png draws. [tsne]")
+@click.option(
+    "--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw the one --layer."
+)
+@click.option("--view", type=click.Choice(["tsne", "pca", "umap"]), help="What --png draws. [tsne]")
 @click.option("--colour", metavar="BY", help="Of --png: none, class, cluster, concept:NAME, unit:NUMBER.")
 @click.option("--max-memory", metavar="SIZE", help="Refuse rather than use more: 16GB.")
 @click.option("--workers", type=click.IntRange(min=1), help="Cores to use. [number of cores]")
@@ -39,7 +41,7 @@ def map_command(
     whiten: bool | None,
     umap: bool | None,
     png: Path | None,
-    view: str,
+    view: str | None,
     colour: str | None,
     max_memory: str | None,
     workers: int | None,
@@ -51,6 +53,9 @@ def map_command(
     An audit makes them unless it is told --no-map. What is not said is as in the map that is there; one that is there
     as it is asked for is left as it is, and one that was broken off is gone on with by the same command.
 
+    Each layer's map begins from that of the layer before. With --layer those of later layers stay as they are, though
+    they began from a map that is no longer there; without it they are made anew.
+
     \b
     Examples:
       microtome map runs/first
@@ -60,16 +65,20 @@ def map_command(
     """
     from microtome.dissect.audit.budget import Budget, parse_bytes
     from microtome.dissect.audit.maps import make_maps
+    from microtome.dissect.embedding.seeds import check_seed
+    from microtome.dissect.embedding.umap_map import check_umap
 
     if perplexity is not None and neighbors is not None:
         raise UsageError("--perplexity and --neighbors are two ways to weigh neighbours; give one of them")
     names = split_list(layers)
-    if png is not None and len(names) != 1:
-        raise UsageError("--png draws the map of one layer; name it with --layer")
+    if seed is not None:
+        check_seed(seed, "--seed")
     if umap:
-        from microtome.dissect.embedding.umap_map import check_umap
-
         check_umap()
+    if png is not None:
+        _check_picture(run, names, png, view, colour, umap)
+    elif view is not None or colour is not None:
+        raise UsageError(f"{'--colour' if view is None else '--view'} says how --png is drawn; give --png FILE.png too")
     found = make_maps(
         run,
         names,
@@ -83,19 +92,46 @@ def map_command(
         report=report,
     )
     if png is not None:
-        _draw(found, png, view, colour)
+        _draw(found, png, view or "tsne", colour)
     if as_json:
         maps = found.run.info["map"]
-        show_json(run=found.run.url, made=list(found.made), maps={name: maps[name] for name in found.layers})
+        shown = {name: maps[name] for name in found.layers}
+        show_json(run=found.run.url, made=list(found.made), begun_elsewhere=list(found.begun_elsewhere), maps=shown)
     else:
         _show(found)
+    if found.begun_elsewhere:
+        layers_text = ", ".join(found.begun_elsewhere)
+        note = "maps of earlier layers that are no longer there; to make them anew: microtome map"
+        click.echo(f"note: {layers_text}: begun from {note} {run}", err=True)
     return 0
+
+
+def _check_picture(
+    where: Path | str, layers: tuple[str, ...], png: Path, view: str | None, colour: str | None, umap: bool | None
+) -> None:
+    """Raise UsageError for a picture that cannot be drawn, before its map is made."""
+    from microtome.reports.maps.picture import check_colour
+    from microtome.storage.run import Run
+
+    if len(layers) != 1:
+        raise UsageError("--png draws the map of one layer; name it with --layer")
+    check_png(png, "--png")
+    run = Run.open(where)
+    layer = run.layer(layers[0])["name"]
+    if colour is not None:
+        check_colour(run, layer, colour)
+    known = run.info.get("map", {}).get(layer)
+    if view == "umap" and not (umap or (umap is None and known is not None and known["settings"].get("umap"))):
+        raise UsageError(f"--view umap: the map of {layer} has no UMAP beside it; ask for one with --umap")
 
 
 def _draw(found: Maps, png: Path, view: str, colour: str | None) -> None:
     from microtome.reports.maps.picture import write_picture
 
-    write_picture(found.run, found.layers[0], png, view=view, colour=colour)
+    try:
+        write_picture(found.run, found.layers[0], png, view=view, colour=colour)
+    except OSError as error:
+        raise UsageError(f"--png {png} cannot be written ({error}); give another file") from error
     click.echo(f"drawn: {png}", err=True)
 
 

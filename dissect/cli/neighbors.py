@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from microtome.dissect.cli.options import RUN
+from microtome.dissect.cli.options import RUN, check_png
 from microtome.dissect.cli.output import records, show_json, show_table
 from microtome.storage.errors import UsageError
 
@@ -31,10 +31,10 @@ SHEET = Path("neighbors.png")
 @click.option("--whiten", is_flag=True, help="Compare along the first 64 principal components, each of variance 1.")
 @click.option("--at", metavar="ROW,COLUMN", help="Images like this patch: a position on the layer's grid.")
 @click.option("--unit", type=int, metavar="U", help="Images like a top patch of this unit.")
-@click.option("--rank", type=int, default=0, show_default=True, help="Which top patch of --unit, from 0.")
+@click.option("--rank", type=int, metavar="N", help="Which top patch of --unit, from 0. [0]")
 @click.option("--pixels", is_flag=True, help="Beneath, the neighbours by pixels.")
-@click.option("--exact", "method", flag_value="exact", help="Compare all vectors.")
-@click.option("--approximate", "method", flag_value="approximate", help="By an index. [where the run is large]")
+@click.option("--exact", is_flag=True, help="Compare all vectors.")
+@click.option("--approximate", is_flag=True, help="By an index, up to 100 neighbours. [where the run is large]")
 @click.option(
     "--sheet",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -54,9 +54,10 @@ def neighbors_command(
     whiten: bool,
     at: str | None,
     unit: int | None,
-    rank: int,
+    rank: int | None,
     pixels: bool,
-    method: str | None,
+    exact: bool,
+    approximate: bool,
     sheet: Path | None,
     workers: int | None,
     as_json: bool,
@@ -75,8 +76,10 @@ def neighbors_command(
     """
     from microtome.dissect.embedding.nearest import neighbors
 
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise UsageError(f"--sheet {sheet}: give a file that ends in .png")
+    if exact and approximate:
+        raise UsageError("--exact and --approximate are two ways to search; give one of them")
+    if sheet is not None:
+        check_png(sheet, "--sheet")
     found = neighbors(
         run,
         layer=layer,
@@ -90,7 +93,7 @@ def neighbors_command(
         metric=metric,
         whiten=whiten,
         pixels=pixels,
-        method=method or "auto",
+        method="exact" if exact else "approximate" if approximate else "auto",
         workers=workers,
     )
     target = sheet or (None if as_json else SHEET)
@@ -133,7 +136,9 @@ def _as_json(found: Found, sheet: Path | None) -> dict[str, object]:
 
 def _show(found: Found) -> None:
     info = found.info
-    how = info["method"] if info["recall"] is None else f"{info['method']}, recall {info['recall']:.3f}"
+    how = info["method"]
+    if info["recall"] is not None:
+        how += f", recall@{info['recall_at']} {info['recall']:.3f}"
     about = found.query.name if found.query.at is None else f"{found.query.name} at {found.query.at}"
     whitened = "whitened, " if info["whiten"] else ""
     click.echo(f"{info['layer']}: nearest to {about} ({info['metric']}, {whitened}{how})")

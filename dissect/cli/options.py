@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from microtome.storage.errors import UsageError
 from microtome.storage.places import where_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ def split_numbers(values: Iterable[str], option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in split_list(values))
     except ValueError as error:
         raise click.BadParameter(f"{error}; give numbers, as in {option} 0.005,0.05", param_hint=option) from error
+
+
+def check_png(path: Path, option: str) -> None:
+    """Raise UsageError, naming `option`, where no PNG can be written to `path`: said before the work begins."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{option} {path}: give a file that ends in .png")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} {path} cannot be written (there is no folder {path.parent}); give another file")
 
 
 def parse_size(value: str | None, option: str) -> tuple[int, int] | None:

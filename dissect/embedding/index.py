@@ -81,12 +81,13 @@ class ApproximateIndex:
     ) -> Neighbors:
         """About the `k` nearest of (Q, C) finite queries among `vectors`, those that were indexed, with true distances.
 
+        `k` are found wherever there are so many, but how many of them are true is known for `info.k` alone.
+
         without: (Q,) a row that is not to be found by each query, -1 where there is none.
         """
         queries = np.ascontiguousarray(np.atleast_2d(queries), np.float32)
-        wanted = min(max(self.info.candidates, 5 * k), self.info.rows)
-        found = _candidates(self.index, queries, wanted, self.info.probes, threads)
         kept = min(k, self.info.rows)
+        found = self._enough(queries, min(max(self.info.candidates, 5 * k), self.info.rows), kept + 1, threads)
         indices, distances = np.full((len(queries), kept), -1, np.int64), np.full((len(queries), kept), np.inf)
         for number, query in enumerate(queries.astype(np.float64)):
             rows = found[number][found[number] >= 0]
@@ -97,6 +98,15 @@ class ApproximateIndex:
             best = np.lexsort((rows, apart))[:kept]
             indices[number, : len(best)], distances[number, : len(best)] = rows[best], apart[best]
         return Neighbors(indices, distances)
+
+    def _enough(self, queries: Floats, wanted: int, least: int, threads: int) -> Ints:
+        """(Q, wanted) candidates, -1 where there are none; of more and more cells until each query has `least`."""
+        probes = self.info.probes
+        while True:
+            found = _candidates(self.index, queries, wanted, probes, threads)
+            if probes >= self.info.cells or (found >= 0).sum(axis=1).min(initial=wanted) >= min(least, wanted):
+                return found
+            probes *= 2
 
     def pack(self) -> tuple[bytes, dict[str, Any]]:
         """The content of a faiss index file, and `info` as JSON values."""

@@ -38,7 +38,8 @@ class Found:
         concept (the one that covers most of it, "" where nothing is labelled), distance; of a patch also row, column,
         and its box top, left, bottom, right in pixels of the original.
     pixels: the same for the neighbours by pixels (Euclidean distance of 32x32 crops, values 0 to 1), where asked for.
-    info: JSON values: layer, metric, whiten, method ("exact" or "approximate"), recall (None where exact).
+    info: JSON values: layer, metric, whiten, method ("exact" or "approximate"), recall (share
+        of the `recall_at` nearest that the index finds on average, whatever was asked for; both None where exact).
     """
 
     run: Run
@@ -65,8 +66,8 @@ class Found:
     @property
     def _title(self) -> str:
         info = self.info
-        recall = f", approximate (recall {info['recall']:.3f})" if info["recall"] is not None else ""
-        how = f"nearest by {'whitened ' if info['whiten'] else ''}{info['metric']} distance{recall}"
+        found = "" if info["recall"] is None else f", approximate (recall@{info['recall_at']} {info['recall']:.3f})"
+        how = f"nearest by {'whitened ' if info['whiten'] else ''}{info['metric']} distance{found}"
         if self.query.at is None:
             return f"{info['layer']}: {how}"
         row, column = self.query.at
@@ -111,7 +112,7 @@ def neighbors(
     image: Path | str | NDArray[np.uint8] | None = None,
     at: tuple[int, int] | None = None,
     unit: int | None = None,
-    rank: int = 0,
+    rank: int | None = None,
     k: int = 10,
     metric: str = "euclidean",
     whiten: bool = False,
@@ -123,9 +124,9 @@ def neighbors(
 
     layer: whose means are compared, the run's last where None; metric: "euclidean" or "cosine"; whiten: along the first
     principal components (64, or one for every ten images), each of variance 1; pixels: also the nearest by pixels;
-    method: "exact", "approximate" or "auto" (by an index where the run is large). at: (row, column) on the layer's
-    grid, or unit and rank (a unit's top patch): that patch is compared with all positions of all images. A sample is no
-    neighbour of itself.
+    method: "exact", "approximate" (for at most a hundred neighbours) or "auto" (by an index where the run is large).
+    at: (row, column) on the layer's grid, or unit and rank (a unit's top patch, the first where None): that patch is
+    compared with all positions of all images. A sample is no neighbour of itself.
 
     Raises UsageError for what cannot be asked, RunMismatchError where the model is not the run's.
     """
@@ -137,13 +138,14 @@ def neighbors(
     if at is not None or unit is not None:
         _refuse_beside_a_patch(whiten, pixels, method)
     query = open_query(run, layer, sample=sample, key=key, image=image, at=at, unit=unit, rank=rank, workers=threads)
-    info: dict[str, Any] = {"layer": layer, "metric": metric, "whiten": whiten, "method": "exact", "recall": None}
+    info: dict[str, Any] = {"layer": layer, "metric": metric, "whiten": whiten, "method": "exact"}
+    info |= {"recall": None, "recall_at": None}
     if query.at is not None:
         return Found(run, query, _like_patch(run, layer, query, k, metric, threads), None, info)
-    space = open_space(run, layer, metric, whiten=whiten, method=method, threads=threads)
+    space = open_space(run, layer, metric, whiten=whiten, method=method, threads=threads, k=k)
     found = space.nearest(query.vector, k, query.sample)
     if space.index is not None:
-        info |= {"method": "approximate", "recall": space.index.info.recall}
+        info |= {"method": "approximate", "recall": space.index.info.recall, "recall_at": space.index.info.k}
     frame = _frame(run, found.indices, found.distances)
     return Found(run, query, frame, _by_pixels(run, query, k, threads) if pixels else None, info)
 
@@ -213,10 +215,17 @@ def _described(run: Run, samples: NDArray[np.int64]) -> pd.DataFrame:
             "sample": samples,
             "key": rows["key"].astype(str).to_numpy(),
             "split": rows["split"].astype(str).to_numpy(),
-            "class": [names[label] if 0 <= label < len(names) else "" for label in labels.tolist()],
+            "class": [_class_name(names, label) for label in labels.tolist()],
             "concept": _largest_concepts(run, samples),
         }
     )
+
+
+def _class_name(names: list[str], label: int) -> str:
+    """As on the pages: "" where there is no label, "class 7" where the class has no name."""
+    if label < 0:
+        return ""
+    return names[label] if label < len(names) else f"class {label}"
 
 
 def _largest_concepts(run: Run, samples: NDArray[np.int64]) -> list[str]:

@@ -52,10 +52,10 @@ def open_query(
     image: Path | str | Image | None = None,
     at: tuple[int, int] | None = None,
     unit: int | None = None,
-    rank: int = 0,
+    rank: int | None = None,
     workers: int = 1,
 ) -> Query:
-    """What is asked about: exactly one of a sample, its key, an image and a unit (whose patch number `rank` it is).
+    """What is asked about: exactly one of a sample, its key, an image and a unit (whose patch `rank` it is, None = 0).
 
     at: (row, column) on the layer's grid: that position instead of the mean over all.
     Raises UsageError where it is not one, or cannot be read; UnknownNameError for a key that the run does not have.
@@ -68,11 +68,13 @@ def open_query(
     if len(given) != 1:
         what = "nothing was given" if not given else f"{' and '.join(given)} were given"
         raise UsageError(f"{what}; give one of an image file, --sample, --key and --unit to find the neighbours of")
+    if rank is not None and unit is None:
+        raise UsageError(f"--rank {rank} says which top patch of a unit is meant; name the unit with --unit")
     table = run.table("samples")
     if unit is not None:
         if at is not None:
             raise UsageError("--at and --unit both name a position; give one of them")
-        sample, at = _patch(run, layer, unit, rank)
+        sample, at = _patch(run, layer, unit, rank or 0)
     if at is not None:
         _check_position(run, layer, at)
     if image is not None:

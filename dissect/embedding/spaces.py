@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.progress import Progress, say
-from microtome.dissect.embedding.index import ApproximateIndex, build_index
+from microtome.dissect.embedding.index import ApproximateIndex, K, build_index
 from microtome.dissect.embedding.pca import PCA, PCAVectors, moments, whitened_components
 from microtome.dissect.embedding.search import Ints, Neighbors, known_metric, nearest
 from microtome.dissect.embedding.vectors import LayerVectors, Vectors
@@ -22,6 +22,8 @@ METHODS = ("auto", "exact", "approximate")
 INDEX_ROWS = 200_000
 """From so many vectors on an index pays: below, all of them are read and compared in a second or two."""
 SMALLEST_INDEX = 1000
+FARTHEST = 10
+"""Times the number of neighbours for which an index's recall is known: who asks for more has all vectors compared."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,11 @@ class Space:
         return Neighbors(self.rows.samples[found.indices[0][kept]], found.distances[0][kept])
 
 
-def open_space(run: Run, layer: str, metric: str, *, whiten: bool, method: str, threads: int) -> Space:
+def open_space(run: Run, layer: str, metric: str, *, whiten: bool, method: str, threads: int, k: int = K) -> Space:
     """How `layer` is searched. method: "exact", "approximate", or "auto": by an index where there are many vectors.
 
-    An index that the run does not have yet is built and stored. Raises UsageError for what does not go together.
+    k: neighbours that will be asked for; for very many of them all vectors are compared. An index that the run does not
+    have yet is built and stored. Raises UsageError for what does not go together.
     """
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
@@ -73,10 +76,14 @@ def open_space(run: Run, layer: str, metric: str, *, whiten: bool, method: str, 
         kept = whitened_components(rows.rows)
         return Space(rows, metric, PCA.fit(moments(rows, threads), kept), None, threads)
     index = None
+    if k > FARTHEST * K:
+        if method == "approximate":
+            say(f"note: an index finds the {K} nearest well, not the {k:,} nearest, so all are compared")
+        method = "exact"
     if method == "approximate" or (method == "auto" and rows.rows >= INDEX_ROWS):
         index = index_of(run, layer, rows, metric, threads)
         if index is not None and not index.info.is_good and method == "auto":
-            say(f"note: the index of {layer} finds only {index.info.recall:.1%} of the nearest, so all are compared")
+            say(f"note: the index of {layer} finds only {index.info.recall:.1%} of the {K} nearest: all are compared")
             index = None
     return Space(rows, metric, None, index, threads)
 

@@ -25,11 +25,16 @@ MOST_POINTS = 500_000
 """More points take umap-learn hours and tens of gigabytes: its descent for neighbours is compiled per process."""
 
 
-def check_umap() -> None:
-    """Raise UsageError where umap-learn is not installed; nothing is imported."""
+def check_umap(points: int = 0) -> None:
+    """Raise UsageError where umap-learn is not installed, or for more than MOST_POINTS; nothing is imported."""
     if importlib.util.find_spec("umap") is None:
         raise UsageError(
             '--umap needs umap-learn, which is not installed; install it with: pip install "microtome[umap]"'
+        )
+    if points > MOST_POINTS:
+        raise UsageError(
+            f"UMAP of {points:,} points is beyond umap-learn on one machine, it is offered up to {MOST_POINTS:,}; make "
+            "the maps without it: microtome map RUN --no-umap"
         )
 
 
@@ -48,12 +53,8 @@ def umap_map(
     the nearest others, k >= neighbors - 1, which saves umap-learn from searching. Raises UsageError where umap-learn is
     not installed, or for more than MOST_POINTS points.
     """
-    check_umap()
     n = len(vectors)
-    if n > MOST_POINTS:
-        raise UsageError(
-            f"UMAP of {n:,} points is beyond umap-learn on one machine; it is offered up to {MOST_POINTS:,}"
-        )
+    check_umap(n)
     if n < LEAST_POINTS:
         return np.zeros((n, 2), np.float32)
     neighbors = min(neighbors, n - 1)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 from microtome.dissect.audit.budget import Budget, resident_bytes, size_text
 from microtome.dissect.audit.config import AuditConfig
 from microtome.dissect.audit.job import Job
-from microtome.dissect.audit.mapped import STAGE, is_mapped, map_key, note_map, vouch_for_map, wanted_layers
+from microtome.dissect.audit.mapped import (
+    STAGE,
+    is_mapped,
+    layer_before,
+    map_key,
+    note_map,
+    vouch_for_map,
+    wanted_layers,
+)
 from microtome.dissect.audit.progress import Progress, progress
 from microtome.dissect.audit.schedule import ThreadExecutor
 from microtome.dissect.audit.stages.near import FEWEST, ClusterSearch
@@ -67,13 +75,16 @@ def memory_for_maps(run: Run, config: AuditConfig) -> int:
     return bytes_needed(run, {layer["name"]: wish_for(run, layer, config) for layer in layers})
 
 
-def refuse_memory(budget: Budget, needed: int, samples: int) -> None:
-    """Raise UsageError where the maps of `samples` take more memory than they may: in all, with what is in use."""
+def refuse_memory(budget: Budget, needed: int, samples: int, instead: str = "leave it out with --no-map") -> None:
+    """Raise UsageError where the maps of `samples` take more memory than they may: in all, with what is in use.
+
+    instead: what else can be done, as the command that is running has it.
+    """
     total = needed + resident_bytes()
     if budget.memory is not None and total > budget.memory:
         raise UsageError(
             f"the map of {samples:,} images needs about {size_text(needed)} of memory, {size_text(total)} with what is "
-            f"in use, and --max-memory is {size_text(budget.memory)}; allow more, or leave it out with --no-map"
+            f"in use, and --max-memory is {size_text(budget.memory)}; allow more, or {instead}"
         )
 
 
@@ -116,13 +127,16 @@ def _draw_map(
     """Make and store the map of one layer; whether there was anything to be done."""
     from microtome.dissect.embedding.maps import How, make_map
     from microtome.dissect.embedding.tsne.optimise import InterruptedLayoutError
+    from microtome.dissect.embedding.umap_map import check_umap
 
-    onto = _before(run, layer)
+    onto = layer_before(run, layer)
     key = map_key(run, layer, wish.to_dict(), onto)
     if is_mapped(run, layer, key):
         return False
     if stop.is_set():
         raise Stopped
+    if wish.umap:
+        check_umap(run.plan.samples - run.info["data"]["unreadable"])
     checkpoint = Checkpoint(run.place, layer["folder"], key)
     try:
         how = How(checkpoint, told, stop.is_set, threads, search(layer, key))
@@ -135,17 +149,6 @@ def _draw_map(
     checkpoint.delete()
     writing(False)
     return True
-
-
-def _before(run: Run, layer: LayerEntry) -> LayerEntry | None:
-    """The last layer before `layer` that has a map."""
-    before = None
-    for other in run.info["layers"]:
-        if other["name"] == layer["name"]:
-            return before
-        if other["name"] in run.info.get("map", {}):
-            before = other
-    return before
 
 
 class _Steps:

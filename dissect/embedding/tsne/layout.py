@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from microtome.dissect.embedding.graph import EXACT_ROWS, Graph, Search, graph_bytes, neighbor_graph
 from microtome.dissect.embedding.inverted import FINE
 from microtome.dissect.embedding.pca import PCA, moments
+from microtome.dissect.embedding.seeds import check_seed
 from microtome.dissect.embedding.threads import Pool
 from microtome.dissect.embedding.tsne.affinities import (
     NEIGHBORS_PER_PERPLEXITY,
@@ -60,6 +61,7 @@ class MapSettings:
             raise UsageError(f"neighbors is {self.neighbors}; a point is drawn to 1 to 1000 others")
         if not 0 <= self.early <= self.iterations:
             raise UsageError(f"early is {self.early}; it lies within the {self.iterations} iterations of a map")
+        check_seed(self.seed)
 
     def k(self, points: int) -> int:
         """Neighbours that are looked for among so many points; with few points those that are near are fewer."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from microtome.dissect import AuditConfig, make_maps, run_audit
 from microtome.dissect.audit import config as settings
-from microtome.dissect.audit import extend_run, repair_run, resume_audit, verify_run
+from microtome.dissect.audit import extend_run, mapped, repair_run, resume_audit, verify_run
 from microtome.dissect.audit.budget import Budget
 from microtome.dissect.audit.stages import map as stage
 from microtome.dissect.audit.stopping import Stopped, StopSignal
@@ -142,6 +142,10 @@ class Crash(BaseException):
     """Stands for a kill that python still gets to see."""
 
 
+def crash(*_: object, **__: object) -> None:
+    raise Crash
+
+
 @pytest.mark.parametrize("after", [1, 400, 760])
 def test_a_map_that_was_killed_goes_on_to_the_same_bytes(
     source: Path, audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
@@ -231,9 +235,6 @@ def test_no_map_leaves_them_out(source: Path, audited: Path, tmp_path: Path) -> 
 def test_maps_that_are_still_to_be_made_can_be_left_out(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(*_: object, **__: object) -> None:
-        raise Crash
-
     monkeypatch.setattr(stage, "_draw_map", crash)
     with pytest.raises(Crash):
         run_audit(config_of(source, tmp_path / "run"))
@@ -244,6 +245,69 @@ def test_maps_that_are_still_to_be_made_can_be_left_out(
     assert {stage["state"] for stage in info["stages"].values()} == {"done"}
     make_maps(tmp_path / "run", ["head"], report=False)
     assert Run.open(tmp_path / "run").info["map"]["head"]["aligned_to"] == ""
+
+
+@pytest.fixture
+def half_mapped(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was killed while the map of its second layer was made."""
+    original = Checkpoint.save
+
+    def crash_in_head(self: Checkpoint, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        original(self, arrays)
+        if self.folder == "head":
+            raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optimise, "SAVE_SECONDS", -1.0)
+        patched.setattr(Checkpoint, "save", crash_in_head)
+        with pytest.raises(Crash):
+            run_audit(config_of(source, tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_maps_that_are_finished_stay_where_others_are_left_out(
+    audited: Path, half_mapped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = half_mapped
+    resume_audit(run, maps=False)
+    assert "the maps of head are left out" in capsys.readouterr().err
+    info = Run.open(run).info
+    assert list(info["map"]) == ["units"]
+    assert {stage["state"] for stage in info["stages"].values()} == {"done"}
+    left = [path.name for path in (run / "layers" / "head").iterdir()]
+    assert [name for name in left if name.startswith(("map", "pca", "comp", "clus", "dis"))] == []
+    assert {name for name in differences(audited, run) if name.startswith("layers/units")} == set()
+    assert verify_run(run).fine
+    (run / "layers" / "units" / "map.parquet").unlink()
+    assert repair_run(run).fine
+    assert list(Run.open(run).info["map"]) == ["units"]
+    assert make_maps(run, report=False).made == ("head",)
+    assert [name for name in differences(audited, run) if name.startswith("layers/")] == []
+
+
+def test_maps_of_a_smaller_run_are_not_finished_ones(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run_audit(config_of(source, run, limit=20))
+    monkeypatch.setattr(stage, "_draw_map", crash)
+    with pytest.raises(Crash):
+        extend_run(run)
+    assert mapped.leave_out_maps(Run.open(run)) == list(LAYERS)
+    info = Run.open(run).info
+    assert "map" not in info
+    assert "map" not in info["stages"]
+    assert list((run / "layers").rglob("map.parquet")) == []
+
+
+def test_maps_that_began_from_a_former_one_are_named(audited: Path, run: Path) -> None:
+    assert make_maps(run, ["units"], report=False).begun_elsewhere == ()
+    alone = make_maps(run, ["units"], seed=9, report=False)
+    assert (alone.made, alone.begun_elsewhere) == (("units",), ("head",))
+    assert "layers/head/map.parquet" not in differences(audited, run)
+    both = make_maps(run, report=False)
+    assert (both.made, both.begun_elsewhere) == (("head",), ())
+    assert "layers/head/map.parquet" in differences(audited, run)
 
 
 @pytest.mark.parametrize("file", ["map.parquet", "components.parquet", "clusters.parquet", "pca.safetensors"])
@@ -330,12 +394,19 @@ def test_a_layer_that_answers_every_image_alike_is_said_to(source: Path, tmp_pat
 
 
 def test_more_memory_than_there_may_be_is_refused(run: Path) -> None:
-    with pytest.raises(UsageError, match=r"the map of 48 images needs about .*--no-map"):
+    with pytest.raises(UsageError, match=r"the map of 48 images needs about .*--neighbors"):
         make_maps(run, ["units"], seed=1, budget=Budget(memory=2**20))
+    with pytest.raises(UsageError, match="--no-map"):
+        stage.refuse_memory(Budget(memory=2**20), 2**30, 48)
 
 
 def test_settings_that_make_no_sense_are_refused(source: Path, run: Path) -> None:
-    for wrong, named in (({"map_perplexity": 0.5}, "--map-perplexity"), ({"map_neighbors": 0}, "--map-neighbors")):
+    wrongs = [({"map_perplexity": 0.5}, "--map-perplexity"), ({"map_neighbors": 0}, "--map-neighbors")]
+    wrongs += [({"map_seed": seed}, "--map-seed") for seed in (-1, 2**31 - 1, 2**32, "7", True)]
+    assert config_of(source, run, map_seed=2**31 - 2).map_seed == MapSettings(seed=2**31 - 2).seed
+    with pytest.raises(UsageError, match=r"seed 4294967296: give a whole number from 0 to 2147483646"):
+        make_maps(run, seed=2**32)
+    for wrong, named in wrongs:
         with pytest.raises(UsageError, match=named):
             config_of(source, run, **wrong)
     assert config_of(source, run, map="no").map is False

@@ -76,6 +76,17 @@ def test_more_neighbours_than_candidates(indexed: tuple[NDArray[np.float32], App
     assert (np.diff(found.distances[0][found.indices[0] >= 0]) >= 0).all()
 
 
+def test_as_many_as_are_asked_for_are_found(indexed: tuple[NDArray[np.float32], ApproximateIndex]) -> None:
+    matrix, index = indexed
+    vectors, rows = ArrayVectors(matrix), np.arange(3)
+    for k in (1000, ROWS - 1):
+        found = index.nearest(vectors, matrix[:3], k, without=rows)
+        assert found.indices.shape == (3, k)
+        assert (found.indices >= 0).all()
+    true = nearest(vectors, matrix[:3], ROWS - 1, index.info.metric, without=rows)
+    np.testing.assert_array_equal(true.distances, found.distances)
+
+
 def test_what_is_no_index_is_refused(indexed: tuple[NDArray[np.float32], ApproximateIndex]) -> None:
     _, index = indexed
     content, info = index.pack()

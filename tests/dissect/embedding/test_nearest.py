@@ -61,7 +61,8 @@ def test_neighbours_of_a_sample(run: Path) -> None:
     assert found.frame["rank"].tolist() == [1, 2, 3, 4, 5, 6]
     first = found.frame.iloc[0]
     assert (first["sample"], first["key"], first["split"], first["distance"]) == (40, "image-40", "val", 0)
-    assert found.info == {"layer": "units", "metric": "euclidean", "whiten": False, "method": "exact", "recall": None}
+    exact = {"method": "exact", "recall": None, "recall_at": None}
+    assert found.info == {"layer": "units", "metric": "euclidean", "whiten": False, **exact}
     assert found.pixels is None
     of_red = neighbors(run, key="image-6", k=8).frame
     assert set(of_red["class"]) == {"red"}
@@ -220,7 +221,8 @@ def test_an_index_is_kept_and_used_again(copied: Path, metric: str, capsys: pyte
     assert not list(copied.rglob("*.faiss"))
     first = neighbors(copied, sample=20, k=4, metric=metric)
     assert "is built and kept" in capsys.readouterr().err
-    assert (first.info["method"], first.info["recall"]) == ("approximate", 1.0)
+    assert (first.info["method"], first.info["recall"], first.info["recall_at"]) == ("approximate", 1.0, 10)
+    assert "approximate (recall@10 1.000)" in first._title
     assert first.frame.equals(exact.frame)
     again = neighbors(copied, sample=20, k=4, metric=metric)
     assert "is built" not in capsys.readouterr().err
@@ -253,6 +255,25 @@ def test_an_index_that_finds_too_little_is_not_used(copied: Path, monkeypatch: p
     monkeypatch.setattr("microtome.dissect.embedding.index.GOOD_RECALL", 1.1)
     assert neighbors(copied, sample=20, k=1).info["method"] == "exact"
     assert neighbors(copied, sample=20, k=1, method="approximate").info["method"] == "approximate"
+
+
+@pytest.mark.usefixtures("small_index")
+def test_an_index_is_not_asked_for_far_more_than_its_recall_is_known_of(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(spaces, "FARTHEST", 3)
+    assert neighbors(copied, sample=20, k=30, method="approximate").info["method"] == "approximate"
+    far = neighbors(copied, sample=20, k=31, method="approximate")
+    assert (far.info["method"], len(far.frame)) == ("exact", 31)
+    assert "not the 31 nearest" in capsys.readouterr().err
+    assert neighbors(copied, sample=20, k=31).info["method"] == "exact"
+
+
+def test_classes_without_a_name_have_a_number(copied: Path) -> None:
+    opened = Run.open(copied)
+    opened.info["data"]["class_names"] = ["red", "green"]
+    opened.save()
+    assert set(neighbors(copied, sample=20, k=43).frame["class"]) == {"red", "green", "class 2"}
 
 
 def test_few_vectors_need_no_index(copied: Path) -> None:

@@ -43,3 +43,6 @@ def test_more_points_than_it_can_do_are_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "MOST_POINTS", 9)
     with pytest.raises(UsageError, match="UMAP of 10 points"):
         umap_map(np.zeros((10, 3), np.float32))
+    with pytest.raises(UsageError, match="--no-umap"):
+        check_umap(10)
+    check_umap(9)
