@@ -160,7 +160,8 @@ def warnings(quality: Quality) -> list[str]:
     q, found = quality, []
     if q.points < TOO_FEW:
         found.append(
-            f"Only {q.points} points: too few for a map to show structure; what looks like a group may be chance."
+            f"Only {q.points} point{'' if q.points == 1 else 's'}: too few for a map to show structure; "
+            "what looks like a group may be chance."
         )
     if q.trustworthiness < LOW_TRUSTWORTHINESS:
         found.append(
