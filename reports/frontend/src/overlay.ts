@@ -80,10 +80,11 @@ export class Overlay {
       return [middle[0] - wide / 2, middle[1] - tall / 2, middle[0] + wide / 2, middle[1] + tall / 2];
     };
     const { top, bottom, right, left, middle } = name.extent;
-    const sides = [on(top, 0, -1), on(bottom, 0, 1), on(right, 1, 0), on(left, -1, 0)];
+    const ends = [on(top, 0, -1), on(bottom, 0, 1)];
+    const sides = [...ends.map((end) => aside(end, width)), on(right, 1, 0), on(left, -1, 0)];
     const seen = sides.filter((side) => fits(side, width, height));
     // Of a cluster that fills the view the name stays in view.
-    if (seen.length === 0 && fits(on(middle, 0, 0), width, height)) seen.push(pushedIn(sides[0] as Rectangle, width, height));
+    if (seen.length === 0 && fits(on(middle, 0, 0), width, height)) seen.push(...ends.map((end) => pushedIn(end, width, height)));
     let best: Rectangle | null = null;
     let least = Infinity;
     for (const [rank, side] of seen.entries()) {
@@ -105,10 +106,20 @@ function fits([left, top, right, bottom]: Rectangle, width: number, height: numb
   return left >= MARGIN && top >= MARGIN && right <= width - MARGIN && bottom <= height - MARGIN;
 }
 
+// Back into view from its left or right edge, where its middle is in view.
+function aside(name: Rectangle, width: number): Rectangle {
+  const middle = (name[0] + name[2]) / 2;
+  const by = middle > 0 && middle < width ? inward(name[0], name[2], width) : 0;
+  return [name[0] + by, name[1], name[2] + by, name[3]];
+}
+
 function pushedIn([left, top, right, bottom]: Rectangle, width: number, height: number): Rectangle {
-  const by = (low: number, high: number, most: number): number => Math.max(MARGIN - low, Math.min(0, most - MARGIN - high));
-  const [across, down] = [by(left, right, width), by(top, bottom, height)];
+  const [across, down] = [inward(left, right, width), inward(top, bottom, height)];
   return [left + across, top + down, right + across, bottom + down];
+}
+
+function inward(low: number, high: number, most: number): number {
+  return Math.max(MARGIN - low, Math.min(0, most - MARGIN - high));
 }
 
 function meet(one: Rectangle, other: Rectangle): boolean {
