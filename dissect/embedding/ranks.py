@@ -81,10 +81,10 @@ def rank_among_all(vectors: Vectors, points: Ints, given: Ints, *, threads: int 
     with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         for start, rows, lengths, products in ordered(products_with, spans, threads):
 
-            def look(first: int, start: int = start, seen: Any = (rows, lengths), products: Any = products) -> None:
-                part = slice(first, first + each)
+            def look(first: int, start: int = start, seen: Any = (products, rows, lengths)) -> None:
+                part, (products, rows, lengths) = slice(first, first + each), seen
                 asked = points[part], own[part], norms[part], limits[part]
-                _look(products[part], start, *seen, *asked, closer[part], nearest[part], gaps[part])
+                _look(products[part], start, rows, lengths, *asked, closer[part], nearest[part], gaps[part])
 
             list(pool.map(look, range(0, n, each)))
     return Ranks(closer, nearest, gaps)
@@ -158,7 +158,7 @@ def _look(
         for j in range(b):
             both = norm + lengths[j]
             square, doubt = both - 2.0 * low[j], unsure * both
-            low[j], high[j] = square - doubt, square + doubt
+            low[j], high[j] = max(square - doubt, 0.0), square + doubt
         if 0 <= mine < b:
             low[mine] = high[mine] = np.inf
         for m in range(k):

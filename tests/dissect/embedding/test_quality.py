@@ -110,7 +110,7 @@ def test_twins_are_said_and_cost_nothing() -> None:
 
 
 def reference(features: Floats, positions: Floats, points: NDArray[np.int64], k: int) -> tuple[float, float, float]:
-    """Trustworthiness, recall and share of twins of some points, by measuring every pair from differences in float64."""
+    """Trustworthiness, recall and share of twins of some points: every pair is measured from float64 differences."""
     near = map_neighbors(positions, points, k)
     exact, n = features.astype(np.float64), len(features)
     excess, kept, twins = 0, 0, 0
