@@ -27,8 +27,8 @@ export function extents(view: View, groups: Int16Array): Map<number, Extent> {
     if (!x.count) return;
     found.set(group, {
       middle: [x.mean, y.mean],
-      top: [tops[group] as number, y.high], bottom: [bottoms[group] as number, y.low],
-      right: [x.high, rights[group] as number], left: [x.low, lefts[group] as number],
+      top: [tops[group] ?? x.mean, y.high], bottom: [bottoms[group] ?? x.mean, y.low],
+      right: [x.high, rights[group] ?? y.mean], left: [x.low, lefts[group] ?? y.mean],
     });
   });
   return found;
@@ -69,8 +69,10 @@ function spreads(values: Float32Array, groups: Int16Array): Spread[] {
   return found;
 }
 
-// The means of `other` over the points of each group that lie more than a standard deviation above its mean, and below.
-function ends(values: Float32Array, other: Float32Array, groups: Int16Array, spread: readonly Spread[]): [Float64Array, Float64Array] {
+type Means = (number | null)[];
+
+// The means of `other` over the points of each group that lie a standard deviation or more above its mean, and below.
+function ends(values: Float32Array, other: Float32Array, groups: Int16Array, spread: readonly Spread[]): [Means, Means] {
   const sums = [new Float64Array(spread.length), new Float64Array(spread.length)] as const;
   const counts = [new Uint32Array(spread.length), new Uint32Array(spread.length)] as const;
   for (let i = 0; i < groups.length; i += 1) {
@@ -83,6 +85,6 @@ function ends(values: Float32Array, other: Float32Array, groups: Int16Array, spr
     sums[side][group] = (sums[side][group] as number) + (other[i] as number);
     counts[side][group] = (counts[side][group] as number) + 1;
   }
-  const mean = (side: 0 | 1): Float64Array => sums[side].map((sum, group) => sum / (counts[side][group] as number));
+  const mean = (side: 0 | 1): Means => Array.from(sums[side], (sum, group) => (counts[side][group] ? sum / (counts[side][group] as number) : null));
   return [mean(0), mean(1)];
 }

@@ -23,7 +23,7 @@ interface Written {
 type Rectangle = [left: number, top: number, right: number, bottom: number];
 
 const MOST_NAMES = 60;
-const APART = 5; // pixels between a cluster and its name
+const APART = 7; // pixels between a cluster and its name
 const MARGIN = 2; // pixels between names, and between a name and the edge
 const LATER = 0.02; // share of a cluster's points that the next side has to spare to be taken
 
