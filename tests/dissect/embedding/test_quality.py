@@ -231,7 +231,7 @@ def test_few_points_are_no_error(n: int) -> None:
     assert found.k == min(10, max(0, (n - 1) // 2))
     info = found.info()
     assert json.loads(json.dumps(info, allow_nan=False)) == info
-    assert f"Only {n} points" in info["warnings"][0]
+    assert f"Only {n} point{'' if n == 1 else 's'}: too few" in info["warnings"][0]
 
 
 def test_same_seed_same_figures() -> None:
