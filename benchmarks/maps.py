@@ -27,9 +27,9 @@ from scipy.spatial import cKDTree
 from microtome.datasets.specs import open_dataset
 from microtome.dissect.audit.images import read_item
 from microtome.dissect.embedding.graph import neighbor_graph
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.pca import PCA, moments
 from microtome.dissect.embedding.search import nearest
-from microtome.dissect.embedding.threads import Pool
 from microtome.dissect.embedding.tsne.affinities import Affinities, gaussian_affinities, uniform_affinities
 from microtome.dissect.embedding.tsne.layout import MapSettings, lay_out, memory_needed
 from microtome.dissect.embedding.tsne.optimise import Phase, descend

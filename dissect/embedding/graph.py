@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.embedding.inverted import COARSE, FINE, Found, InvertedFile, bytes_a_number
-from microtome.dissect.embedding.parallel import one_blas_thread
+from microtome.dissect.embedding.parallel import Pool, one_blas_thread
 from microtome.dissect.embedding.pca import PCA, moments
-from microtome.dissect.embedding.threads import Pool
 from microtome.dissect.embedding.vectors import Vectors, in_memory
 
 EXACT_ROWS = 10_000

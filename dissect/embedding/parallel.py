@@ -1,4 +1,4 @@
-"""Work on blocks by a few threads: results in order, little in flight, and BLAS with one thread in each."""
+"""Work shared by a few threads: blocks that are read, with results in order, and loops over points."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+BLOCK = 16_384
+"""Points that a thread takes at once; sums are added up block by block, so that no result depends on the threads."""
 
 
 def ordered(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
@@ -38,3 +42,34 @@ def one_blas_thread() -> Iterator[None]:
     """Have BLAS use one thread: several of ours call it, and its sums come in one order whatever the machine."""
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+class Pool:
+    """`threads` threads (at least 1) that share loops; a context, whose end waits for them."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = max(1, threads)
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="embedding") if self.threads > 1 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def each(self, function: Callable[[int], T], count: int) -> list[T]:
+        """`function(number)` for 0 ... count - 1, in order of number."""
+        if self._pool is None or count < 2:
+            return [function(number) for number in range(count)]
+        return list(self._pool.map(function, range(count)))
+
+    def blocks(self, function: Callable[[int, int], T], count: int) -> list[T]:
+        """`function(start, stop)` for blocks of 0 ... count - 1, of a size that does not depend on the threads."""
+        return self.each(lambda n: function(n * BLOCK, min((n + 1) * BLOCK, count)), -(-count // BLOCK))
+
+    def parts(self, function: Callable[[int, int, int], T], count: int, parts: int) -> list[T]:
+        """`function(number, start, stop)` for `parts` ranges of nearly equal length."""
+        return self.each(lambda n: function(n, n * count // parts, (n + 1) * count // parts), parts)

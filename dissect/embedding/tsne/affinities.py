@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.embedding.threads import Pool
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.tsne.kernels import fast_kernel
 from microtome.dissect.maths.jit import kernel
 

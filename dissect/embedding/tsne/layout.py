@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from microtome.dissect.embedding.graph import EXACT_ROWS, Graph, Search, graph_bytes, neighbor_graph
 from microtome.dissect.embedding.inverted import FINE
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.pca import PCA, moments
 from microtome.dissect.embedding.seeds import check_seed
-from microtome.dissect.embedding.threads import Pool
 from microtome.dissect.embedding.tsne.affinities import (
     NEIGHBORS_PER_PERPLEXITY,
     Affinities,

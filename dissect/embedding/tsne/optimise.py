@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.embedding.threads import Pool
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.tsne.affinities import Affinities
 from microtome.dissect.embedding.tsne.kernels import Points, attract, divergence, step
 from microtome.dissect.embedding.tsne.order import morton_order

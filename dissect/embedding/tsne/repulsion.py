@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from microtome.dissect.embedding.threads import Pool
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.tsne.kernels import TAPS, Points, all_pairs, read_field, spread
 
 STEP = 0.4

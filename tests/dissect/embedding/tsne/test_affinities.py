@@ -8,7 +8,7 @@ from helpers.affinities import dense, neighbors_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.dissect.embedding.threads import Pool
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.tsne.affinities import gaussian_affinities, symmetric, uniform_affinities
 
 

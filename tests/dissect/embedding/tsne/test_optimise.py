@@ -7,7 +7,7 @@ import pytest
 from helpers.affinities import dense, dense_divergence, neighbors_of
 from numpy.typing import NDArray
 
-from microtome.dissect.embedding.threads import Pool
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.tsne import optimise
 from microtome.dissect.embedding.tsne.affinities import Affinities, gaussian_affinities
 from microtome.dissect.embedding.tsne.optimise import InterruptedLayoutError, Phase, State, descend

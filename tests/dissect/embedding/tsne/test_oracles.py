@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 from sklearn.datasets import load_digits
 
 from microtome.dissect.embedding.graph import neighbor_graph
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.pca import PCA, moments
-from microtome.dissect.embedding.threads import Pool
 from microtome.dissect.embedding.tsne.affinities import gaussian_affinities
 from microtome.dissect.embedding.tsne.layout import MapSettings, align, lay_out
 from microtome.dissect.embedding.tsne.optimise import Phase, descend

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from microtome.dissect.embedding.threads import Pool
+from microtome.dissect.embedding.parallel import Pool
 from microtome.dissect.embedding.tsne import repulsion
 from microtome.dissect.embedding.tsne.repulsion import Kernels, Repulsion, padded_size
 
