@@ -147,7 +147,8 @@ def test_a_run_of_before_a_part_was_added_opens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "key",
     sorted(
-        RunInfo.__required_keys__ - {"schema_version", "segmenter", "importance", "map", "more_arrays", *LATER_PARTS}
+        RunInfo.__required_keys__
+        - {"schema_version", "segmenter", "importance", "map", "more_arrays", "maps_left_out", *LATER_PARTS}
     ),
 )
 @pytest.mark.parametrize("how", ["absent", "null"])

@@ -109,7 +109,8 @@ def test_threads_share_a_capture() -> None:
     names = resolve_layers(model, ["*"])
     batches = [model.noise(2, seed=seed) for seed in range(24)]
     with ActivationCapture(model, names) as capture:
-        alone = [capture(batch) for batch in batches]
+        with ThreadPoolExecutor(1) as pool:  # a thread of its own, too: this one's number of OpenMP threads may differ
+            alone = list(pool.map(capture, batches))
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(capture, batches))
     for one, other in zip(alone, together, strict=True):
