@@ -10,18 +10,17 @@ the recall then measured on others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.embedding.parallel import one_blas_thread, ordered
+from microtome.dissect.embedding.parallel import faiss_threads, one_blas_thread, ordered
 from microtome.dissect.embedding.pca import PCA, Moments
-from microtome.dissect.embedding.search import ExactSearch, Ints, Neighbors, distances_to, gather, known_metric
-from microtome.dissect.embedding.vectors import Floats, Vectors, spans
+from microtome.dissect.embedding.search import ExactSearch, Ints, Neighbors, distances_to, known_metric
+from microtome.dissect.embedding.vectors import Floats, Vectors, gather, spans
 
 if TYPE_CHECKING:
     import faiss
@@ -144,7 +143,7 @@ def build_index(
     sampled, seen = _read_once(vectors, metric, np.sort(rng.permutation(vectors.rows)[:training]), threads, told)
     pca = _enough(PCA.fit(seen))
     index = _empty_index(pca, metric, cells, seed)
-    with _faiss_threads(threads):
+    with faiss_threads(threads):
         index.train(sampled)
         for start, stop in spans(vectors):
             index.add(vectors.read(start, stop))
@@ -200,7 +199,7 @@ def _enough(pca: PCA) -> PCA:
     """The first components: so many that little variance is left, in whole groups of 16, at most `COMPONENTS`."""
     needed = int(np.searchsorted(np.cumsum(pca.ratio), KEPT_VARIANCE)) + 1
     kept = min(-(-needed // 16) * 16, COMPONENTS, len(pca.components))
-    return PCA(pca.mean, pca.components[:kept], pca.variance[:kept], pca.total)
+    return pca.first(kept)
 
 
 def _empty_index(pca: PCA, metric: str, cells: int, seed: int) -> faiss.Index:
@@ -229,23 +228,10 @@ def _candidates(index: faiss.Index, queries: Floats, wanted: int, probes: int, t
     """(Q, wanted) rows that are near the queries, nearest first as far as the index can tell; -1 where it has none."""
     import faiss
 
-    with _faiss_threads(threads):
+    with faiss_threads(threads):
         faiss.extract_index_ivf(index).nprobe = probes
         found: Ints = index.search(queries, wanted)[1].astype(np.int64)
     return found
-
-
-@contextmanager
-def _faiss_threads(threads: int) -> Iterator[None]:
-    """Have faiss use `threads` threads, and as many as before afterwards."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,22 @@ of the lists near a vector are its candidates, which are ranked by their distanc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.dissect.embedding.parallel import faiss_threads
 from microtome.dissect.embedding.pca import PCA
-from microtome.dissect.embedding.vectors import Floats, Vectors, blocks, in_memory
+from microtome.dissect.embedding.vectors import Floats, Vectors, blocks, gather
 
 Found = tuple[NDArray[np.int32], NDArray[np.float32]]
 """(n, k) neighbours, nearest first, and their distances."""
 
 COARSE = 96
-"""Principal components along which candidates are sought; they are then ranked along `FINE`, in float16."""
+"""Principal components along which candidates are sought; they are then ranked along `FINE`."""
 FINE = 512
 CANDIDATES = 3
 """Times k, plus one: how many are ranked anew."""
@@ -95,7 +95,7 @@ class InvertedFile:
             stored = faiss.IndexScalarQuantizer(fine, half)
         lists.cp.seed, lists.cp.niter = seed + 1, TRAINING
         lists.cp.max_points_per_centroid, lists.cp.min_points_per_centroid = TRAINED_PER_LIST, 1
-        with _threads(threads):
+        with faiss_threads(threads):
             lists.train(np.ascontiguousarray(_random_rows(rotated, TRAINED_PER_LIST * count, seed)[:, :coarse]))
             stored.train(np.zeros((1, fine), np.float32))
             stored.codes.resize(vectors.rows * stored.code_size)  # else it doubles as it grows, and is there twice
@@ -147,7 +147,7 @@ class InvertedFile:
         refined.k_factor = CANDIDATES
         indices = np.empty((len(rows), k), np.int32)
         distances = np.empty((len(rows), k), np.float32)
-        with _threads(threads):
+        with faiss_threads(threads):
             for start in range(0, len(rows), QUERIES):
                 mine = rows[start : start + QUERIES]
                 squared, found = refined.search(self.stored.reconstruct_batch(mine), k + 1)
@@ -181,19 +181,6 @@ def bytes_a_number(rows: int, dims: int) -> int:
     return 4 if 4 * rows * min(dims, FINE) <= FULL_BYTES else 2
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Have faiss use `count` threads."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
 def without_oneself(
     found: NDArray[np.int64], values: NDArray[np.float32], mine: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -212,12 +199,6 @@ def without_oneself(
 
 
 def _random_rows(vectors: Vectors, count: int, seed: int) -> Floats:
-    """`count` different rows (all where there are fewer), read block by block."""
-    if count >= vectors.rows:
-        return in_memory(vectors)
-    chosen = np.sort(np.random.default_rng(seed).choice(vectors.rows, count, replace=False))
-    parts = []
-    for start, block in blocks(vectors):
-        low, high = np.searchsorted(chosen, (start, start + len(block)))
-        parts.append(block[chosen[low:high] - start])
-    return np.concatenate(parts)
+    """`count` different rows, all where there are fewer, in ascending order."""
+    count = min(count, vectors.rows)
+    return gather(vectors, np.sort(np.random.default_rng(seed).choice(vectors.rows, count, replace=False)))

@@ -19,12 +19,12 @@ from microtome.dissect.embedding.clusters import Clusters, density_clusters
 from microtome.dissect.embedding.disagreement import disagreements
 from microtome.dissect.embedding.graph import EXACT_ROWS, Graph, Search, neighbor_graph
 from microtome.dissect.embedding.naming import Presence, cluster_table
-from microtome.dissect.embedding.pca import PCA, PCAVectors, moments, whitened_components
+from microtome.dissect.embedding.pca import PCA, PCAVectors, coordinates, moments, whitened_components
 from microtome.dissect.embedding.quality import map_quality
 from microtome.dissect.embedding.search import nearest
 from microtome.dissect.embedding.tsne.layout import Checkpoint, MapSettings, Told, align, lay_out, memory_needed
-from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, Vectors, blocks, in_memory
-from microtome.storage.arrays import MEANS, PRESENCE, layer_array
+from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, Vectors, gather, in_memory
+from microtome.storage.arrays import PRESENCE
 from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry, MapInfo
 
@@ -128,7 +128,8 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
     and whether or not it goes on from a checkpoint. Raises InterruptedLayoutError once `how.stop` says so.
     """
     started = time.monotonic()
-    vectors, samples = readable_vectors(run, layer)
+    vectors: Vectors = (readable := LayerVectors.finite(run, layer))
+    samples = readable.samples
     left_out = int((run.table("samples")["status"] == "ok").sum()) - len(samples)
     if 4 * vectors.rows * vectors.dims <= IN_MEMORY:
         vectors = ArrayVectors(in_memory(vectors, how.threads))
@@ -136,12 +137,12 @@ def make_map(run: Run, layer: str, wish: Wish, *, onto: str = "", how: How = How
         how = replace(how, threads=1)
     how.told("components", 0, 1)
     pca = PCA.fit(moments(vectors, how.threads), COMPONENTS) if vectors.rows > 1 else None
-    flat = np.zeros((vectors.rows, 2), np.float32) if pca is None else _coordinates(vectors, pca)
+    flat = coordinates(vectors, pca)
     before = _former(run, onto, samples) if onto else None
     labels, class_names = classes_of(run, samples)
     plain = vectors
     if wish.whiten and pca is not None:
-        vectors = PCAVectors(vectors, _first(pca, whitened_components(vectors.rows)), whiten=True)
+        vectors = PCAVectors(vectors, pca.first(whitened_components(vectors.rows)), whiten=True)
     drawn = _draw(vectors, wish, pca, flat, before, how)
     how.told("quality", 0, 1)
     clusters = density_clusters(drawn.positions)
@@ -227,8 +228,7 @@ def graph_recall(vectors: Vectors, graph: Graph, threads: int) -> float:
     if vectors.rows <= EXACT_ROWS:
         return 1.0
     rows = np.sort(np.random.default_rng(QUALITY_SEED).choice(vectors.rows, RECALL_SAMPLE, replace=False))
-    queries = np.concatenate([vectors.read(row, row + 1) for row in rows.tolist()])
-    true = nearest(vectors, queries, k, without=rows, threads=threads)
+    true = nearest(vectors, gather(vectors, rows), k, without=rows, threads=threads)
     farthest = true.distances[:, -1:] * (1.0 + 1e-4)  # as near as the last of them is as good
     return round(float((graph.distances[rows] <= farthest).mean()), 4)
 
@@ -251,21 +251,6 @@ def _voters(plain: Vectors, graph: Graph, wish: Wish, how: How) -> NDArray[np.in
     return graph.indices[:, :k]
 
 
-def readable_vectors(run: Run, layer: str) -> tuple[Vectors, NDArray[np.int64]]:
-    """The means of `layer` of all samples whose activations are finite, and which samples these are, ascending."""
-    vectors = LayerVectors(run, layer)
-    units = run.layer_table(layer, "units")
-    if int(units["nan"].sum()) + int(units["infinite"].sum()) > 0:
-        finite = np.zeros(run.plan.samples, np.bool_)
-        name = layer_array(run.layer(layer)["folder"], MEANS)
-        for shard, samples in enumerate(run.plan):
-            stored = run.arrays.read_shard(name, shard).astype(np.float32)
-            finite[samples.start : samples.stop] = np.isfinite(stored).all(axis=1)
-        vectors.samples = vectors.samples[finite[vectors.samples]]
-        vectors.rows = len(vectors.samples)
-    return vectors, vectors.samples
-
-
 def classes_of(run: Run, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, list[str]]:
     """(n,) class of each of `samples`, -1 for none, and the names of the classes; None where no sample has a class."""
     every = run.table("samples")["label"].astype("Int64").fillna(-1)
@@ -275,19 +260,6 @@ def classes_of(run: Run, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64] 
     names = list(run.info["data"]["class_names"])
     names += [f"class {number}" for number in range(len(names), int(labels.max()) + 1)]
     return labels, names
-
-
-def _coordinates(vectors: Vectors, pca: PCA) -> NDArray[np.float32]:
-    """(n, 2) along the first two principal components; the second is 0 where there is one alone."""
-    first = _first(pca, 2)
-    found = np.zeros((vectors.rows, 2), np.float32)
-    for start, block in blocks(vectors):
-        found[start : start + len(block), : len(first.components)] = first.transform(block)
-    return found
-
-
-def _first(pca: PCA, count: int) -> PCA:
-    return PCA(pca.mean, pca.components[:count], pca.variance[:count], pca.total)
 
 
 def _former(run: Run, layer: str, samples: NDArray[np.int64]) -> NDArray[np.float32] | None:

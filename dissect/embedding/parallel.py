@@ -44,6 +44,19 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def faiss_threads(count: int) -> Iterator[None]:
+    """Have faiss use `count` threads, and as many as before afterwards."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 class Pool:
     """`threads` threads (at least 1) that share loops; a context, whose end waits for them."""
 

@@ -16,7 +16,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from microtome.dissect.embedding.parallel import one_blas_thread, ordered
-from microtome.dissect.embedding.vectors import Vectors, spans
+from microtome.dissect.embedding.vectors import Vectors, blocks, spans
 from microtome.storage.errors import UsageError
 
 Doubles = NDArray[np.float64]
@@ -132,6 +132,10 @@ class PCA:
         """(K,) share of all variance that lies along each component; zeros where nothing varies."""
         return self.variance / self.total if self.total > 0 else np.zeros_like(self.variance)
 
+    def first(self, count: int) -> PCA:
+        """The first `count` components alone, all where there are fewer."""
+        return PCA(self.mean, self.components[:count], self.variance[:count], self.total)
+
     def transform(self, block: NDArray[np.floating], whiten: bool = False) -> NDArray[np.float32]:
         """Coordinates of the rows of `block`, (n, C), along the components: (n, K) float32.
 
@@ -180,3 +184,13 @@ class PCAVectors:
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows start ... stop - 1: (stop - start, K) float32."""
         return self._pca.transform(self._vectors.read(start, stop), self._whiten)
+
+
+def coordinates(vectors: Vectors, pca: PCA | None) -> NDArray[np.float32]:
+    """(N, 2) along the first two principal components; 0 along those that there are not."""
+    found = np.zeros((vectors.rows, 2), np.float32)
+    if pca is not None:
+        first = pca.first(2)
+        for start, block in blocks(vectors):
+            found[start : start + len(block), : len(first.components)] = first.transform(block)
+    return found

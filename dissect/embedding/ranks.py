@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.embedding.parallel import one_blas_thread, ordered
-from microtome.dissect.embedding.vectors import Vectors
+from microtome.dissect.embedding.vectors import Vectors, gather
 from microtome.dissect.maths.jit import inlined_kernel, kernel
 
 ROWS = 4096
@@ -42,19 +42,6 @@ class Ranks:
     closer: Ints
     nearest: Ints
     gaps: Doubles
-
-
-def gather(vectors: Vectors, wanted: Ints) -> Floats:
-    """The rows `wanted` (any order, repeats allowed) of `vectors`: (len(wanted), dims) float32."""
-    order = np.argsort(wanted, kind="stable")
-    rows = wanted[order]
-    found = np.empty((len(wanted), vectors.dims), np.float32)
-    for start in range(0, vectors.rows, ROWS):
-        stop = min(start + ROWS, vectors.rows)
-        low, high = np.searchsorted(rows, (start, stop))
-        if high > low:
-            found[order[low:high]] = vectors.read(start, stop)[rows[low:high] - start]
-    return found
 
 
 def rank_among_all(vectors: Vectors, points: Ints, given: Ints, *, threads: int = 1) -> Ranks:

@@ -225,14 +225,6 @@ def nearest(
     return ExactSearch(vectors, metric, threads=threads).nearest(queries, k, without=without)
 
 
-def gather(vectors: Vectors, rows: Ints) -> Floats:
-    """The vectors numbered `rows`: (n, C) float32."""
-    found = np.empty((len(rows), vectors.dims), np.float32)
-    for place, row in enumerate(rows.tolist()):
-        found[place] = vectors.read(row, row + 1)[0]
-    return found
-
-
 def _middle(vectors: Vectors) -> Doubles:
     """A point among the vectors: the mean of some of them, spread evenly."""
     if not vectors.rows:

@@ -18,6 +18,9 @@ Floats = NDArray[np.float32]
 BLOCK_BYTES = 32 * 2**20
 """About how much a block of rows takes where nobody asks for another size."""
 
+NEAR = 1024
+"""Rows apart that are read at once: what lies between them comes from the same shard, or nearly."""
+
 
 class Vectors(Protocol):
     """`rows` vectors of `dims` numbers each. `read` may be called from several threads at once."""
@@ -141,6 +144,24 @@ def spans(vectors: Vectors, size: int | None = None) -> list[tuple[int, int]]:
     """(first row, row after the last) of consecutive blocks of `size` rows, the last one shorter."""
     size = size or block_rows(vectors.dims)
     return [(start, min(start + size, vectors.rows)) for start in range(0, vectors.rows, size)]
+
+
+def gather(vectors: Vectors, wanted: NDArray[np.int64]) -> Floats:
+    """The rows `wanted` of `vectors`, in any order, repeats allowed: (len(wanted), dims) float32.
+
+    Rows that lie near each other are read at once.
+    """
+    order = np.argsort(wanted, kind="stable")
+    rows, found = wanted[order], np.empty((len(wanted), vectors.dims), np.float32)
+    size, start = block_rows(vectors.dims), 0
+    far = np.flatnonzero(np.diff(rows) > NEAR) + 1
+    for stop in [*far.tolist(), len(rows)]:
+        while start < stop:
+            first = int(rows[start])
+            end = min(stop, int(np.searchsorted(rows, first + size)))
+            found[order[start:end]] = vectors.read(first, int(rows[end - 1]) + 1)[rows[start:end] - first]
+            start = end
+    return found
 
 
 def in_memory(vectors: Vectors, threads: int = 1) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from microtome.dissect.embedding.graph import EXACT_ROWS, Graph, Search, graph_bytes, neighbor_graph
 from microtome.dissect.embedding.inverted import FINE
 from microtome.dissect.embedding.parallel import Pool
-from microtome.dissect.embedding.pca import PCA, moments
+from microtome.dissect.embedding.pca import PCA, coordinates, moments
 from microtome.dissect.embedding.seeds import check_seed
 from microtome.dissect.embedding.tsne.affinities import (
     NEIGHBORS_PER_PERPLEXITY,
@@ -24,7 +24,7 @@ from microtome.dissect.embedding.tsne.affinities import (
 from microtome.dissect.embedding.tsne.kernels import Points
 from microtome.dissect.embedding.tsne.landmarks import Chosen, place_others
 from microtome.dissect.embedding.tsne.optimise import Arrays, Descended, InterruptedLayoutError, Phase, descend
-from microtome.dissect.embedding.vectors import Vectors, blocks
+from microtome.dissect.embedding.vectors import Vectors
 from microtome.storage.errors import UsageError
 
 START = 1e-4
@@ -121,7 +121,7 @@ def lay_out(
         work = _Work(vectors, settings, pca, search, pool, checkpoint, told, stop)
         work.resume()
         if initial is None:
-            initial = _principal(vectors, pca)
+            initial = coordinates(vectors, pca)
         done = work.whole(initial) if vectors.rows <= settings.landmarks else work.by_landmarks(initial)
     info = {**asdict(settings), "graph": work.graph.info, "seconds": round(time.monotonic() - started, 2)}
     return Layout(done.positions, work.graph, done.divergence, done.iterations, info)
@@ -279,13 +279,3 @@ class _Work:
             if arrays is not None and f"{name}/graph/indices" in arrays:
                 indices, distances = (arrays[f"{name}/graph/{part}"] for part in ("indices", "distances"))
                 self.found[name] = Graph(np.array(indices, np.int32), np.array(distances, np.float32))
-
-
-def _principal(vectors: Vectors, pca: PCA | None) -> Points:
-    """(N, 2) along the first two principal components; zeros for those that there are not."""
-    flat = np.zeros((vectors.rows, 2), np.float32)
-    if pca is not None:
-        first = PCA(pca.mean, pca.components[:2], pca.variance[:2], pca.total)
-        for start, block in blocks(vectors):
-            flat[start : start + len(block), : len(first.components)] = first.transform(block)
-    return flat

@@ -28,6 +28,7 @@ export function listenTo(canvas: HTMLCanvasElement, scatter: Scatter, lassoing: 
     wishes.leave();
   });
   canvas.addEventListener("pointerdown", (event) => {
+    scatter.settle();
     pressed = [event.offsetX, event.offsetY];
   });
   canvas.addEventListener("pointerup", (event) => {

@@ -180,6 +180,13 @@ export class Scatter {
     }
   }
 
+  // The camera looks at the mouse once a frame. Where frames are slow, a press would drag the map by all that the mouse
+  // had moved since the last one: so have it look just before.
+  settle(): void {
+    if (this.plot.get("camera").tick()) this.plot.redraw();
+    this.wasHome = this.isHome();
+  }
+
   size(): { width: number; height: number } {
     return { width: this.canvas.clientWidth, height: this.canvas.clientHeight };
   }

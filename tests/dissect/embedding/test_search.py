@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from microtome.dissect.embedding import search
-from microtome.dissect.embedding.search import ExactSearch, Neighbors, distances_to, gather, nearest
-from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors
+from microtome.dissect.embedding.search import ExactSearch, Neighbors, distances_to, nearest
+from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, gather
 from microtome.storage.errors import UnknownNameError, UsageError
 
 

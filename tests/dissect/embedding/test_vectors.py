@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.embedding import run_with_means
 from helpers.runs import write_run
+from numpy.typing import NDArray
 
-from microtome.dissect.embedding.vectors import ArrayVectors, LayerVectors, blocks, in_memory, spans
+from microtome.dissect.embedding.vectors import (
+    NEAR,
+    ArrayVectors,
+    LayerVectors,
+    blocks,
+    gather,
+    in_memory,
+    spans,
+)
 from microtome.storage.errors import RunDamagedError, UnknownNameError, UsageError
 
 
@@ -34,6 +44,24 @@ def test_a_memmap_is_read(tmp_path: Path) -> None:
     array = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(9, 3))
     array[:] = np.arange(27).reshape(9, 3)
     assert ArrayVectors(array).read(4, 6).tolist() == [[12, 13, 14], [15, 16, 17]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 300, 9000])
+def test_rows_are_gathered_in_any_order_near_ones_at_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr("microtome.dissect.embedding.vectors.BLOCK_BYTES", 2048 * 16)
+    array = np.random.default_rng(3).normal(size=(40_000, 4)).astype(np.float32)
+    wanted = np.random.default_rng(count).integers(0, len(array), count)
+    read = []
+
+    class Watched(ArrayVectors):
+        def read(self, start: int, stop: int) -> NDArray[np.float32]:
+            read.append((start, stop))
+            return super().read(start, stop)
+
+    assert np.array_equal(gather(Watched(array), wanted), array[wanted])
+    assert all(stop - start <= 2048 for start, stop in read)
+    assert all(before[1] <= after[0] for before, after in pairwise(read))
+    assert len(read) <= 2 * len(array) // NEAR
 
 
 def test_vectors_have_two_axes() -> None:

@@ -128,6 +128,32 @@ def test_a_click_picks_a_point_and_shows_its_neighbours(map_page: Page, planted:
     assert map_page.locator(".map-ring").count() == 13
 
 
+PRESS = """async ([across, down]) => {
+  const canvas = document.getElementById("map-canvas");
+  const corner = canvas.getBoundingClientRect();
+  const tell = (kind, x, y, buttons, to) => {
+    const Event = kind.startsWith("pointer") ? PointerEvent : MouseEvent;
+    to.dispatchEvent(new Event(kind, {bubbles: true, clientX: corner.left + x, clientY: corner.top + y, buttons}));
+  };
+  const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  tell("mousemove", 10, 10, 0, window);
+  await frame();
+  tell("mousemove", across, down, 0, window);
+  tell("pointerdown", across, down, 1, canvas);
+  tell("mousedown", across, down, 1, canvas);
+  await frame();
+  tell("mouseup", across, down, 0, window);
+  return MICROTOME_MAP_STATE.screen(0);
+}"""
+
+
+def test_a_press_right_after_a_move_does_not_drag_the_map(map_page: Page, planted: Planted) -> None:
+    """As happens where frames are slow: the mouse comes and presses before the next one is drawn."""
+    opened(map_page, planted)
+    before = map_page.evaluate("MICROTOME_MAP_STATE.screen(0)")
+    assert map_page.evaluate(PRESS, [310, 210]) == pytest.approx(before, abs=0.01)
+
+
 def test_a_unit_is_lit_up_by_its_address(map_page: Page, planted: Planted) -> None:
     opened(map_page, planted, f"#layer={quote(LAYERS[1], safe='')}&unit=2")
     lit = planted.lit(2)
