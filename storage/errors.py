@@ -2,7 +2,8 @@
 
     MicrotomeError                    exit code 1
     ├── UsageError (ValueError)       2: what was asked for cannot be done as asked
-    │   └── UnknownNameError (LookupError)   a name that is not there; lists the near ones
+    │   ├── UnknownNameError (LookupError)   a name that is not there; lists the near ones
+    │   └── DoesNotApplyError                a method that has no meaning for this model; says why
     ├── SampleError (ValueError)      one image or mask cannot be used; recorded, skipped, exit code 3 at the end
     ├── RunMismatchError (ValueError) 4: a run exists and does not match what was asked for
     ├── RunDamagedError (OSError)     4: a run's files are missing, truncated or altered
@@ -57,6 +58,20 @@ class UnknownNameError(UsageError, LookupError):
 
     def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...], str]]:
         return type(self), self._made_of
+
+
+class DoesNotApplyError(UsageError):
+    """A method of explanation has no meaning for a model, or for one of its layers.
+
+    method: its name; reason: a clause that says why; advice: what to do instead.
+    """
+
+    def __init__(self, method: str, reason: str, advice: str = "") -> None:
+        super().__init__(f"{method} does not apply: {reason}{'; ' + advice if advice else ''}")
+        self.method, self.reason, self.advice = method, reason, advice
+
+    def __reduce__(self) -> tuple[type[DoesNotApplyError], tuple[str, str, str]]:
+        return type(self), (self.method, self.reason, self.advice)
 
 
 class SampleError(MicrotomeError, ValueError):

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from microtome.dissect.ablation.logits import logits_of
 from microtome.dissect.ablation.slices import SliceBuilder
 from microtome.dissect.ablation.tail import SetBuilder, head_of
 from microtome.dissect.ablation.trace import Trace, UntraceableError, replaced, shape_of, trace_pass
@@ -24,6 +23,7 @@ from microtome.dissect.audit.job import Division
 from microtome.dissect.audit.precision import autocast
 from microtome.dissect.audit.progress import say
 from microtome.dissect.models import Model
+from microtome.dissect.models.logits import logits_of
 from microtome.dissect.models.model import normalise
 from microtome.dissect.models.sites import Site, site_of
 

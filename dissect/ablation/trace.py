@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from microtome.dissect.ablation.logits import logits_of
+from microtome.dissect.models.logits import logits_of
 from microtome.dissect.models.sites import Site
 from microtome.storage.errors import MicrotomeError
 

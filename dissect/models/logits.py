@@ -20,7 +20,7 @@ def logits_of(output: object) -> Tensor:
     if not found:
         raise UsageError(
             "the model is no classifier: nothing that it answers is a floating point tensor (images, classes); "
-            "ablation measures which class it answers"
+            "what is measured here is which class it answers"
         )
     return next((tensor for name, tensor in found if name == "logits"), found[0][1])
 

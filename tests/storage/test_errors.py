@@ -18,6 +18,7 @@ CODES = {
     "MicrotomeError": 1,
     "UsageError": 2,
     "UnknownNameError": 2,
+    "DoesNotApplyError": 2,
     "SampleError": 3,
     "RunMismatchError": 4,
     "RunDamagedError": 4,

@@ -15,11 +15,11 @@ from helpers.models import as_model
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from microtome.dissect.ablation.logits import logits_of
 from microtome.dissect.ablation.network import QuickNetwork, WholeNetwork, open_network
 from microtome.dissect.ablation.trace import UntraceableError, trace_pass
 from microtome.dissect.audit.job import Division
 from microtome.dissect.models import Model, load_model
+from microtome.dissect.models.logits import logits_of
 from microtome.dissect.models.sites import site_of
 from microtome.storage.errors import UnknownNameError, UsageError
 
