@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 SCHEMA_VERSION = 1
-STAGES = ("index", "segment", "capture", "thresholds", "tally", "patches", "map", "report")
+STAGES = ("index", "segment", "capture", "thresholds", "tally", "patches", "map", "explain", "report")
 
 
 class PreprocessInfo(TypedDict):
@@ -162,6 +162,28 @@ class MapInfo(TypedDict):
     aligned_to: str
 
 
+class ExplainedLayer(TypedDict):
+    """Pictures of the units of a layer: how many units have some, which method made those of patches ("" = none), and
+    why others could not ("" where the first choice could)."""
+
+    units: int
+    method: str
+    why: str
+
+
+class ExplanationsInfo(TypedDict):
+    """What pictures that explain units and classes were asked for, and what there is.
+
+    settings: everything that they depend on beside the run; layers: those that are done; classes: how many have
+    pictures, None until they are done; why: there are none of classes, "" where there are some.
+    """
+
+    settings: dict[str, Any]
+    layers: dict[str, ExplainedLayer]
+    classes: int | None
+    why: str
+
+
 class ShardInfo(TypedDict):
     """Samples in a shard, samples in a chunk, number of shards."""
 
@@ -186,7 +208,7 @@ class StageInfo(TypedDict):
 
 
 class RunInfo(TypedDict):
-    """All of run.json. Stage segment is there where a segmenter is, stage map where maps are wanted.
+    """All of run.json. Stage segment is there where a segmenter is, stages map and explain where they are wanted.
 
     importance, map: of the layers that it was measured of, that have one; more_arrays: arrays of samples that the run
     has and runs of earlier versions lack; maps_left_out: layers that are to have no map in a run of an audit that asked
@@ -208,6 +230,7 @@ class RunInfo(TypedDict):
     importance: NotRequired[dict[str, ImportanceInfo]]
     map: NotRequired[dict[str, MapInfo]]
     maps_left_out: NotRequired[list[str]]
+    explanations: NotRequired[ExplanationsInfo]
     more_arrays: NotRequired[list[str]]
 
 

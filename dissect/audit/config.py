@@ -20,18 +20,20 @@ IOU_CONVENTIONS = ("image", "mask", "all")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
-_MORE_COUNTS = ("min_images", "segmenter_size", "map_neighbors")
-_SWITCHES = ("keep_activations", "rotation_baseline", "map")
+_MORE_COUNTS = ("min_images", "segmenter_size", "map_neighbors", "explain_units", "explain_classes")
+_SWITCHES = ("keep_activations", "rotation_baseline", "map", "explain")
 
 SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://.+")
 
 # How the work is done, not what comes out: a run may be resumed with other values of these.
 EXECUTION = ("out", "workers", "cluster")
+# What is added to a run, now or later, and changes none of its numbers.
+ADDED = ("explain", "explain_units", "explain_classes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """One audit. Everything but EXECUTION decides what the numbers are and is fixed for the run's life.
+    """One audit. Everything but EXECUTION and ADDED decides what the numbers are and is fixed for the run's life.
 
     model, dataset: specs (DESIGN: model spec, dataset spec); layers: names and globs.
     size, resize, mean, std, interpolation: preprocessing in place of the model's own, None = the model's.
@@ -54,6 +56,8 @@ class AuditConfig:
     channels_last: "yes" or "no": the memory layout of the forward pass, "auto" = yes on the CPU where the model can.
     map: whether the run gets a map of its samples for every layer; map_neighbors: nearest neighbours whose affinities
     it keeps, all alike; map_perplexity: in place of that, of Gaussian affinities; map_seed: of what it draws by lot.
+    explain: whether pages show what units and classes look for (dissect/audit/stages/explain.py); explain_units: of how
+    many units a layer, explain_classes: of how many classes.
     """
 
     model: str
@@ -95,13 +99,16 @@ class AuditConfig:
     map_perplexity: float | None = None
     map_neighbors: int = 15
     map_seed: int = 0
+    explain: bool = False
+    explain_units: int = 128
+    explain_classes: int = 100
 
     def __post_init__(self) -> None:
         _check(self)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the numbers, as JSON values."""
-        values = {name: _jsonable(value) for name, value in asdict(self).items() if name not in EXECUTION}
+        values = {name: _jsonable(value) for name, value in asdict(self).items() if name not in (*EXECUTION, *ADDED)}
         values["model"] = absolute_spec(self.model)
         values["dataset"] = absolute_spec(self.dataset)
         values["weights"] = str(self.weights.resolve()) if self.weights else None
@@ -109,6 +116,10 @@ class AuditConfig:
         values["segmenter"] = absolute_spec(self.segmenter) if self.segmenter else None
         values["units"] = [absolute_units(units) for units in self.units]
         return values
+
+    def explanations(self) -> dict[str, Any]:
+        """How many units a layer and how many classes are to be explained."""
+        return {"units": self.explain_units, "classes": self.explain_classes}
 
 
 def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from microtome.dissect.audit.budget import NO_LIMITS, Budget, Watch, disk_needed, free_disk, size_text
 from microtome.dissect.audit.config import AuditConfig
 from microtome.dissect.audit.cores import available_cores
+from microtome.dissect.audit.explained import leave_out_explanations, want_explanations
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.logsummary import format_summary, summarise
 from microtome.dissect.audit.mapped import leave_out_maps
@@ -23,6 +24,7 @@ from microtome.dissect.audit.prepare import prepare, reopen
 from microtome.dissect.audit.progress import duration, say
 from microtome.dissect.audit.schedule import Executor, ThreadExecutor
 from microtome.dissect.audit.stages.capture import run_capture
+from microtome.dissect.audit.stages.explain import run_explain
 from microtome.dissect.audit.stages.index import run_index
 from microtome.dissect.audit.stages.map import memory_for_maps, refuse_memory, run_map
 from microtome.dissect.audit.stages.patches import run_patches
@@ -48,6 +50,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "tally": run_tally,
     "patches": run_patches,
     "map": run_map,
+    "explain": run_explain,
     "report": run_report,
 }
 
@@ -75,6 +78,8 @@ def run_audit(config: AuditConfig, *, client: Client | None = None, budget: Budg
     """
     with executor_of(config.cluster, config.workers, client) as executor, holding(config.out) as stop:
         job = prepare(config, executor, budget=budget, stop=stop)
+        if config.explain:
+            want_explanations(job.run, config.explanations())
         return finish(job if config.map else _without_maps(job), budget)
 
 
@@ -86,11 +91,19 @@ def resume_audit(
     client: Client | None = None,
     budget: Budget = NO_LIMITS,
     maps: bool = True,
+    explain: Mapping[str, int] | bool = True,
 ) -> Outcome:
-    """Finish the audit in `path` with the settings it was started with; maps: False = but without those still to do."""
+    """Finish the audit in `path` with the settings it was started with; maps: False = but without those still to do.
+
+    explain: False = without explanations that are still to do; "units" and "classes": add explanations of so many.
+    """
     Run.open(path)  # where there is none, say so before anything is written there
     with executor_of(cluster, workers, client) as executor, holding(path) as stop:
         job = reopen(path, executor, workers=workers, stop=stop)
+        if not explain and leave_out_explanations(job.run):
+            say(f"explanations are left out; to make them: microtome audit --resume {job.run.url} --explain")
+        elif isinstance(explain, Mapping):
+            want_explanations(job.run, explain)
         return finish(job if maps else _without_maps(job), budget)
 
 

@@ -19,6 +19,7 @@ from microtome.dissect.audit.config import (
 )
 from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.data import open_data, open_images, segments_of
+from microtome.dissect.audit.explained import wanted_explanations
 from microtome.dissect.audit.job import Division, Job, choose_device, load_configured
 from microtome.dissect.audit.pilot import Pilot, run_pilot
 from microtome.dissect.audit.progress import say
@@ -146,6 +147,10 @@ def create(config: AuditConfig, budget: Budget) -> Model:
         info["segmenter"] = segmenter
     if not config.map:
         del info["stages"]["map"]
+    if not config.explain:
+        del info["stages"]["explain"]
+    else:
+        info["explanations"] = wanted_explanations(config.explanations())
     Run.create(config.out, info, readout_files(pilot.readouts))
     return model
 

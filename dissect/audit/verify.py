@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from microtome.dissect.audit.explained import STAGE as EXPLAIN
+from microtome.dissect.audit.explained import explained_files
 from microtome.dissect.audit.job import run_key
 from microtome.dissect.audit.mapped import STAGE as MAP
 from microtome.dissect.audit.mapped import map_files
@@ -182,6 +184,7 @@ def check(run: Run) -> Verdict:
             if stage == last:  # else the later stage vouches for it, or is about to write it
                 wanted.append((file, there, Damage(file, "", _stages_for(stage if file not in _REWRITTEN else INDEX))))
     vouched = [(IMPORTANCE, importance_files(run)), *([(MAP, map_files(run))] if _is_done(run, MAP) else [])]
+    vouched += [(EXPLAIN, explained_files(run))] if _is_done(run, EXPLAIN) else []
     for stage, found in vouched:
         for record_key, tables in found.items():
             if tables is None:

@@ -63,6 +63,9 @@ UNREADABLE_SAMPLES = 3
 @click.option("--map-perplexity", type=float, metavar="P", help="Of the maps' t-SNE. [15 neighbours, all alike]")
 @click.option("--map-neighbors", type=int, metavar="K", help="Nearest neighbours that a map takes account of. [15]")
 @click.option("--map-seed", type=int, help="Of what maps draw by lot. [0]")
+@click.option("--explain/--no-explain", default=None, help="Show what units and classes look for. [no]")
+@click.option("--explain-units", type=click.IntRange(min=1), metavar="N", help="Units a layer that it shows. [128]")
+@click.option("--explain-classes", type=click.IntRange(min=1), metavar="N", help="Classes that it shows. [100]")
 @label_options
 @click.option("--min-images", type=int, metavar="N", help="Drop concepts in fewer images. [1]")
 @segmenter_options
@@ -86,6 +89,7 @@ def audit_command(
       microtome audit nets.py:my_model images:photos --layers layer4 --segmenter nets.py:my_segmenter --free colors
       microtome audit night.toml --time-limit 07:00
       microtome audit --resume runs/mine
+      microtome audit --resume runs/mine --explain
     """
     from microtome.dissect.audit import resume_audit, run_audit
     from microtome.dissect.audit.config import config_from_mapping, toml_values
@@ -94,8 +98,14 @@ def audit_command(
         if model is not None or dataset is not None:
             raise UsageError("--resume RUN takes everything from the run; give no MODEL and DATASET with it")
         workers, cluster = options["workers"], options["cluster"] or "threads"
-        maps = not options["no_map"]
-        outcome = resume_audit(resumed, workers=workers, cluster=cluster, budget=budget_of(options), maps=maps)
+        outcome = resume_audit(
+            resumed,
+            workers=workers,
+            cluster=cluster,
+            budget=budget_of(options),
+            maps=not options["no_map"],
+            explain=_explanations(options),
+        )
     else:
         if model is not None and dataset is None and model.endswith(".toml"):
             toml = toml_values(Path(model))
@@ -106,6 +116,18 @@ def audit_command(
         outcome = run_audit(config, budget=budget_of(options))
     _show(outcome, as_json)
     return UNREADABLE_SAMPLES if outcome.unreadable else 0
+
+
+def _explanations(options: dict[str, Any]) -> dict[str, int] | bool:
+    """What is to become of the explanations of a run that is resumed."""
+    from microtome.dissect.audit.config import AuditConfig
+
+    if not options["explain"]:
+        if options["explain_units"] or options["explain_classes"]:
+            raise UsageError("--explain-units and --explain-classes say how much --explain shows; give --explain too")
+        return options["explain"] is None
+    units = options["explain_units"] or AuditConfig.explain_units
+    return {"units": units, "classes": options["explain_classes"] or AuditConfig.explain_classes}
 
 
 def _config(model: str | None, dataset: str | None, options: dict[str, Any]) -> AuditConfig:
@@ -135,7 +157,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     simple += ["device", "torch_threads", "channels_last", "precision", "keep_activations"]
     simple += ["workers", "cluster", "concepts", "min_images"]
     simple += ["segmenter", "segmenter_confidence", "segmenter_size"]
-    simple += ["map_perplexity", "map_neighbors", "map_seed"]
+    simple += ["map_perplexity", "map_neighbors", "map_seed", "explain", "explain_units", "explain_classes"]
     values |= {name: options[name] for name in simple} | preprocess_values(options)
     return {name: value for name, value in values.items() if value not in (None, ())}
 

@@ -148,7 +148,16 @@ def test_a_run_of_before_a_part_was_added_opens(tmp_path: Path) -> None:
     "key",
     sorted(
         RunInfo.__required_keys__
-        - {"schema_version", "segmenter", "importance", "map", "more_arrays", "maps_left_out", *LATER_PARTS}
+        - {
+            "schema_version",
+            "segmenter",
+            "importance",
+            "map",
+            "more_arrays",
+            "maps_left_out",
+            "explanations",
+            *LATER_PARTS,
+        }
     ),
 )
 @pytest.mark.parametrize("how", ["absent", "null"])
