@@ -23,12 +23,13 @@ Box = tuple[float, float, float, float]
 @dataclass(frozen=True, slots=True)
 class Tile:
     """A picture (H, W, 3) uint8, None where there is none, with lines beneath it, and a box to mark: top, left, bottom,
-    right as shares of its height and width; point: (down, across), a spot within."""
+    right as shares of its height and width; point: (down, across), a spot within; missing: why there is no picture."""
 
     image: NDArray[np.uint8] | None
     lines: Sequence[str]
     box: Box | None = None
     point: tuple[float, float] | None = None
+    missing: str = "no picture"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +41,37 @@ class Row:
     found: Sequence[Tile]
 
 
-def draw_sheet(rows: Sequence[Row], note: str = "") -> Image.Image:
-    """All rows beneath each other, RGB. note: a sentence at the end."""
-    across = 1 + min(PER_LINE, max((len(row.found) for row in rows), default=0))
-    heights = [_height(row) for row in rows]
+def draw_sheet(rows: Sequence[Row], note: str = "", per_line: int = PER_LINE) -> Image.Image:
+    """All rows beneath each other, RGB. note: a sentence at the end; per_line: found pictures beside each other."""
+    across = 1 + min(per_line, max((len(row.found) for row in rows), default=0))
+    heights = [_height(row, per_line) for row in rows]
     width = 2 * MARGIN + across * SIDE + (across - 1) * GAP + GAP
     sheet = Image.new("RGB", (width, 2 * MARGIN + sum(heights) + (LINE if note else 0)), PAPER)
     top = MARGIN
     for row, height in zip(rows, heights, strict=True):
-        _draw_row(sheet, row, top)
+        _draw_row(sheet, row, top, per_line)
         top += height
     if note:
         ImageDraw.Draw(sheet).text((MARGIN, top), _fitting(note, width - 2 * MARGIN), FAINT, _font(TEXT_SIZE))
     return sheet
 
 
-def _height(row: Row) -> int:
-    lines = -(-max(len(row.found), 1) // PER_LINE)
+def draw_grid(tiles: Sequence[Tile], title: str = "", *, side: int = SIDE, per_line: int = PER_LINE) -> Image.Image:
+    """Tiles of `side` pixels in lines, RGB, beneath a title."""
+    across, lines = min(per_line, max(len(tiles), 1)), -(-len(tiles) // per_line)
+    high = side + GAP + LINE * max((len(tile.lines) for tile in tiles), default=0)
+    head = 2 * LINE - 6 if title else 0
+    grid = Image.new("RGB", (2 * MARGIN + across * (side + GAP) - GAP, 2 * MARGIN + head + lines * high), PAPER)
+    name = _fitting(title, grid.width - 2 * MARGIN, TITLE_SIZE)
+    ImageDraw.Draw(grid).text((MARGIN, MARGIN), name, INK, _font(TITLE_SIZE))
+    for number, tile in enumerate(tiles):
+        line, column = divmod(number, per_line)
+        _draw_tile(grid, tile, MARGIN + column * (side + GAP), MARGIN + head + line * high, side)
+    return grid
+
+
+def _height(row: Row, per_line: int) -> int:
+    lines = -(-max(len(row.found), 1) // per_line)
     return 2 * LINE + lines * _tile_height(row) + GAP
 
 
@@ -64,28 +79,29 @@ def _tile_height(row: Row) -> int:
     return SIDE + GAP + LINE * max(len(tile.lines) for tile in (row.asked, *row.found))
 
 
-def _draw_row(sheet: Image.Image, row: Row, top: int) -> None:
+def _draw_row(sheet: Image.Image, row: Row, top: int, per_line: int) -> None:
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, top), _fitting(row.title, sheet.width - 2 * MARGIN, TITLE_SIZE), INK, _font(TITLE_SIZE))
     top += 2 * LINE - 6
     _draw_tile(sheet, row.asked, MARGIN, top)
     draw.rectangle((MARGIN - 3, top - 3, MARGIN + SIDE + 2, top + SIDE + 2), outline=FRAME, width=3)
     for number, tile in enumerate(row.found):
-        line, column = divmod(number, PER_LINE)
+        line, column = divmod(number, per_line)
         left = MARGIN + GAP + (column + 1) * (SIDE + GAP)
         _draw_tile(sheet, tile, left, top + line * _tile_height(row))
 
 
-def _draw_tile(sheet: Image.Image, tile: Tile, left: int, top: int) -> None:
+def _draw_tile(sheet: Image.Image, tile: Tile, left: int, top: int, side: int = SIDE) -> None:
     draw = ImageDraw.Draw(sheet)
     if tile.image is None or tile.image.size == 0:
-        draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), fill=MISSING)
-        draw.text((left + 8, top + 8), "no picture", FAINT, _font(TEXT_SIZE))
+        draw.rectangle((left, top, left + side - 1, top + side - 1), fill=MISSING)
+        for number, text in enumerate(_wrapped(tile.missing, side - 16, (side - 16) // LINE)):
+            draw.text((left + 8, top + 8 + number * LINE), text, FAINT, _font(TEXT_SIZE))
     else:
-        sheet.paste(_at_side(tile, SIDE), (left, top))
+        sheet.paste(_at_side(tile, side), (left, top))
     for number, text in enumerate(tile.lines):
-        place = (left, top + SIDE + 3 + number * LINE)
-        draw.text(place, _fitting(text, SIDE), INK if number == 0 else FAINT, _font(TEXT_SIZE))
+        place = (left, top + side + 3 + number * LINE)
+        draw.text(place, _fitting(text, side), INK if number == 0 else FAINT, _font(TEXT_SIZE))
 
 
 def _at_side(tile: Tile, side: int) -> Image.Image:
@@ -132,3 +148,16 @@ def _fitting(text: str, width: int, size: int = TEXT_SIZE) -> str:
     while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
     return f"{text}…"
+
+
+def _wrapped(text: str, width: int, most: int) -> list[str]:
+    """`text` in at most `most` lines, of whole words where they fit into `width` pixels."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _font(TEXT_SIZE).getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+    return [_fitting(line, width) for line in lines]

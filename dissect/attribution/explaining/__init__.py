@@ -1,0 +1,1 @@
+"""Images explained by several methods at once: what `microtome explain` does, as objects."""
