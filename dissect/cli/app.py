@@ -12,6 +12,7 @@ import click
 from microtome.dissect.cli.ablate import ablate_command
 from microtome.dissect.cli.audit import audit_command
 from microtome.dissect.cli.data import data_command
+from microtome.dissect.cli.explain import explain_command
 from microtome.dissect.cli.extend import extend_command
 from microtome.dissect.cli.importance import importance_command
 from microtome.dissect.cli.inspect import inspect_command
@@ -55,6 +56,7 @@ for _command in (
     importance_command,
     ablate_command,
     map_command,
+    explain_command,
     report_command,
 ):
     app.add_command(_command)

@@ -36,6 +36,21 @@ def maps_grid(maps: Map, units: Sequence[int] | NDArray[np.int64], title: str = 
     return draw_grid(tiles, title, side=_MAP_SIDE, per_line=8)
 
 
+def mosaic(maps: Map, across: int = 4) -> NDArray[np.uint8]:
+    """The strongest maps of (C, h, w), `across` beside each other and as many lines, without words: (n, m, 3) uint8."""
+    pictures = []
+    for unit in strongest(maps, across * across):
+        known = maps[unit][np.isfinite(maps[unit])]
+        scale = float(np.abs(known).max(initial=0)) or 1.0
+        pictures.append(_enlarged(heat_of(maps[unit], signed=bool(known.min(initial=0) < 0), scale=scale), 40))
+    side_by_side = max(1, min(across, len(pictures)))
+    blank = np.full_like(pictures[0], 255)
+    pictures += [blank] * (-len(pictures) % side_by_side)
+    framed = [np.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=255) for picture in pictures]
+    lines = [np.concatenate(framed[at : at + side_by_side], axis=1) for at in range(0, len(framed), side_by_side)]
+    return np.concatenate(lines)
+
+
 def filters_grid(weights: Map, title: str = "", most: int = MOST_FILTERS) -> Image.Image:
     """The first `most` filters of weights (C, D, h, w) with their numbers: as colours around grey where D is 3, else as
     heat, on one scale for all, how long the vector of the D weights is at each position."""

@@ -1,0 +1,61 @@
+"""What is asked of the methods: a class by name or number, and options for those that have them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from microtome.dissect.attribution.methods import METHODS, Method, method_of
+from microtome.storage.errors import UnknownNameError, UsageError
+
+ALL, TOP = "all", "top"
+
+_OF_ALL = frozenset({"model", "images", "target", "layer", "unit", "at"})
+
+
+def methods_named(names: str | Iterable[str]) -> tuple[Method, ...]:
+    """The methods called so, each once; "all" stands for every one. Raises UnknownNameError, UsageError for none."""
+    asked = [names] if isinstance(names, str) else list(names)
+    if ALL in asked:
+        return tuple(METHODS.values())
+    if not asked:
+        raise UsageError(f"by which methods? give some of {', '.join(METHODS)}, or {ALL}")
+    return tuple(method_of(name) for name in dict.fromkeys(asked))
+
+
+def class_number(target: int | str | None, names: Sequence[str]) -> int | None:
+    """The number of a class given by number or name; None for "top", the most probable of each image.
+
+    A name may be written with other capitals where only one class has it. Raises UnknownNameError.
+    """
+    if target is None or isinstance(target, int):
+        return target
+    if target in names:
+        return names.index(target)
+    if target == TOP:
+        return None
+    if target.isascii() and target.isdigit():
+        return int(target)
+    folded = [number for number, name in enumerate(names) if name.casefold() == target.casefold()]
+    if len(folded) == 1:
+        return folded[0]
+    if not names:
+        raise UsageError(f"the model has no names of classes, such as {target!r}; give the number of a class, or {TOP}")
+    raise UnknownNameError("class", target, names)
+
+
+@cache
+def options_of(method: Method) -> frozenset[str]:
+    """What options a method has of its own."""
+    return frozenset(inspect.signature(method.load()).parameters) - _OF_ALL
+
+
+def check_options(methods: Sequence[Method], options: Mapping[str, Any], flags: Mapping[str, str]) -> None:
+    """Raise UsageError for an option that none of the methods has; flags: what the user calls it, where not so."""
+    for name in options:
+        if not any(name in options_of(method) for method in methods):
+            having = [each.name for each in METHODS.values() if name in options_of(each)]
+            said = flags.get(name, name)
+            raise UsageError(f"{said} is an option of {', '.join(having) or 'no method'}, which was not asked for")
