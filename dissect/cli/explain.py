@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from microtome.dissect.attribution.explaining.command import Done
 
 REFUSED, UNREADABLE = 2, 3
+CHECKED = 64
+"""Images that --check looks at, at most."""
 
 _FLAGS = ("samples", "noise", "steps", "baseline", "patch", "stride", "fill", "seed", "head")
 
@@ -34,7 +36,7 @@ def method_options(command: Any) -> Any:
         click.option("--stride", type=click.IntRange(min=1), metavar="PIXELS", help="occlusion. [half a patch]"),
         click.option("--fill", metavar="KIND", help="occlusion: grey, mean, blur, black, a number. [grey]"),
         click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn by lot. [0]"),
-        click.option("--head", type=click.IntRange(min=0), metavar="H", help="attention: of this head. [mean of all]"),
+        click.option("--head", metavar="H|each", help="attention: of one head, or of each. [mean of all]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -99,7 +101,7 @@ def explain_command(model: str, images: tuple[str, ...], as_json: bool, **option
     else:
         _show(done, options["out"])
     if options["check"]:
-        _check(asked)
+        _check(done)
     return REFUSED if done.refused_by_name else UNREADABLE if done.unreadable else 0
 
 
@@ -108,10 +110,18 @@ def _own(options: dict[str, Any]) -> dict[str, Any]:
     given = {name: options[name] for name in _FLAGS if options[name] is not None}
     if "patch" in given:
         given["size"] = given.pop("patch")
+    if given.get("head", "each") != "each":
+        given["head"] = _head(given["head"])
     if "fill" in given:
         with suppress(ValueError):  # a name
             given["fill"] = float(given["fill"])
     return given
+
+
+def _head(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"--head {text!r}: give the number of a head, or each")
+    return int(text)
 
 
 def _place(text: str | None, unit: int | None) -> str | tuple[int, int]:
@@ -137,8 +147,13 @@ def _show(done: Done, out: Path) -> None:
     click.echo(f"written to {out}: {done.files}", err=True)
 
 
-def _check(asked: Any) -> None:
-    """Say which methods are faithful."""
-    from microtome.dissect.attribution.checks import check_methods  # type: ignore[attr-defined]
+def _check(done: Done) -> None:
+    """Say which of the methods that explain a class are faithful for this model."""
+    from microtome.dissect.attribution.checks.check import check_methods
 
-    check_methods(asked)
+    explainer = done.explainer
+    methods = [each.name for each in explainer.methods if each.scored and each.name not in done.refusals]
+    images = explainer.inputs(done.sources, CHECKED)
+    found = check_methods(explainer.model, images, methods, target=explainer.target, layer=explainer.layer)
+    for check in found.methods:
+        click.echo(f"{check.method}: {check.verdict}")

@@ -24,15 +24,18 @@ def strongest(maps: Map, most: int = MOST_MAPS) -> NDArray[np.int64]:
     return np.argsort(-peaks, kind="stable")[:most].astype(np.int64)
 
 
-def maps_grid(maps: Map, units: Sequence[int] | NDArray[np.int64], title: str = "") -> Image.Image:
-    """The maps (C, h, w) of `units`, each in colours scaled by itself, with its number and its peak beneath it."""
+def maps_grid(maps: Map, units: Sequence[int] | NDArray[np.int64], title: str = "", *, first: int = 0) -> Image.Image:
+    """The maps (C, h, w) of `units`, each in colours scaled by itself, with its number and its peak beneath it.
+
+    first: the number of map 0.
+    """
     tiles = []
     for unit in (int(unit) for unit in units):
         one = maps[unit]
         known = one[np.isfinite(one)]
         peak = f"{known.max():.3g}" if known.size else "-"
         picture = heat_of(one, signed=bool(known.size and known.min() < 0), scale=float(np.abs(known).max() or 1.0))
-        tiles.append(Tile(_enlarged(picture, _MAP_SIDE), (str(unit), peak)))
+        tiles.append(Tile(_enlarged(picture, _MAP_SIDE), (str(first + unit), peak)))
     return draw_grid(tiles, title, side=_MAP_SIDE, per_line=8)
 
 
@@ -51,9 +54,12 @@ def mosaic(maps: Map, across: int = 4) -> NDArray[np.uint8]:
     return np.concatenate(lines)
 
 
-def filters_grid(weights: Map, title: str = "", most: int = MOST_FILTERS) -> Image.Image:
+def filters_grid(weights: Map, title: str = "", *, first: int = 0, most: int = MOST_FILTERS) -> Image.Image:
     """The first `most` filters of weights (C, D, h, w) with their numbers: as colours around grey where D is 3, else as
-    heat, on one scale for all, how long the vector of the D weights is at each position."""
+    heat, on one scale for all, how long the vector of the D weights is at each position.
+
+    first: the number of filter 0.
+    """
     shown = weights[:most]
     if weights.shape[1] == 3:
         pictures = [picture_of(one) for one in shown]
@@ -61,7 +67,7 @@ def filters_grid(weights: Map, title: str = "", most: int = MOST_FILTERS) -> Ima
         sizes = np.sqrt(np.square(shown, dtype=np.float64).sum(axis=1))
         scale = scale_of(sizes, 1.0)
         pictures = [heat_of(one, scale=scale) for one in sizes]
-    tiles = [Tile(_enlarged(picture, _FILTER_SIDE), (str(unit),)) for unit, picture in enumerate(pictures)]
+    tiles = [Tile(_enlarged(picture, _FILTER_SIDE), (str(first + unit),)) for unit, picture in enumerate(pictures)]
     left_out = f" (the first {most} of {len(weights)})" if len(weights) > most else ""
     return draw_grid(tiles, f"{title}{left_out}", side=_FILTER_SIDE, per_line=_PER_LINE)
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from microtome.dissect.attribution.methods import METHODS, Method, method_of
+from microtome.dissect.models import Model, resolve_layers
 from microtome.storage.errors import UnknownNameError, UsageError
 
 ALL, TOP = "all", "top"
@@ -44,6 +45,16 @@ def class_number(target: int | str | None, names: Sequence[str]) -> int | None:
     if not names:
         raise UsageError(f"the model has no names of classes, such as {target!r}; give the number of a class, or {TOP}")
     raise UnknownNameError("class", target, names)
+
+
+def check_layer(model: Model, layer: str) -> None:
+    """Raise UnknownNameError where no module and nothing inside an attention is called `layer`, UsageError for a glob
+    of several."""
+    if layer in dict(model.module.named_modules(remove_duplicate=False)):
+        return
+    found = resolve_layers(model, [layer])
+    if found != [layer]:
+        raise UsageError(f"layer {layer} stands for {', '.join(found[:4])}; give the name of one")
 
 
 @cache

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from microtome.dissect.attribution.explaining.asking import ALL, methods_named
-from microtome.dissect.attribution.explaining.explainer import BY_IMAGE, Explainer, explainer_of
+from microtome.dissect.attribution.explaining.calls import BY_IMAGE
+from microtome.dissect.attribution.explaining.explainer import Explainer, explainer_of
 from microtome.dissect.attribution.explaining.results import Explained
-from microtome.dissect.attribution.explaining.sources import find_sources, names_of
+from microtome.dissect.attribution.explaining.sources import Source, find_sources, names_of
 from microtome.dissect.attribution.explaining.writing import Folder
 from microtome.dissect.attribution.methods import METHODS
 from microtome.dissect.attribution.subject import PEAK, At
@@ -47,8 +48,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of it. told: as in explain.json; refusals: reasons by method, of any image; refused_by_name: methods
-    among them that were asked for by name; unreadable: images that could not be read."""
+    """What came of it.
+
+    explainer, sources: what was asked about which images; told: as in explain.json; refusals: reasons by method, of any
+    image; refused_by_name: methods among them that were asked for by name; unreadable: images that could not be read.
+    """
+
+    explainer: Explainer
+    sources: Sequence[Source]
 
     told: dict[str, Any]
     refusals: dict[str, str]
@@ -120,7 +127,7 @@ def explain_to(asked: Asked) -> Done:
         raise DoesNotApplyError(methods[0], refusals[methods[0]])
     by_name = () if ALL in asked.methods else tuple(refusals)
     whole = folder.finish({"model": asked.model, "methods": methods, "images": told})
-    return Done(whole, refusals, by_name, len(errors))
+    return Done(explainer, sources, whole, refusals, by_name, len(errors))
 
 
 def _explainer(asked: Asked) -> Explainer:

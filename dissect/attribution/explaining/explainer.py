@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -16,14 +17,16 @@ from microtome.datasets.images import Interpolation, resize_crop
 from microtome.dissect.attribution.choosing import default_layer
 from microtome.dissect.attribution.explaining.asking import (
     TOP,
+    check_layer,
     check_options,
     class_number,
     methods_named,
     options_of,
 )
+from microtome.dissect.attribution.explaining.calls import BY_IMAGE, CHOOSING, OF_MAPS, Call, first_convolution
 from microtome.dissect.attribution.explaining.results import Explained, Guess, Result
 from microtome.dissect.attribution.explaining.sources import Given, Source, find_sources
-from microtome.dissect.attribution.methods import FILTERS, Method, attribute
+from microtome.dissect.attribution.methods import FILTERS, Method
 from microtome.dissect.attribution.subject import PEAK, At, at_rest, model_of, scoring
 from microtome.dissect.models import Model, Preprocess
 from microtome.dissect.models.logits import logits_of
@@ -35,12 +38,6 @@ SHOWN_CLASSES = 5
 
 Told = Callable[[int], object]
 Pixels = NDArray[np.uint8]
-
-_OF_MAPS = frozenset({"grad-cam", "grad-cam++", "guided-grad-cam"})
-"""Methods that weigh the maps of one layer, the same for all of them."""
-
-BY_IMAGE = _OF_MAPS | {"grabcut"}
-"""Methods that may apply to one image and not to another; a model that others do not apply to is asked once."""
 
 
 def prepare(image: Pixels, preprocess: Preprocess) -> Pixels:
@@ -91,6 +88,11 @@ class Explainer:
                 waiting = []
         if waiting:
             yield from self._through(waiting, told)
+
+    def inputs(self, sources: Iterable[Source], most: int) -> Tensor:
+        """The first `most` images that can be read, as the model takes them: (n, 3, H, W)."""
+        read = (pixels for source in sources if not isinstance(pixels := self._read(source), str))
+        return as_input(self.model, list(islice(read, most)))
 
     def _read(self, source: Source) -> Pixels | str:
         try:
@@ -181,33 +183,36 @@ class Explainer:
         ]
 
     def _alone(self, method: Method, images: Tensor, targets: Tensor | None) -> list[Result]:
-        if method.scored and targets is None and self.unit is None:
-            reason = "the model answers no classes; explain a unit of a layer"
-            return [Result(method, None, refused=reason)] * len(images)
-        own = {name: value for name, value in self.options.items() if name in options_of(method)}
-        if self.unit is not None:
-            own |= {"unit": self.unit, "at": self.at}
-        layer = self.layer if method.layer or self.unit is not None else None
-        looked_at = self.layer if method.layer else None
         try:
-            if method.name in _OF_MAPS:
-                looked_at = self._maps_layer(method, images, targets)
-                layer, own = (layer, own | {"maps_layer": looked_at}) if self.unit is not None else (looked_at, own)
-            found = attribute(method.name, self.model, images, targets, layer, **own)
+            asked = self._call(method, images, targets)
+            values = asked.run(self.model, images, targets).float().cpu().numpy()
         except DoesNotApplyError as error:
             reason = f"{error.reason}; {error.advice}" if error.advice else error.reason
             if method.name not in BY_IMAGE:
                 self._refusing[method.name] = reason
             return [Result(method, None, refused=reason)] * len(images)
-        values = found.float().cpu().numpy()
-        if method.gives == FILTERS:
-            return [Result(method, values, looked_at)]
-        return [Result(method, one, looked_at) for one in values]
+        each = [values] if method.gives == FILTERS else values
+        return [Result(asked.method, one, asked.looked_at, self.unit) for one in each]
+
+    def _call(self, method: Method, images: Tensor, targets: Tensor | None) -> Call:
+        """How a method is called: with the options that it has, and the layer that it is to look at."""
+        own = {name: value for name, value in self.options.items() if name in options_of(method)}
+        if self.unit is not None:
+            own |= {"unit": self.unit, "at": self.at}
+        elif targets is None and (method.scored or (method.name in CHOOSING and self.layer is None)):
+            raise DoesNotApplyError(method.name, "the model answers no classes", "give --layer, and --unit of it")
+        layer = self.layer if method.layer or self.unit is not None else None
+        looked_at = self.layer if method.layer else None
+        if method.name in OF_MAPS and self.unit is not None:
+            looked_at = own["maps_layer"] = self._maps_layer(method, images, targets)
+        elif method.name in CHOOSING and self.layer is None:
+            looked_at = layer = self._maps_layer(method, images, targets)
+        elif method.gives == FILTERS and self.layer is None:
+            looked_at = first_convolution(self.model.module)
+        return Call(method, layer, looked_at, own)
 
     def _maps_layer(self, method: Method, images: Tensor, targets: Tensor | None) -> str:
-        """Whose maps are weighed: the layer given, else one that is chosen with the first image and stays."""
-        if self.layer is not None and self.unit is None:
-            return self.layer
+        """A layer chosen for its maps with the first image; the same for all images and methods."""
         if self._chosen is None:
             with scoring(self.model, images, targets, self.layer, unit=self.unit, at=self.at) as score:
                 self._chosen = default_layer(score, method.name)
@@ -244,8 +249,10 @@ def explainer_of(
     if batch < 1:
         raise UsageError(f"a batch of {batch} images: expected at least 1")
     check_options(named, options or {}, flags or {})
-    if layer is not None and unit is None and not any(method.layer for method in named):
-        raise UsageError(f"layer {layer}: none of the methods asked for looks at a layer; give a unit of it, too")
+    if layer is not None:
+        check_layer(found, layer)
+        if unit is None and not any(method.layer for method in named):
+            raise UsageError(f"layer {layer}: none of the methods asked for looks at a layer; give a unit of it, too")
     return Explainer(found, named, number, layer, unit, at, options or {}, batch)
 
 

@@ -32,12 +32,17 @@ class Guess:
 
 @dataclass(frozen=True)
 class Result:
-    """What one method gave for one image: values, float32, as `Method.gives` says, without the axis of images; None
-    where it does not apply, and `refused` says why. layer: which it looked at, None where it looks at none."""
+    """What one method gave for one image.
+
+    values: float32, as `Method.gives` says, without the axis of images; None where it does not apply, and `refused`
+    says why. layer: which it looked at, None where it looks at none, or at the last that there is; unit: the only one
+    that is shown of a layer.
+    """
 
     method: Method
     values: NDArray[np.float32] | None
     layer: str | None = None
+    unit: int | None = None
     refused: str = ""
 
     def picture(self, image: Pixels) -> Pixels | None:
@@ -46,10 +51,10 @@ class Result:
             return None
         if self.method.gives == MAPS:
             units = strongest(self.values)
-            title = f"{self.layer or ''}: {len(units)} strongest of {len(self.values)} units".lstrip(": ")
-            return np.asarray(maps_grid(self.values, units, title), np.uint8)
+            title = f"{self.layer or ''}: {len(units)} strongest of {len(self.values)}".lstrip(": ")
+            return np.asarray(maps_grid(self.values, units, title, first=self.unit or 0), np.uint8)
         if self.method.gives == FILTERS:
-            return np.asarray(filters_grid(self.values, self.layer or ""), np.uint8)
+            return np.asarray(filters_grid(self.values, self.layer or "", first=self.unit or 0), np.uint8)
         if self.method.gives == IMAGE:
             return picture_of(self.values)
         if self.method.gives == MASK:
