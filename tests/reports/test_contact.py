@@ -80,3 +80,10 @@ def test_missing_pictures_long_and_odd_names() -> None:
 
 def test_a_sheet_of_nothing() -> None:
     assert draw_sheet([]).size[0] > 0
+
+
+def test_why_there_is_no_picture() -> None:
+    plain_row = draw_sheet([Row("", Tile(plain(RED), []), [Tile(None, [])])])
+    told = draw_sheet([Row("", Tile(plain(RED), []), [Tile(None, [], missing="a reason of many words " * 20)])])
+    assert plain_row.size == told.size
+    assert where(told, colour_of(MISSING))[0] < where(plain_row, colour_of(MISSING))[0]
