@@ -1,7 +1,8 @@
 """Gradient ascent on images, many at once, each as if it were alone.
 
 Nothing of one image reaches another: each has its own start, its own random shifts, and a gradient that is scaled by
-its own length; networks are in eval mode. What differs between an image made alone and in a batch is rounding.
+its own length; networks are in eval mode. What could differ between an image made alone and in a batch is
+rounding; `batches` sees to that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from microtome.dissect.models import Model
+from microtome.dissect.synthesis.batches import filled
 from microtome.dissect.synthesis.objectives import Objective
 from microtome.dissect.synthesis.parametrisation import FourierPainting, Painting, PixelPainting
 from microtome.dissect.synthesis.settings import FOURIER, Settings
@@ -48,16 +50,18 @@ def ascend(
     seeds: Sequence[int],
     settings: Settings,
     *,
+    fill: int = 1,
     start: Tensor | None = None,
     stop: Callable[[], bool] | None = None,
     told: Callable[[int], None] | None = None,
 ) -> Ascent:
     """Raise the objective of one image for each subject.
 
+    fill: the smallest batch that the network is given (`Batches.fill`).
     start: (3, H, W) in [0, 1], an image to begin with in place of noise. told: called with the number of steps taken
     since, counted over images. Raises StoppedError once `stop` says so.
     """
-    climb = _Climb(model, objective, subjects, settings)
+    climb = _Climb(model, objective, subjects, settings, fill)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     maps = draw_transforms(settings, climb.size, generators)
     painting = climb.begin(generators, start)
@@ -86,8 +90,10 @@ def cooled(step: int, steps: int) -> float:
 class _Climb:
     """The gradient of a batch, image by image."""
 
-    def __init__(self, model: Model, objective: Objective, subjects: Sequence[int], settings: Settings) -> None:
-        self._objective, self._settings = objective, settings
+    def __init__(
+        self, model: Model, objective: Objective, subjects: Sequence[int], settings: Settings, fill: int
+    ) -> None:
+        self._objective, self._settings, self._fill = objective, settings, fill
         self._like = model.placeholder()
         self.size = model.preprocess.size
         self._subjects = torch.tensor(subjects, dtype=torch.int64, device=self._like.device)
@@ -111,7 +117,7 @@ class _Climb:
     def answers(self, images: Tensor) -> Tensor:
         """(B,) the objective of images as they are."""
         with torch.no_grad():
-            return self._objective(self._seen(images), self._subjects)
+            return self._score(images)
 
     def gradient(self, painting: Painting, maps: Tensor | None) -> Tensor:
         """Of objective and regularisers, by the coefficients of each image."""
@@ -125,8 +131,12 @@ class _Climb:
 
     def _raw(self, image: Tensor, maps: Tensor | None) -> Tensor:
         image = image.requires_grad_()
-        score = self._objective(self._seen(transformed(image, maps)), self._subjects)
+        score = self._score(transformed(image, maps))
         return torch.autograd.grad(score.sum(), image)[0]
+
+    def _score(self, images: Tensor) -> Tensor:
+        seen = filled((images - self._mean) / self._std, self._fill).contiguous(memory_format=torch.channels_last)
+        return self._objective(seen, filled(self._subjects, self._fill))[: len(images)]
 
     def _held_back(self, image: Tensor) -> Tensor:
         """The gradient of the regularisers: l2 times the square of what differs from the middle, and tv times the
@@ -148,10 +158,6 @@ class _Climb:
         if self._settings.parametrisation == FOURIER:
             return FourierPainting(self.size, generators, self._like, start=begin, contrast=contrast)
         return PixelPainting(self.size, generators, self._like, middle=self._mean, start=begin, contrast=contrast)
-
-    def _seen(self, images: Tensor) -> Tensor:
-        normalised = (images - self._mean) / self._std
-        return normalised.contiguous(memory_format=torch.channels_last)
 
 
 class _Adam:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 import torch
@@ -16,6 +17,14 @@ from torch import Tensor
 
 from microtome.dissect.models import Model
 from microtome.dissect.synthesis.ascent import Ascent, ascend
+from microtome.dissect.synthesis.batches import (
+    Gradient,
+    beside_each_other,
+    find_batches,
+    one_thread_each,
+    starts_of,
+    workers_for,
+)
 from microtome.dissect.synthesis.objectives import (
     Objective,
     at_size,
@@ -139,10 +148,39 @@ def _in_batches(
     if len(seeds) != len(subjects):
         raise UsageError(f"{len(seeds)} seeds for {len(subjects)} images; give one for each")
     begin = None if start is None else as_tensor(start, model.preprocess.size)
-    for first in range(0, len(subjects), settings.batch):
-        part = slice(first, first + settings.batch)
-        ascent = ascend(model, objective, subjects[part], seeds[part], settings, start=begin, stop=stop, told=told)
-        yield from _made(ascent, subjects[part], seeds[part])
+    with one_thread_each():
+        workers = workers_for(model.placeholder().device)
+        batches = find_batches(_probe(model, objective), settings.batch, len(subjects))
+        parts = starts_of(batches.plan(len(subjects), workers))
+
+        def work(number: int, gone: Event) -> Ascent:
+            with torch.enable_grad():
+                return ascend(
+                    model,
+                    objective,
+                    subjects[parts[number]],
+                    seeds[parts[number]],
+                    settings,
+                    fill=batches.fill,
+                    start=begin,
+                    stop=lambda: gone.is_set() or (stop is not None and stop()),
+                    told=told,
+                )
+
+        for part, ascent in zip(parts, beside_each_other(work, len(parts), workers), strict=True):
+            yield from _made(ascent, subjects[part], seeds[part])
+
+
+def _probe(model: Model, objective: Objective) -> Gradient:
+    """The gradients of copies of one noise, as `find_batches` compares them."""
+
+    def gradient(copies: int) -> Tensor:
+        with torch.enable_grad():
+            noise = model.noise(1).expand(copies, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            noise.requires_grad_()
+            return torch.autograd.grad(objective(noise, None).sum(), noise)[0]
+
+    return gradient
 
 
 def _made(ascent: Ascent, subjects: Sequence[int], seeds: Sequence[int]) -> Iterator[Made]:

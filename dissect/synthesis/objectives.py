@@ -16,8 +16,9 @@ from microtome.dissect.models.trace import trace
 from microtome.dissect.synthesis.settings import CENTRE
 from microtome.storage.errors import UnknownNameError, UsageError
 
-Objective = Callable[[Tensor, Tensor], Tensor]
-"""(images (B, 3, H, W) as the model takes them, subjects (B,) int64) -> (B,): what each answers to its image."""
+Objective = Callable[[Tensor, Tensor | None], Tensor]
+"""(images (B, 3, H, W) as the model takes them, subjects (B,) int64) -> (B,): what each answers to its image; without
+subjects, what all there are answer together."""
 
 
 def at_size(model: Model, size: tuple[int, int]) -> Model:
@@ -51,8 +52,10 @@ def unit_objective(model: Model, layer: str, units: Sequence[int], at: str) -> I
         if wrong:
             raise UsageError(f"layer {layer} has no unit {wrong[0]}; its {count} units are numbered from 0")
 
-        def objective(images: Tensor, subjects: Tensor) -> Tensor:
+        def objective(images: Tensor, subjects: Tensor | None) -> Tensor:
             maps = capture(images)[layer]
+            if subjects is None:
+                return maps.flatten(1).mean(1)
             own = maps[torch.arange(len(images), device=maps.device), subjects]
             if at == CENTRE:
                 return own[:, own.shape[1] // 2, own.shape[2] // 2]
@@ -71,8 +74,9 @@ def class_objective(model: Model, classes: Sequence[int]) -> Iterator[Objective]
         if wrong:
             raise UsageError(f"there is no class {wrong[0]}: the model has {count}, numbered from 0")
 
-        def objective(images: Tensor, subjects: Tensor) -> Tensor:
-            return logits_of(model.module(images)).gather(1, subjects.unsqueeze(1)).squeeze(1)
+        def objective(images: Tensor, subjects: Tensor | None) -> Tensor:
+            logits = logits_of(model.module(images))
+            return logits.square().mean(1) if subjects is None else logits.gather(1, subjects.unsqueeze(1)).squeeze(1)
 
         yield objective
 
