@@ -20,6 +20,8 @@ from microtome.storage.errors import DoesNotApplyError, UsageError
 COMPONENTS = 5
 """Gaussians of each of OpenCV's two colour models: there must be as many seeds of each."""
 
+_NO_BOX = (0, 0, 1, 1)  # asked for, and used only where GrabCut starts from a box
+
 SMOOTHED = 1 / 64
 """The standard deviation of the Gaussian over the saliency, as a share of the shorter side: 3.5 pixels of 224."""
 
@@ -97,9 +99,9 @@ def _cut(picture: NDArray[np.uint8], seeds: NDArray[np.uint8], rounds: int, seed
     of_background, of_foreground = np.zeros((1, 65)), np.zeros((1, 65))
     sure = seeds != cv2.GC_PR_BGD
     strip, labels = np.ascontiguousarray(picture[sure][None]), np.ascontiguousarray(seeds[sure][None])
-    cv2.grabCut(strip, labels, None, of_background, of_foreground, 1, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(strip, labels, _NO_BOX, of_background, of_foreground, 1, cv2.GC_INIT_WITH_MASK)
     picture, mask = np.ascontiguousarray(picture), seeds.copy()
-    cv2.grabCut(picture, mask, None, of_background, of_foreground, 1, cv2.GC_EVAL_FREEZE_MODEL)
+    cv2.grabCut(picture, mask, _NO_BOX, of_background, of_foreground, 1, cv2.GC_EVAL_FREEZE_MODEL)
     if rounds:
-        cv2.grabCut(picture, mask, None, of_background, of_foreground, rounds, cv2.GC_EVAL)
+        cv2.grabCut(picture, mask, _NO_BOX, of_background, of_foreground, rounds, cv2.GC_EVAL)
     return np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)

@@ -177,10 +177,6 @@ def followed(score: Score, images: Tensor, method: str, rows: Tensor | None = No
 
     Raises DoesNotApplyError where no gradient reaches the images; `method` is named there.
     """
-    if any(parameter.is_inference() for parameter in score.model.module.parameters()):
-        raise UsageError(
-            f"{score.model.spec} was made under torch.inference_mode(), and {method} needs gradients; load it outside"
-        )
     values = score(images.clone(), rows)
     if not values.requires_grad:
         raise DoesNotApplyError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +75,9 @@ def _hidden(model: Model | nn.Module, images: Tensor, fill: str | float) -> Tens
 
 def _falls(score: Score, hidden: Tensor, rows: Spans, columns: Spans, batch: int) -> Tensor:
     """(B, rows, columns) float64: the score of each image less that of its covered versions."""
-    whole = torch.cat([score(part.clone(), at) for part, at in _parts(score.images, batch)]).double()
+    numbers = torch.arange(len(score.images), device=score.images.device)
+    parts = [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
+    whole = torch.cat([score(score.images[part], part) for part in parts]).double()
     falls = torch.empty(len(score.images), len(rows) * len(columns), dtype=torch.float64, device=whole.device)
     windows = [(row, column) for row in rows for column in columns]
     jobs = [(image, window) for image in range(len(score.images)) for window in range(len(windows))]
@@ -90,12 +91,6 @@ def _falls(score: Score, hidden: Tensor, rows: Spans, columns: Spans, batch: int
         places = torch.tensor([window for _, window in chosen], device=whole.device)
         falls[images, places] = whole[images] - score(covered, images).double()
     return falls.reshape(len(score.images), len(rows), len(columns))
-
-
-def _parts(images: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Up to `batch` images at a time, with their numbers."""
-    numbers = torch.arange(len(images), device=images.device)
-    return zip(images.split(batch), numbers.split(batch), strict=True)
 
 
 def _covering(windows: Spans, length: int) -> Tensor:

@@ -212,7 +212,7 @@ def _clamp(values: Tensor, low: Any = None, high: Any = None) -> _Call | None:
 def _maximum(values: Tensor, other: Any) -> _Call | None:
     if not isinstance(other, Tensor):
         return None
-    shape = torch.broadcast_shapes(values.shape, other.shape)
+    shape = torch.broadcast_shapes(values.shape, other.shape)  # type: ignore[no-untyped-call]
     for one, zero in ((values, other), (other, values)):
         if one.shape == shape and _is_zero(zero):
             return _Call(one)
@@ -255,7 +255,7 @@ _FORMS: Mapping[_Reader, tuple[Any, ...]] = {
     _hardtanh: (F.hardtanh, torch._C._nn.hardtanh),
     _in_place(_hardtanh): (F.hardtanh_, torch._C._nn.hardtanh_),
     _threshold: (F.threshold, torch.threshold),
-    _in_place(_threshold): (F.threshold_, torch.threshold_),
+    _in_place(_threshold): (F.threshold_,),
     _clamp: (torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, torch.clamp_min, Tensor.clamp_min),
     _in_place(_clamp): (torch.clamp_, Tensor.clamp_, torch.clip_, Tensor.clip_, torch.clamp_min_, Tensor.clamp_min_),
     _maximum: (torch.maximum, Tensor.maximum, torch.max, Tensor.max),

@@ -76,12 +76,16 @@ def scoring(
     for images, a target, a unit or a place that do not fit.
     """
     found = model_of(model, images)
-    images = images.detach().to(found.placeholder())
+    if any(parameter.is_inference() for parameter in found.module.parameters()):
+        raise UsageError(f"{found.spec} was made under torch.inference_mode() and has no gradients; load it outside")
     if unit is not None and layer is None:
         raise UsageError(f"unit {unit} of which layer? give the layer too")
     if unit is not None and target is not None:
         raise UsageError(f"class {target} and unit {unit} of {layer} are two things to explain; give one of them")
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        images = images.detach().to(found.placeholder())
+        images = images.clone() if images.is_inference() else images
         stack.enter_context(at_rest(found.module))
         if unit is None or layer is None:
             yield Score(found, images, classes_of(found, images, target), None, at, None, None)
