@@ -8,6 +8,7 @@
     report/ablations.html         what was kept of ablations, where any was
     report/map.html               the interactive map, where the run has one; its data lie in map/ (maps/build.py)
     report/maps/LAYER.png         its picture for papers, a layer
+    report/explanations/          pictures that explain units and classes, where the run has some (explained.py)
     report/static/                style and script
 
 The same run gives the same bytes. A report is built in a local folder and then takes the place of the old one.
@@ -25,6 +26,14 @@ import pandas as pd
 from microtome.reports.ablations import ablations_context, pages_by_name
 from microtome.reports.alignment import alignments, is_baseline, principal_components
 from microtome.reports.classes import ClassPages, class_page, write_class_pages
+from microtome.reports.explained import (
+    Explained,
+    Portraits,
+    layer_pictures,
+    layer_words,
+    model_numbers,
+    write_explanations,
+)
 from microtome.reports.heat import is_heat
 from microtome.reports.importance import Importance, classes_of, read_importance
 from microtome.reports.maps.page import BUNDLE, MapPages, has_bundle, script_without_bundle
@@ -94,8 +103,9 @@ def build_report(
         classes = _class_pages(layers, concepts)
         summaries = [layer.summary for layer in layers]
         maps = write_map_files(run, read_image, building, summaries, concepts, samples, workers, map_progress)
-        _write_data(run, building, layers, concepts, samples, classes, maps)
-        _write_pages(run, building, layers, concepts, samples, classes, maps)
+        explained = write_explanations(run, building, samples)
+        _write_data(run, building, layers, concepts, samples, classes, maps, explained)
+        _write_pages(run, building, layers, concepts, samples, classes, maps, explained)
         run.publish_report(building)
     return run.index_page
 
@@ -125,6 +135,7 @@ def _write_data(
     samples: pd.DataFrame,
     classes: ClassPages | None,
     maps: MapPages | None,
+    explained: Explained | None,
 ) -> None:
     keys = samples.set_index("index")["key"].astype(str)
     (folder / "data").mkdir()
@@ -145,6 +156,8 @@ def _write_data(
             payload["classes"] = classes_payload(layer.importance, classes.addresses[layer.importance.layer])
         if maps is not None and (address := maps.units_address(number)):
             payload["map"] = f"../{address}"
+        if explained is not None and entry["name"] in explained.layers:
+            payload["explained"] = layer_pictures(explained.layers[entry["name"]])
         text = data_script("MICROTOME_LAYER", payload)
         (folder / "data" / f"{entry['folder']}.js").write_text(text, encoding="ascii")
 
@@ -157,13 +170,15 @@ def _write_pages(
     samples: pd.DataFrame,
     classes: ClassPages | None,
     maps: MapPages | None,
+    explained: Explained | None,
 ) -> None:
     env = environment()
     summaries = [layer.summary for layer in layers]
     addresses = pages_by_name(classes.classes, class_page) if classes else {}
     ablations = ablations_context(run.ablations(), addresses, principal_components(summaries))
     more = [("Map", MAP_PAGE)] if maps else []
-    more += [("Classes", "classes.html")] if classes else []
+    portraits = Portraits.of(explained) if explained and explained.classes and not classes else None
+    more += [("Classes", "classes.html")] if classes or portraits else []
     more += [("Ablations", "ablations.html")] if any(ablations.values()) else []
     shared = shared_context(run.info, concepts, summaries, more)
     (folder / "layers").mkdir()
@@ -177,13 +192,19 @@ def _write_pages(
             matrix=matrix,
             map=maps.layer(number) if maps else None,
             names=concepts.names,
+            explained=_words(layer, explained),
             **shared,
         )
         (folder / "layers" / f"{layer.summary.entry['folder']}.html").write_text(page, encoding="utf-8")
     if classes:
         text = env.get_template("classes.html").render(root="", page="classes.html", **shared, **classes.listing())
         (folder / "classes.html").write_text(text, encoding="utf-8")
-        write_class_pages(classes, env.get_template("class.html"), folder / "classes", shared)
+        pictures = explained.classes if explained else {}
+        write_class_pages(
+            classes, env.get_template("class.html"), folder / "classes", shared, pictures, model_numbers(run)
+        )
+    if portraits:
+        portraits.write(env, folder, shared)
     if maps:
         text = env.get_template("map.html").render(root="", page=MAP_PAGE, **shared, **maps.page())
         (folder / MAP_PAGE).write_text(text, encoding="utf-8")
@@ -208,3 +229,9 @@ def _write_pages(
         (folder / "static" / file.name).write_bytes(file.read_bytes())
     if maps and not has_bundle():
         (folder / "static" / BUNDLE).write_text(script_without_bundle(), encoding="ascii")
+
+
+def _words(layer: _Layer, explained: Explained | None) -> list[str]:
+    """What the page of a layer says of its pictures."""
+    known = explained.layers.get(layer.summary.entry["name"]) if explained else None
+    return [] if known is None else layer_words(known)

@@ -250,11 +250,24 @@ def class_page(entry: ClassEntry) -> str:
     return f"classes/{quote(entry.file)}.html"
 
 
-def write_class_pages(pages: ClassPages, template: Any, folder: Path, shared: Mapping[str, Any]) -> None:
-    """Write `folder/CLASS.html` for every class."""
+def write_class_pages(
+    pages: ClassPages,
+    template: Any,
+    folder: Path,
+    shared: Mapping[str, Any],
+    pictures: Mapping[int, Mapping[str, Any]] = {},
+    numbers: Mapping[tuple[int, int], int] = {},
+) -> None:
+    """Write `folder/CLASS.html` for every class.
+
+    pictures: what explains classes, by their number among the model's; numbers: those numbers, by layer and number in
+    its importance.
+    """
     folder.mkdir()
     for number, entry in enumerate(pages.classes):
-        text = template.render(root="../", **shared, **pages.page(number))
+        known = [numbers[place] for place in entry.at.items() if place in numbers]
+        about = {"explained": pictures.get(known[0]) if known else None, "model_class": known[0] if known else None}
+        text = template.render(root="../", **shared, **pages.page(number), **about)
         (folder / f"{entry.file}.html").write_text(text, encoding="utf-8")
 
 

@@ -107,4 +107,5 @@ def _patches_payload(plan: LayerPatches, keys: dict[int, str]) -> Json:
     for unit, at, value, (height, width) in zip(*shown, strict=True):
         rows, columns = thumb_shape(height, width)
         by_unit[unit].append([at, value, columns, rows])
-    return {"keys": [keys[sample] for sample in samples.tolist()], "size": SIZE, "units": by_unit}
+    names = [keys[sample] for sample in samples.tolist()]
+    return {"keys": names, "samples": samples.tolist(), "size": SIZE, "units": by_unit}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from microtome.storage.pictures import PictureBlock
 from microtome.storage.schema import RunInfo
 from microtome.storage.shards import ShardPlan
 
@@ -67,6 +68,10 @@ class ReportRun(Protocol):
 
     def has_layer_table(self, layer: str, name: str) -> bool:
         """Whether a table of one layer is there."""
+        ...
+
+    def picture_blocks(self, layer: str | None) -> Iterator[PictureBlock]:
+        """The pictures that explain a layer's units, or classes (None), block by block."""
         ...
 
     def ablations(self) -> list[dict[str, Any]]:

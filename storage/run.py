@@ -20,6 +20,7 @@ from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNam
 from microtome.storage.files import LEFTOVER_SUFFIX, json_bytes
 from microtome.storage.layer_arrays import layer_arrays_key, read_arrays, write_arrays
 from microtome.storage.patch_maps import read_patch_maps
+from microtome.storage.pictures import PictureBlock, block_keys, read_block
 from microtome.storage.places import SWAP_LOCK, Place, name_of, open_place, writing_to
 from microtome.storage.readouts import is_readout
 from microtome.storage.schema import LATER_PARTS, SCHEMA_VERSION, LayerEntry, RunInfo, StageInfo
@@ -298,6 +299,13 @@ class Run:
                 content, error = {}, f"it cannot be read as JSON ({failure})"
             found.append({"file": file, "error": error} if error else {**content, "file": file})
         return found
+
+    # Explanations
+
+    def picture_blocks(self, layer: str | None) -> Iterator[PictureBlock]:
+        """The pictures of a layer's units (None: of classes), block by block. Raises RunDamagedError."""
+        for file in block_keys(self.place, None if layer is None else self.layer(layer)["folder"]):
+            yield read_block(self.place, file)
 
     # Report
 

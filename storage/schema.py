@@ -163,12 +163,13 @@ class MapInfo(TypedDict):
 
 
 class ExplainedLayer(TypedDict):
-    """Pictures of the units of a layer: how many units have some, which method made those of patches ("" = none), and
-    why others could not ("" where the first choice could)."""
+    """Pictures of the units of a layer: how many units have some, which method made those of patches ("" = none), why
+    others could not ("" where the first choice could), and why there is no synthesised image ("" where there is)."""
 
     units: int
     method: str
     why: str
+    no_synthesis: str
 
 
 class ExplanationsInfo(TypedDict):

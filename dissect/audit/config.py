@@ -100,7 +100,7 @@ class AuditConfig:
     map_neighbors: int = 15
     map_seed: int = 0
     explain: bool = False
-    explain_units: int = 128
+    explain_units: int = 64
     explain_classes: int = 100
 
     def __post_init__(self) -> None:

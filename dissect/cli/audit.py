@@ -64,7 +64,7 @@ UNREADABLE_SAMPLES = 3
 @click.option("--map-neighbors", type=int, metavar="K", help="Nearest neighbours that a map takes account of. [15]")
 @click.option("--map-seed", type=int, help="Of what maps draw by lot. [0]")
 @click.option("--explain/--no-explain", default=None, help="Show what units and classes look for. [no]")
-@click.option("--explain-units", type=click.IntRange(min=1), metavar="N", help="Units a layer that it shows. [128]")
+@click.option("--explain-units", type=click.IntRange(min=1), metavar="N", help="Units a layer that it shows. [64]")
 @click.option("--explain-classes", type=click.IntRange(min=1), metavar="N", help="Classes that it shows. [100]")
 @label_options
 @click.option("--min-images", type=int, metavar="N", help="Drop concepts in fewer images. [1]")

@@ -80,6 +80,26 @@
     return box;
   }
 
+  // What the unit looks for: an image synthesised for it, and what of its first patches it responds to, by rank.
+  function explained(unit) {
+    var about = data.explained, shown = about && about.units[unit];
+    if (!shown || (!shown[0] && !shown[1])) return null;
+    var box = el("div", { class: "explained" });
+    if (shown[0]) {
+      var title = "image synthesised for unit " + unit;
+      box.append(el("img", { class: "made", src: about.folder + unit + ".webp", alt: title, title: title, loading: "lazy" }));
+    }
+    if (shown[1]) {
+      var words = about.method + " in its first " + shown[1] + (shown[1] === 1 ? " patch" : " patches");
+      box.append(el(
+        "figure", {},
+        el("img", { src: about.folder + unit + "-patches.webp", alt: words, loading: "lazy", style: "aspect-ratio:" + shown[1] }),
+        el("figcaption", {}, words)
+      ));
+    }
+    return box;
+  }
+
   // Log counts over equal bins from the least to the greatest value; what exceeds the threshold is coloured.
   function histogram(unit, threshold) {
     var heights = data.histogram[unit];
@@ -180,12 +200,14 @@
             el("span", { class: "n" }, "ceiling " + iou(at.ceiling[unit])))
         : el("div", { class: "main-meter" }),
       patches(unit),
+      explained(unit) || "",
       el("div", { class: "below-patches" }, histogram(unit, at.threshold[unit]), nextBest(unit, at)),
       needing(unit) || "",
       el("p", { class: "details" }, facts.join(" · "), data.map ? " · " : null, data.map ? el("a", { href: data.map + unit }, "on the map") : null)
     );
     var more = notes(unit, at);
     if (more) card.append(more);
+    if (window.MicrotomeExplain) window.MicrotomeExplain.offer(card, unit);
     card.classList.toggle("detector", Boolean(at.detector[unit]));
   }
 
