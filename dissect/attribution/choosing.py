@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from microtome.dissect.attribution.grids import Taken, look
 from microtome.dissect.attribution.subject import Score
 from microtome.dissect.models.layers import kind_of
+from microtome.dissect.models.logits import logits_of
+from microtome.dissect.models.model import Model
 from microtome.dissect.models.sites import Site, site_of
 from microtome.dissect.models.trace import Call, trace
 from microtome.storage.errors import DoesNotApplyError
@@ -17,6 +20,7 @@ from microtome.storage.errors import DoesNotApplyError
 AT_ONCE = 24
 """Layers that are looked at in one pass, the last of the network first: their maps are held together."""
 
+_KEPT: weakref.WeakKeyDictionary[Model, dict[str | None, str]] = weakref.WeakKeyDictionary()
 _SKIPPED = ("pool", "dropout", "identity")
 
 
@@ -29,10 +33,14 @@ def default_layer(score: Score, method: str = "grad-cam") -> str:
     everywhere (as they are for patches in the last block of a transformer that reads its class token alone). Of layers
     that give the same tensor the outermost is taken. For a unit: such a layer before that of the unit, outside it.
 
-    Found with one image of noise, so that it is the same for all images. Raises DoesNotApplyError where there is none.
+    Found with noise, and with the gradients of all logits (or all of the layer's units) at once, so that it is the same
+    for all images, classes and units; known for the next request as long as the model lives. Raises DoesNotApplyError
+    where there is none.
     """
-    noise = score.model.noise(1)
-    found = last_layer(score, noise, torch.zeros(1, dtype=torch.long, device=noise.device), _has_gradients)
+    kept = _KEPT.setdefault(score.model, {})
+    found = kept.get(score.layer)
+    if found is None or found not in {call.name for call in trace(score.model)}:
+        found = _last(score, score.model.noise(1), lambda images: _everything(score, images), _has_gradients)
     if found is None:
         before = f"before {score.layer} " if score.layer else ""
         raise DoesNotApplyError(
@@ -41,20 +49,37 @@ def default_layer(score: Score, method: str = "grad-cam") -> str:
             "has gradients other than zero",
             "take occlusion, which needs none",
         )
+    kept[score.layer] = found
     return found
 
 
 def last_layer(score: Score, images: Tensor, rows: Tensor, fits: Callable[[Taken], bool]) -> str | None:
     """The last layer of which `fits` is true, of those that everything passes through; None where there is none.
 
-    images: (n, 3, H, W), each a version of image `rows[i]` of the score's batch, (n,) int64 .
+    images: (n, 3, H, W), each a version of image `rows[i]` of the score's batch, (n,) int64.
     """
+    return _last(score, images, lambda given: score(given, rows).sum(), fits)
+
+
+def _last(
+    score: Score, images: Tensor, total_of: Callable[[Tensor], Tensor], fits: Callable[[Taken], bool]
+) -> str | None:
     sites = _candidates(score)
     for end in range(len(sites), 0, -AT_ONCE):
-        for taken in reversed(look(score, sites[max(0, end - AT_ONCE) : end], images, rows)):
+        for taken in reversed(look(score, sites[max(0, end - AT_ONCE) : end], images, total_of)):
             if taken.whole and fits(taken):
                 return taken.name
     return None
+
+
+def _everything(score: Score, images: Tensor) -> Tensor:
+    """A number that all logits, or all units of the layer at all places, have a part in."""
+    if score.capture is not None and score.layer is not None:
+        values = score.capture(images)[score.layer]
+    else:
+        values = logits_of(score.model.module(images))
+    generator = torch.Generator().manual_seed(0)  # since the sum of what was normalised is constant
+    return (values * torch.randn(values.shape, generator=generator).to(values)).sum()
 
 
 def _has_gradients(taken: Taken) -> bool:

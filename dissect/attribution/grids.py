@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from microtome.dissect.attribution.subject import Score
 from microtome.dissect.models.sites import Site
@@ -18,12 +19,12 @@ from microtome.storage.errors import DoesNotApplyError, UsageError
 @dataclass(frozen=True)
 class Taken:
     """Of one layer: maps, gradients (B, C, h, w), the latter of the sum of the scores; whole: whether all that the
-    score has of the images passes through this layer (None: not asked)."""
+    score has of the images passes through this layer (False where that was not asked)."""
 
     name: str
     maps: Tensor
     gradients: Tensor
-    whole: bool | None = None
+    whole: bool = False
 
 
 def maps_and_gradients(score: Score, site: Site) -> Taken:
@@ -39,23 +40,24 @@ def maps_and_gradients(score: Score, site: Site) -> Taken:
 
     with site.replacing(keep):
         total = score(score.images).sum()
-    return _taken(site, _only(kept, site, score), total, len(score.images))
+    (gradient,) = _gradients(total, [_only(kept, site, score)])
+    return _taken(site, kept[0], gradient, len(score.images))
 
 
-def look(score: Score, sites: Sequence[Site], images: Tensor, rows: Tensor) -> list[Taken]:
-    """The maps and gradients of several layers from one pass over `images` (n, 3, H, W), versions of `rows` (n,) of
-    the batch, and for each layer whether everything passes through it."""
+def look(score: Score, sites: Sequence[Site], images: Tensor, total_of: Callable[[Tensor], Tensor]) -> list[Taken]:
+    """The maps of several layers and the gradients of `total_of(images)`, a number, by them, from one pass over
+    `images` (n, 3, H, W); and for each layer whether everything passes through it."""
     images = images.detach().clone().requires_grad_()
-    kept: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+    keeps = [_Keep() for _ in sites]
     with ExitStack() as stack:
-        for site in sites:
-            stack.enter_context(site.replacing(_keeping(kept[site.name])))
-        total = score(images, rows).sum()
+        for site, keep in zip(sites, keeps, strict=True):
+            stack.enter_context(site.replacing(keep))
+        total = total_of(images)
+    raws = [_only(keep.raws, site, score) for site, keep in zip(sites, keeps, strict=True)]
     found = []
-    for site in sites:
-        raw = _only(kept[site.name], site, score)
-        taken = _taken(site, raw, total, len(images))
-        found.append(Taken(taken.name, taken.maps, taken.gradients, _is_whole(total, raw)))
+    for site, keep, gradient in zip(sites, keeps, _gradients(total, raws), strict=True):
+        taken = _taken(site, keep.raws[0], gradient, len(images))
+        found.append(replace(taken, whole=_is_whole(total, keep.nodes[0])))
     return found
 
 
@@ -77,50 +79,54 @@ def refuse_unit(method: str, unit: int | None, reason: str) -> None:
         raise DoesNotApplyError(method, reason, "take grad-cam, guided-backprop or occlusion for a unit")
 
 
-def _keeping(kept: list[Tensor]) -> _Keep:
-    return _Keep(kept)
-
-
 class _Keep:
-    """Keeps the tensor at a site, connected to what was before and to what follows."""
+    """Keeps the tensor at a site, connected to what was before it and to what follows.
 
-    def __init__(self, kept: list[Tensor]) -> None:
-        self._kept = kept
+    nodes: of autograd's graph, where what follows begins.
+    """
+
+    def __init__(self) -> None:
+        self.raws: list[Tensor] = []
+        self.nodes: list[Node | None] = []
 
     def __call__(self, raw: Tensor) -> Tensor:
         here = raw.clone()
-        self._kept.append(here if here.requires_grad else here.requires_grad_())
-        return here.clone()
+        self.raws.append(here if here.requires_grad else here.requires_grad_())  # behind no_grad nothing asks for it
+        following = here.clone()  # what follows may work in place
+        self.nodes.append(following.grad_fn)
+        return following
 
 
-def _only(kept: list[Tensor], site: Site, score: Score) -> Tensor:
+def _only(kept: Sequence[Tensor], site: Site, score: Score) -> Tensor:
     if len(kept) != 1:
         behind = f" before {score.layer}" if score.layer else ""
         raise UsageError(f"layer {site.name!r} is not reached{behind} in a forward pass of the model")
     return kept[0]
 
 
-def _taken(site: Site, raw: Tensor, total: Tensor, batch: int) -> Taken:
-    gradient: Tensor | None = None
-    if total.requires_grad:
-        (gradient,) = torch.autograd.grad(total, [raw], retain_graph=True, allow_unused=True)
-    if gradient is None:
-        gradient = torch.zeros_like(raw)
-    maps, gradients = (site.layout.maps(each.detach(), batch).float() for each in (raw, gradient))
+def _gradients(total: Tensor, raws: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    if not total.requires_grad or not raws:
+        return [None] * len(raws)
+    return torch.autograd.grad(total, list(raws), allow_unused=True)
+
+
+def _taken(site: Site, raw: Tensor, gradient: Tensor | None, batch: int) -> Taken:
+    found = torch.zeros_like(raw) if gradient is None else gradient
+    maps, gradients = (site.layout.maps(each.detach(), batch).float() for each in (raw, found))
     return Taken(site.name, maps, gradients)
 
 
-def _is_whole(total: Tensor, raw: Tensor) -> bool:
-    """Whether no way leads from the score to the images but through `raw`, in the graph that autograd has recorded."""
-    if raw.grad_fn is None or total.grad_fn is None:
+def _is_whole(total: Tensor, start: Node | None) -> bool:
+    """Whether no way leads from the total to the images but through the node `start`."""
+    if start is None or total.grad_fn is None:
         return False
-    seen, waiting = {raw.grad_fn}, [total.grad_fn]
+    seen, waiting = {start}, [total.grad_fn]
     while waiting:
         node = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):  # a leaf: the images, as nothing else asks for gradients
+        if hasattr(node, "variable"):  # a leaf: the images, as parameters ask for no gradients
             return False
         waiting += [following for following, _ in node.next_functions if following is not None]
     return True

@@ -123,7 +123,7 @@ def _as_maps(model: Model, averaged: Tensor, batch: int) -> list[Tensor]:
         return [averaged, averaged.permute(0, 3, 1, 2)]
     grids = dict.fromkeys(call.place.layout.grid for call in reversed(trace(model)) if call.place is not None)
     return [
-        tokens.transpose(1, 2).unflatten(2, grid)
+        tokens.transpose(1, 2).reshape(batch, -1, *grid)
         for grid in grids
         for tokens in (averaged, averaged.transpose(1, 2))
         if tokens.shape[1] == grid[0] * grid[1] > 1
