@@ -22,6 +22,7 @@ from microtome.dissect.cli.query import query_command
 from microtome.dissect.cli.report import report_command
 from microtome.dissect.cli.status import status_command
 from microtome.dissect.cli.verify import verify_command
+from microtome.dissect.cli.visualize import visualize_command
 from microtome.storage.errors import MicrotomeError
 
 INTERRUPTED = 130
@@ -57,6 +58,7 @@ for _command in (
     ablate_command,
     map_command,
     explain_command,
+    visualize_command,
     report_command,
 ):
     app.add_command(_command)

@@ -1,0 +1,97 @@
+"""Pictures as files: a PNG each, a contact sheet where there are several, and visualize.json, which tells of them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from microtome.reports.contact import Tile, draw_grid
+from microtome.reports.text import without_controls
+from microtome.storage.errors import UsageError
+from microtome.storage.files import json_bytes, write_bytes
+
+SCHEMA_VERSION = 1
+MOST_TILES, SIDE = 512, 160
+"""Pictures on the contact sheet; those after them have their own files."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: the name of its file without .png, what is written beneath it, what visualize.json says of it.
+    image: (H, W, 3) uint8, None where none could be made."""
+
+    name: str
+    title: str
+    image: NDArray[np.uint8] | None
+    told: dict[str, Any]
+
+
+@dataclass
+class Folder:
+    """The folder `--out`: files of the same names are replaced, others stay. Raises UsageError if it cannot be."""
+
+    path: Path
+    _told: list[dict[str, Any]] = field(default_factory=list)
+    _tiles: list[Tile] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {self.path} is no folder ({error.strerror}); give another") from error
+
+    def add(self, picture: Picture) -> None:
+        """Write NAME.png at once."""
+        name = None
+        if picture.image is not None:
+            name = f"{picture.name}.png"
+            self._save(name, _png(Image.fromarray(picture.image)))
+        if len(self._tiles) < MOST_TILES:
+            self._tiles.append(_tile(picture))
+        self._told.append({"file": name, **{key: _plain(value) for key, value in picture.told.items()}})
+
+    def finish(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Write the sheet, where there are several pictures, and visualize.json; what it holds."""
+        sheet = None
+        if len(self._tiles) > 1:
+            left = len(self._told) - len(self._tiles)
+            title = f"{told['model']} {told['layer'] or ''}" + (
+                f" (the first {MOST_TILES}; {left} more)" if left else ""
+            )
+            sheet = "sheet.png"
+            self._save(sheet, _png(draw_grid(self._tiles, without_controls(title), side=SIDE, per_line=8)))
+        whole = {"schema_version": SCHEMA_VERSION, **told, "sheet": sheet, "pictures": self._told}
+        self._save("visualize.json", json_bytes(whole))
+        return whole
+
+    def _save(self, name: str, data: bytes) -> None:
+        try:
+            write_bytes(self.path / name, data)
+        except OSError as error:
+            raise UsageError(f"{self.path / name} cannot be written ({error.strerror}); give another --out") from error
+
+
+def _tile(picture: Picture) -> Tile:
+    """Of the size that the sheet shows, so that thousands take little memory."""
+    small = None
+    if picture.image is not None:
+        image = Image.fromarray(picture.image)
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        small = np.asarray(image)
+    return Tile(small, [without_controls(picture.title)], missing="could not be driven")
+
+
+def _png(image: Image.Image) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+def _plain(value: object) -> object:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
