@@ -115,6 +115,8 @@ def explain_to(asked: Asked) -> Done:
             if explained.error:
                 say(f"{explained.name}: {explained.error}; left out")
                 errors.append(explained.error)
+                told.append({"image": explained.name, "error": explained.error})
+                continue
             _note(refusals, explained)
             if len(methods) == 1 and methods[0] in refusals and methods[0] not in BY_IMAGE:
                 raise DoesNotApplyError(methods[0], refusals[methods[0]])

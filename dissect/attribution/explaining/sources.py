@@ -43,8 +43,9 @@ class Source:
 def find_sources(given: Iterable[Given], *, limit: int | None = None, leave_out: Path | None = None) -> list[Source]:
     """The images of `given`, each file once: paths of files and folders, dataset specs, arrays (H, W, 3) uint8.
 
-    limit: only the first so many; leave_out: a folder whose files are results, and no images to explain. Raises
-    UsageError for a path where nothing is, a folder without images, and an array of another kind.
+    limit: only the first so many; leave_out: where results go; what lies there is nothing to explain if it is inside a
+    folder of images. Raises UsageError for a path where nothing is, a folder without images, an array of another kind,
+    and an image right where results go, which might replace it.
     """
     found: dict[object, Source] = {}
     apart = None if leave_out is None else leave_out.resolve()
@@ -67,7 +68,7 @@ def _sources(given: Given, apart: Path | None, number: int) -> Iterator[tuple[ob
     if path.is_dir():
         yield from _of_folder(path, apart)
     elif path.exists():
-        yield path.resolve(), _of_file(path, printable(str(given)), printable(str(path)))
+        yield path.resolve(), _of_file(path, printable(str(given)), printable(str(path)), apart)
     elif _is_dataset(spec := str(given)):
         yield from _of_dataset(spec)
     else:
@@ -79,19 +80,23 @@ def _is_dataset(spec: str) -> bool:
     return bool(colon) and (scheme in schemes() or is_factory(spec))
 
 
-def _of_file(path: Path, name: str, inner: str) -> Source:
+def _of_file(path: Path, name: str, inner: str, apart: Path | None) -> Source:
+    if path.parent.resolve() == apart:
+        raise UsageError(f"{name} lies where results would go, and might be replaced by one; give another --out")
     return Source(name, inner, lambda: decode_image(path, name))
 
 
 def _of_folder(folder: Path, apart: Path | None) -> Iterator[tuple[object, Source]]:
     any_image = False
+    inside = apart if apart is not None and folder.resolve() in apart.parents else None
     for inner, names in walk_names(folder):
-        if apart is not None and (folder / inner).resolve().is_relative_to(apart):
+        if inside is not None and (folder / inner).resolve().is_relative_to(inside):
             continue
         for name in filter(looks_like_image, names):
             path = folder / inner / name
             any_image = True
-            yield path.resolve(), _of_file(path, printable(str(path)), printable(f"{inner}/{name}" if inner else name))
+            shown = printable(f"{inner}/{name}" if inner else name)
+            yield path.resolve(), _of_file(path, printable(str(path)), shown, apart)
     if not any_image:
         raise UsageError(f"there is no image in the folder {printable(str(folder))}; give another, or files")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from microtome.storage.files import json_bytes, write_bytes
 SCHEMA_VERSION = 1
 MOST_ROWS = 40
 """Images on the contact sheet; those after them have their own files."""
+
+_MOST_ACROSS = 9
 
 
 @dataclass
@@ -46,8 +48,6 @@ class Folder:
 
     def add(self, explained: Explained, name: str) -> dict[str, Any]:
         """Write what one image came to, as NAME.png, NAME.METHOD.npy and .png; its part of explain.json."""
-        if explained.error:
-            return {"image": explained.name, "error": explained.error}
         self._save(f"{name}.png", _png(explained.image))
         methods: dict[str, Any] = {}
         tiles = []
@@ -69,9 +69,9 @@ class Folder:
         sheet = None
         if self._rows:
             note = f"and {self._left_out:,} more images, each with files of its own" if self._left_out else ""
-            across = max(1, *(len(row.found) for row in self._rows))
             sheet = "sheet.png"
-            self._save(sheet, _png(draw_sheet(self._rows, note, per_line=across)))
+            rows = _without_empty_columns(self._rows)
+            self._save(sheet, _png(draw_sheet(rows, note, per_line=_across(len(rows[0].found)))))
         whole = {"schema_version": SCHEMA_VERSION, **told, "sheet": sheet}
         self._save("explain.json", json_bytes(whole))
         return whole
@@ -141,6 +141,20 @@ def _tile(result: Result, picture: NDArray[np.uint8] | None) -> Tile:
     if result.method.gives == MAPS:
         picture = mosaic(result.values)
     return Tile(picture, [result.method.name, without_controls(result.layer or "")])
+
+
+def _without_empty_columns(rows: Sequence[Row]) -> list[Row]:
+    """Rows without the methods that gave nothing for any of them, unless none did."""
+    filled = [any(tile.image is not None for tile in column) for column in zip(*(r.found for r in rows), strict=True)]
+    if not any(filled):
+        return list(rows)
+    return [replace(row, found=[tile for tile, keep in zip(row.found, filled, strict=True) if keep]) for row in rows]
+
+
+def _across(tiles: int) -> int:
+    """How many stand beside each other, so that all lines of a row are about as long."""
+    lines = max(1, -(-tiles // _MOST_ACROSS))
+    return max(1, -(-tiles // lines))
 
 
 def _row(explained: Explained, tiles: list[Tile]) -> Row:
