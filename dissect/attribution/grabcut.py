@@ -41,8 +41,8 @@ def grabcut(
 ) -> Tensor:
     """(B, H, W) float32, 1 on the object and 0 beside it.
 
-    The pixels whose saliency (slightly smoothed) is above its quantile `foreground` are the object's, those up to its
-    quantile `background` are not; the colours of both give a first cut, `rounds` rounds of GrabCut refine it. The
+    The pixels whose saliency (slightly smoothed) is from its quantile `foreground` up are the object's, those up to
+    its quantile `background` are not; the colours of both give a first cut, `rounds` rounds of GrabCut refine it. The
     picture is the image without its normalisation or, for a bare module, stretched from its minimum to its maximum.
 
     Raises UsageError, DoesNotApplyError where no gradient reaches the images, or where the saliency of an image has no
@@ -80,8 +80,8 @@ def _seeds(saliency_map: NDArray[np.float32], foreground: float, background: flo
     """(H, W), OpenCV's labels: sure foreground, sure background, and what is to be found out."""
     low, high = np.quantile(saliency_map, (background, foreground))
     seeds = np.full(saliency_map.shape, cv2.GC_PR_BGD, np.uint8)
+    seeds[saliency_map >= high] = cv2.GC_FGD
     seeds[saliency_map <= low] = cv2.GC_BGD
-    seeds[saliency_map > high] = cv2.GC_FGD
     counts = [int((seeds == kind).sum()) for kind in (cv2.GC_FGD, cv2.GC_BGD)]
     if min(counts) < COMPONENTS:
         raise DoesNotApplyError(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from microtome.dissect.attribution.baselines import BLACK, baseline_of
+from microtome.dissect.attribution.passage import reaches
 from microtome.dissect.attribution.subject import PEAK, At, Score, Target, scoring
 from microtome.dissect.models import Model
 from microtome.storage.errors import DoesNotApplyError, UsageError
@@ -156,7 +157,7 @@ def integrate(
             internal_batch_size=max(batch, len(score.images)),
         )
         with torch.no_grad():
-            change = score(score.images.clone()) - score(start.clone())
+            change = score(score.images) - score(start)
         return Integrated(
             attribution.detach().float(), change.detach(), (attribution.sum((1, 2, 3)) - change).detach().float()
         )
@@ -173,12 +174,12 @@ def gradient_of(score: Score, images: Tensor, method: str) -> Tensor:
 
 
 def followed(score: Score, images: Tensor, method: str, rows: Tensor | None = None) -> Tensor:
-    """(n,), the score of images that ask for gradients; the model is given a copy, which it may change in place.
+    """(n,), the score of images that ask for gradients.
 
     Raises DoesNotApplyError where no gradient reaches the images; `method` is named there.
     """
-    values = score(images.clone(), rows)
-    if not values.requires_grad:
+    values = score(images, rows)
+    if not reaches(values, images):
         raise DoesNotApplyError(
             method,
             f"no gradient of {score.model.spec} reaches the images: it is cut off on the way (detach, no_grad, round)",

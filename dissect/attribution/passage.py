@@ -75,6 +75,13 @@ def passage_of(values: Tensor, rule: type[Function]) -> Passage:
     return Passage(rectifiers, escaped, dict(others.most_common()), tuple(sorted(closed)))
 
 
+def reaches(values: Tensor, origin: Tensor) -> bool:
+    """Whether the gradient of `values` comes to `origin`, which asks for it."""
+    if origin.grad_fn is not None:
+        return any(node is origin.grad_fn for node in _nodes(values))
+    return any(getattr(node, "variable", None) is origin for node in _nodes(values))
+
+
 def _nodes(values: Tensor) -> Iterator[Any]:
     """Every node of the graph once."""
     seen, open_nodes = {values.grad_fn}, [values.grad_fn]

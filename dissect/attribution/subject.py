@@ -48,7 +48,9 @@ class Score:
 
     def __call__(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
         """(n,) float32, of `images` (n, 3, H, W), each a version of image `rows[i]` of the batch, (n,) int64; without
-        rows, all of the batch in their order. Raises UsageError for a model that is no classifier."""
+        rows, all of the batch in their order. The model is given a copy, which it may change in place. Raises
+        UsageError for a model that is no classifier."""
+        images = images.clone()
         if self.capture is not None and self.layer is not None and self.unit is not None:
             return at_place(self.capture(images)[self.layer][:, self.unit], self.at).float()
         logits = logits_of(self.model.module(images))
@@ -93,7 +95,7 @@ def scoring(
         capture = ActivationCapture(found, [layer], transform=lambda _, maps: maps, gradients=True)
         stack.enter_context(capture)
         with torch.no_grad():
-            maps = capture(images[:1])[layer]
+            maps = capture(images[:1].clone())[layer]
         check_unit(layer, unit, maps.shape[1])
         at_place(maps[:, unit], at)
         yield Score(found, images, None, unit, at, capture, layer)
@@ -114,7 +116,7 @@ def model_of(model: Model | nn.Module, images: Tensor) -> Model:
 def classes_of(model: Model, images: Tensor, target: Target) -> Tensor:
     """(B,) int64: which logit of each image is explained. Raises UsageError for a class that there is not."""
     with torch.no_grad():
-        logits = logits_of(model.module(images))
+        logits = logits_of(model.module(images.clone()))
     if target is None:
         return logits.argmax(1)
     classes = torch.as_tensor(target, device=logits.device)
