@@ -20,6 +20,7 @@ from microtome.dissect.cli.map import map_command
 from microtome.dissect.cli.neighbors import neighbors_command
 from microtome.dissect.cli.query import query_command
 from microtome.dissect.cli.report import report_command
+from microtome.dissect.cli.serve import serve_command
 from microtome.dissect.cli.status import status_command
 from microtome.dissect.cli.verify import verify_command
 from microtome.dissect.cli.visualize import visualize_command
@@ -60,6 +61,7 @@ for _command in (
     explain_command,
     visualize_command,
     report_command,
+    serve_command,
 ):
     app.add_command(_command)
 

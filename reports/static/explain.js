@@ -38,10 +38,6 @@
     });
   }
 
-  function percent(share) {
-    return Number((100 * share).toPrecision(3)) + "%";
-  }
-
   // One offer: what is explained (subject), and the samples that may be explained, each [number, name].
   function build(subject, samples) {
     var method = el("select", {}, el("option", {}, "…"));
@@ -53,10 +49,11 @@
     var make = subject.visualise ? el("button", { type: "button" }, "Synthesise anew") : null;
     var trouble = el("p", { class: "trouble", role: "alert", hidden: "" });
     var busy = el("p", { class: "note", role: "status", hidden: "" });
+    var refused = el("details", { class: "note", hidden: "" });
     var answers = el("div", { class: "answers" });
     var form = el("form", {}, el("label", {}, "method", method), el("label", {}, "image", source), el("label", {}, "file", file), go, make);
-    var details = el("details", {}, el("summary", {}, "Explain"), form, busy, trouble, answers);
-    var working = null, asked = false;
+    var details = el("details", {}, el("summary", {}, "Explain"), form, busy, trouble, answers, refused);
+    var working = null, asked = false, seed = 1;
 
     function say(node, text) {
       node.textContent = text;
@@ -74,8 +71,10 @@
       ask("methods", subject.about).then(function (found) {
         method.replaceChildren.apply(method, found.methods.map(function (name) { return el("option", { value: name }, name); }));
         go.disabled = !found.methods.length;
-        var no = found.refused.map(function (one) { return one.why; });
-        say(busy, no.length ? no.join(". ") + "." : "");
+        say(busy, "");
+        refused.hidden = !found.refused.length;
+        refused.replaceChildren(el("summary", {}, "does not apply: " + found.refused.map(function (one) { return one.name; }).join(", ")));
+        found.refused.forEach(function (one) { refused.append(el("p", {}, el("b", {}, one.name), ": " + one.why)); });
       }).catch(function (error) { asked = false; say(busy, ""); say(trouble, error.message); });
     }
 
@@ -87,8 +86,8 @@
       ask(path, body, working.signal).then(function (found) {
         say(busy, "");
         answers.replaceChildren.apply(answers, found.pictures.map(function (picture) {
-          var words = picture.caption + (picture.probability === undefined ? "" : " · " + percent(picture.probability));
-          return el("figure", {}, el("img", { src: picture.src, alt: words }), el("figcaption", {}, words));
+          var image = picture.src ? el("img", { src: picture.src, alt: picture.caption }) : null;
+          return el("figure", {}, image, el("figcaption", {}, picture.caption));
         }));
       }).catch(function (error) {
         if (error.name === "AbortError") return;
@@ -112,7 +111,7 @@
           .catch(function (error) { say(trouble, error.message); });
       }
     });
-    if (make) make.addEventListener("click", function () { work("visualise", subject.about); });
+    if (make) make.addEventListener("click", function () { work("visualise", Object.assign({ seed: seed++ }, subject.about)); });
     source.addEventListener("change", upload);
     details.addEventListener("toggle", function () { if (details.open) learn(); });
     upload();

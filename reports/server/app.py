@@ -1,0 +1,44 @@
+"""The application: pages, live actions and the guard before both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from microtome.reports.server.actions import Actions
+from microtome.reports.server.api import Api
+from microtome.reports.server.guard import Guard
+from microtome.reports.server.jobs import WAITING, Jobs
+from microtome.reports.server.pages import Pages
+from microtome.storage.places import Place
+
+
+def create_app(
+    place: Place, actions: Actions, *, host: str, port: int, token: str | None = None, waiting: int = WAITING
+) -> ASGIApp:
+    """Serve the report of the run in `place`, at `host` and `port`, to whoever shows `token` (None: everybody).
+
+    waiting: questions to the model that may wait beside the one at work.
+    """
+    jobs = Jobs(waiting)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        jobs.end()
+
+    async def no_such(request: Request) -> JSONResponse:
+        return JSONResponse({"error": "There is nothing to ask for here."}, 404)
+
+    routes = [
+        *Api(actions, jobs).routes(),
+        Route("/api/{rest:path}", no_such, methods=["GET", "POST"]),
+        Route("/{rest:path}", Pages(place).answer, methods=["GET"]),
+    ]
+    return Guard(Starlette(routes=routes, lifespan=lifespan), host=host, port=port, token=token)

@@ -1,0 +1,89 @@
+"""Work for the model: one job at a time, few waiting, none for those who have left."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from microtome.reports.server.actions import AbandonedError, Stop
+
+T = TypeVar("T")
+
+WAITING = 8
+_LOOKS = 0.2
+"""Seconds between two looks at whether somebody still waits."""
+
+_LAST_PASS = 10.0
+"""Seconds that the job at work gets to notice that the server ends."""
+
+
+class BusyError(Exception):
+    """As many jobs wait as may."""
+
+
+class Jobs:
+    """A thread that does jobs one after the other; at most `waiting` wait beside the one at work."""
+
+    def __init__(self, waiting: int = WAITING) -> None:
+        self._most = waiting + 1
+        self._open = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[Stop], Any], Stop] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[Stop], T], has_left: Callable[[], Awaitable[bool]]) -> T:
+        """What `work` gives; it is told to stop when who asked has left.
+
+        Raises BusyError, AbandonedError where who asked has left, and whatever the work raises.
+        """
+        stop = threading.Event()
+        future: Future[T] = Future()
+        with self._lock:
+            if self._open >= self._most or self._ended.is_set():
+                raise BusyError
+            self._open += 1
+        self._queue.put((future, work, lambda: stop.is_set() or self._ended.is_set()))
+        waiting = asyncio.ensure_future(asyncio.wrap_future(future))
+        try:
+            while not (await asyncio.wait({waiting}, timeout=_LOOKS))[0]:
+                if await has_left():
+                    raise AbandonedError
+            return waiting.result()
+        finally:
+            stop.set()
+            if not waiting.done():
+                waiting.cancel()
+
+    def end(self) -> None:
+        """Tell the job at work to stop, drop those that wait, and let the thread end."""
+        self._ended.set()
+        self._queue.put(None)
+        self._thread.join(_LAST_PASS)
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            future, work, stop = item
+            try:
+                self._do(future, work, stop)
+            finally:
+                with self._lock:
+                    self._open -= 1
+
+    @staticmethod
+    def _do(future: Future[Any], work: Callable[[Stop], Any], stop: Stop) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            if stop():
+                raise AbandonedError
+            answer = work(stop)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(answer)
