@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from microtome.dissect.cli.explain_checks import check_and_tell, check_options, refuse_checks
 from microtome.dissect.cli.options import model_options, preprocess_values, split_list
 from microtome.dissect.cli.output import show_json, show_table
 from microtome.storage.errors import UsageError
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from microtome.dissect.attribution.explaining.command import Done
 
 REFUSED, UNREADABLE = 2, 3
-CHECKED = 64
-"""Images that --check looks at, at most."""
 
 _FLAGS = ("samples", "noise", "steps", "baseline", "patch", "stride", "fill", "seed", "head")
 
@@ -55,8 +54,8 @@ def method_options(command: Any) -> Any:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")
 @click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Images at a time.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N")
-@click.option("--check", is_flag=True, help="Say which methods are faithful for this model, too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as it is written to DIR/explain.json.")
+@check_options
 @method_options
 @model_options
 def explain_command(model: str, images: tuple[str, ...], as_json: bool, **options: Any) -> int:
@@ -76,10 +75,12 @@ def explain_command(model: str, images: tuple[str, ...], as_json: bool, **option
       microtome explain torchvision:resnet18 cat.jpg --method grad-cam,occlusion --out explained
       microtome explain builtin:scenes-cnn scenes:8 --method all --out explained
       microtome explain nets.py:my_model photos --method grad-cam --target "tabby cat" --out explained
+      microtome explain builtin:scenes-cnn scenes:16 --method all --out explained --check
       microtome explain nets.py:my_model cat.jpg --method guided-backprop --layer layer3 --unit 17 --out unit-17
     """
     from microtome.dissect.attribution.explaining.command import Asked, explain_to
 
+    refuse_checks(options)
     asked = Asked(
         model=model,
         images=images,
@@ -96,12 +97,11 @@ def explain_command(model: str, images: tuple[str, ...], as_json: bool, **option
         own=_own(options),
     )
     done = explain_to(asked)
-    if as_json:
-        show_json(**{name: value for name, value in done.told.items() if name != "schema_version"})
-    else:
+    if not as_json:
         _show(done, options["out"])
-    if options["check"]:
-        _check(done)
+    checks = {"check": check_and_tell(done, images, options, quiet=as_json)} if options["check"] else {}
+    if as_json:
+        show_json(**{name: value for name, value in (done.told | checks).items() if name != "schema_version"})
     return REFUSED if done.refused_by_name else UNREADABLE if done.unreadable else 0
 
 
@@ -145,15 +145,3 @@ def _show(done: Done, out: Path) -> None:
     for name, reason in done.refusals.items():
         click.echo(f"{name} does not apply: {reason}", err=name in done.refused_by_name)
     click.echo(f"written to {out}: {done.files}", err=True)
-
-
-def _check(done: Done) -> None:
-    """Say which of the methods that explain a class are faithful for this model."""
-    from microtome.dissect.attribution.checks.check import check_methods
-
-    explainer = done.explainer
-    methods = [each.name for each in explainer.methods if each.scored and each.name not in done.refusals]
-    images = explainer.inputs(done.sources, CHECKED)
-    found = check_methods(explainer.model, images, methods, target=explainer.target, layer=explainer.layer)
-    for check in found.methods:
-        click.echo(f"{check.method}: {check.verdict}")

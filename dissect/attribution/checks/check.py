@@ -220,8 +220,8 @@ def _baselines(subject: Subject, told: Told) -> Baselines:
     if subject.masks is not None:
         centre = bootstrap(centre_hits(subject.masks, settings.tolerance), settings.seed)
         chance = bootstrap(chance_hits(subject.masks, settings.tolerance), settings.seed)
-    areas = (bootstrap(each, settings.seed) for each in (centred.deletion_area, centred.insertion_area))
-    return Baselines(*areas, centred, centre, chance)
+    deletion, insertion = (bootstrap(each, settings.seed) for each in (centred.deletion_area, centred.insertion_area))
+    return Baselines(deletion, insertion, centred, centre, chance)
 
 
 def _classes(model: Model, images: Tensor, target: Target, batch: int) -> Tensor:

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from microtome.datasets.base import Concept, ImageDataset
+from microtome.dissect.attribution.checks.mapping import Classes
 from microtome.dissect.attribution.explaining.explainer import as_input
+from microtome.dissect.attribution.subject import at_rest
 from microtome.dissect.audit.images import read_item
+from microtome.dissect.models.logits import logits_of
 from microtome.dissect.models.model import Model
 from microtome.storage.errors import UnknownNameError, UsageError
 
@@ -42,14 +45,46 @@ class Labelled:
         it; else everything in `counted`.
         """
         named = {_plain(concept.name): concept.id for concept in self.concepts}
-        masks = np.isin(self.planes, self.counted).any(axis=1)
+        masks: NDArray[np.bool_] = np.asarray(np.isin(self.planes, self.counted).any(axis=1))
         for i, label in enumerate(classes.tolist()):
             words = re.split(r",", class_names[label]) if label < len(class_names) else []
             ids = [named[_plain(word)] for word in words if _plain(word) in named]
             own = np.isin(self.planes[i], ids).any(axis=0)
             if own.any():
                 masks[i] = own
-        return np.asarray(masks)
+        return masks
+
+    def trials(self, model: Model, stand_for: Classes, batch: int = 16) -> Trials:
+        """Each concept of `stand_for` that an image has, with the class among its own of the highest logit there.
+
+        That is the published game: an image with a dog and a car is explained twice, for the dog and for the car.
+        Raises UsageError where no image has any, or for a class that the model has not.
+        """
+        rows, classes, masks = [], [], []
+        logits = _logits(model, self.images, batch)
+        for numbers in stand_for.values():
+            if max(numbers) >= logits.shape[1]:
+                raise UsageError(f"there is no class {max(numbers)}: the model has {logits.shape[1]}, numbered from 0")
+        for i, planes in enumerate(self.planes):
+            for concept, numbers in stand_for.items():
+                mask = (planes == concept).any(axis=0)
+                if mask.any():
+                    rows.append(i)
+                    classes.append(numbers[int(logits[i, list(numbers)].argmax())])
+                    masks.append(mask)
+        if not rows:
+            names = ", ".join(each.name for each in self.concepts if each.id in stand_for)
+            raise UsageError(f"none of the {len(self.keys)} images has any of {names}; give more images or concepts")
+        return Trials(self.images[rows], torch.tensor(classes), np.stack(masks))
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What is explained: images (n, 3, H, W), one class of each (n,) int64, where its map should point (n, H, W)."""
+
+    images: Tensor
+    classes: Tensor
+    masks: NDArray[np.bool_]
 
 
 def read_labelled(
@@ -76,6 +111,14 @@ def read_labelled(
         raise UsageError(f"no image of {dataset.spec} could be read; there is nothing to check on")
     taken = torch.cat([as_input(model, [image]).cpu() for image in images])
     return Labelled(tuple(keys), taken, np.stack(planes), tuple(dataset.concepts), counted, unread)
+
+
+def _logits(model: Model, images: Tensor, batch: int) -> Tensor:
+    """(n, K) float32 on the CPU."""
+    like = model.placeholder()
+    with at_rest(model.module), torch.no_grad():
+        starts = range(0, len(images), batch)
+        return torch.cat([logits_of(model.module(images[i : i + batch].to(like))).float().cpu() for i in starts])
 
 
 def _counted(dataset: ImageDataset, names: tuple[str, ...]) -> tuple[int, ...]:

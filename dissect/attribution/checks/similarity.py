@@ -43,4 +43,5 @@ def _shown(values: NDArray[np.floating]) -> NDArray[np.float64]:
 def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     smaller = min(*a.shape, _WINDOW)
     window = smaller - (smaller + 1) % 2
-    return float(structural_similarity(a, b, win_size=max(window, 3), data_range=1.0))
+    found = structural_similarity(a, b, win_size=max(window, 3), data_range=1.0)  # type: ignore[no-untyped-call]
+    return float(found)

@@ -1,0 +1,116 @@
+"""`microtome explain --check`: the checks on what was asked, written beside the explanations."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from microtome.datasets.factories import is_factory
+from microtome.datasets.specs import open_dataset, schemes
+from microtome.dissect.attribution.checks.check import Checks, Settings, check_methods
+from microtome.dissect.attribution.checks.labelled import read_labelled
+from microtome.dissect.attribution.checks.mapping import read_classes
+from microtome.dissect.attribution.checks.pointing import TOLERANCE, Masks
+from microtome.dissect.attribution.checks.table import charts_of, sentences, to_dict
+from microtome.dissect.attribution.explaining.asking import options_of
+from microtome.dissect.attribution.explaining.command import Done
+from microtome.dissect.attribution.methods import IMAGE, MAP
+from microtome.dissect.attribution.subject import Target, classes_of
+from microtome.reports.explanations.charts import draw_charts
+from microtome.reports.text import without_controls
+from microtome.storage.errors import UsageError
+from microtome.storage.files import json_bytes, write_bytes
+
+PICTURE = "check.png"
+
+
+@dataclass(frozen=True)
+class Checking:
+    """How the methods are checked. data: a dataset spec (default: the images of the command, whose masks are used
+    where they are one dataset); count: images at most; concepts: what a map may
+    point at; classes: a CSV file of the classes that stand for a concept, each of which is then explained."""
+
+    data: str | None = None
+    count: int = 16
+    concepts: Sequence[str] = ()
+    classes: Path | None = None
+    tolerance: float = TOLERANCE
+
+
+def check_done(done: Done, given: Sequence[str], checking: Checking) -> Checks:
+    """Check the methods that were asked for and applied. given: what the command was given as images.
+
+    Raises UsageError for fewer than two images, and where no method gives each pixel a weight.
+    """
+    explainer = done.explainer
+    methods = [method for method in explainer.methods if method.gives in (MAP, IMAGE)]
+    if not methods:
+        names = ", ".join(method.name for method in explainer.methods)
+        raise UsageError(f"none of {names} gives each pixel a weight, so there is nothing to check")
+    options = {
+        method.name: {name: value for name, value in explainer.options.items() if name in options_of(method)}
+        for method in methods
+    }
+    images, target, masks = _read(done, given, checking)
+    settings = Settings(
+        seed=int(explainer.options.get("seed", 0)),
+        tolerance=checking.tolerance,
+        batch=explainer.batch,
+        options=options,
+    )
+    return check_methods(
+        explainer.model,
+        images,
+        [method.name for method in methods],
+        target=target,
+        layer=explainer.layer,
+        masks=masks,
+        settings=settings,
+    )
+
+
+def write_checks(checks: Checks, out: Path) -> dict[str, Any]:
+    """Add "check" to explain.json and draw check.png, both in the folder `out`; returns what was added."""
+    told = to_dict(checks)
+    title = f"{checks.model}: checks on {checks.images} images"
+    picture = io.BytesIO()
+    draw_charts(charts_of(checks), without_controls(title), sentences(checks)).save(picture, "PNG")
+    try:
+        whole = json.loads((out / "explain.json").read_text(encoding="utf-8"))
+        write_bytes(out / PICTURE, picture.getvalue())
+        write_bytes(out / "explain.json", json_bytes({**whole, "check": {**told, "picture": PICTURE}}))
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written ({error.strerror}); give another --out") from error
+    return {**told, "picture": PICTURE}
+
+
+def _read(done: Done, given: Sequence[str], checking: Checking) -> tuple[Tensor, Target, Masks | None]:
+    """Images (n, 3, H, W), the classes to explain, and where their maps should point, if the dataset says."""
+    explainer = done.explainer
+    model, target = explainer.model, explainer.target
+    spec = checking.data or (given[0] if len(given) == 1 and _is_dataset(given[0]) else None)
+    if spec is None:
+        if checking.concepts or checking.classes:
+            raise UsageError("--check-concepts and --check-classes are about a dataset; give --check-data")
+        return explainer.inputs(done.sources, checking.count), target, None
+    data = read_labelled(open_dataset(spec), model, checking.count, checking.concepts)
+    if checking.classes is not None:
+        trials = data.trials(model, read_classes(checking.classes, data.concepts, model.class_names))
+        return trials.images, trials.classes, trials.masks
+    if not data.planes.any():
+        return data.images, target, None
+    like, size = model.placeholder(), explainer.batch
+    starts = range(0, len(data.images), size)
+    classes = torch.cat([classes_of(model, data.images[i : i + size].to(like), target) for i in starts])
+    return data.images, classes, data.masks(model.class_names, classes)
+
+
+def _is_dataset(given: str) -> bool:
+    return not Path(given).exists() and (given.partition(":")[0] in schemes() or is_factory(given))
