@@ -18,7 +18,7 @@ OF_MAPS = frozenset({"grad-cam", "grad-cam++", "guided-grad-cam"})
 CHOOSING = OF_MAPS | {"activations"}
 """Methods that look at the layer `choosing.default_layer` where none is given."""
 
-BY_IMAGE = OF_MAPS | {"grabcut"}
+BY_IMAGE = OF_MAPS | {"grabcut", "grad-attention"}
 """Methods that may apply to one image and not to another; a model that others do not apply to is asked once."""
 
 EACH = "each"
