@@ -22,7 +22,9 @@ def making_options(command: Any) -> Any:
     """How pictures are made."""
     options = [
         click.option("--steps", type=int, metavar="N", help="Steps of ascent. [160; of a dream 10 in each octave]"),
-        click.option("--rate", type=float, metavar="R", help="Length of a step. [0.05; of a dream 0.006]"),
+        click.option(
+            "--rate", type=float, metavar="R", help="Length of a step. [0.08; textbook 0.02; of a dream 0.006]"
+        ),
         click.option("--batch", type=int, metavar="N", help="Images at a time; of a dream, tiles. [16; 4]"),
         click.option("--seed", "seeds", multiple=True, metavar="S,...", help="A picture for each. [the unit's number]"),
         click.option("--from", "start", metavar="IMAGE", help="Begin with an image, not with noise."),
@@ -32,7 +34,9 @@ def making_options(command: Any) -> Any:
         click.option("--scale", type=float, metavar="SHARE", help="Random sizes, more or less. [0.1]"),
         click.option("--rotation", type=float, metavar="DEGREES", help="Random turns to either side. [8]"),
         click.option("--l2", type=float, metavar="W", help="Weight of the pixels' squares. [0; textbook 0.1]"),
-        click.option("--tv", type=float, metavar="W", help="Weight of the differences of neighbours. [0.2]"),
+        click.option(
+            "--tv", type=float, metavar="W", help="Weight of the differences of neighbours. [0.1; textbook 0]"
+        ),
         click.option("--octaves", type=int, metavar="N", help="Sizes that a dream works on. [4]"),
         click.option("--octave-scale", type=float, metavar="F", help="From one size to the next. [1.4]"),
         click.option("--tile", type=int, metavar="PIXELS", help="A dream's tiles. [the model's size]"),

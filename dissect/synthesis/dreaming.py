@@ -59,7 +59,8 @@ def dream(
         for size in octave_sizes(image.shape[0], image.shape[1], settings):
             base = resized(original, size)
             detail = dreamer.octave(base, resized(detail, size)) - base
-    return as_pictures((original + detail).clamp(0, 1).float().cpu())[0]
+    (dreamt,) = as_pictures((original + detail).clamp(0, 1).float().cpu())
+    return dreamt
 
 
 def octave_sizes(height: int, width: int, settings: DreamSettings) -> list[tuple[int, int]]:

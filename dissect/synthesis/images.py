@@ -216,4 +216,4 @@ def crossed(size: tuple[int, int]) -> NDArray[np.uint8]:
     down = np.linspace(-1, 1, height)[:, None]
     across = np.linspace(-1, 1, width)[None, :]
     line = np.abs(np.abs(down) - np.abs(across)) < 0.04
-    return np.where(line[..., None], np.uint8(CROSS), np.uint8(216))
+    return np.where(line[..., None], np.array(CROSS, np.uint8), np.uint8(216))

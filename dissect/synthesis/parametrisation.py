@@ -19,6 +19,9 @@ COLOURS: Final = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 CONTRAST: Final = 0.08
 """Standard deviation of a start's coefficients: faint, so that little of the noise is left at the end."""
 
+FALL: Final = 1.2
+"""How fast coefficients fall with frequency: photographs have about 1 / f; a little more keeps fine patterns back."""
+
 EDGE: Final = 0.01
 """How far an image to start from is kept from black and white, where the sigmoid has no slope."""
 
@@ -95,12 +98,12 @@ class PixelPainting:
 
 
 def spectrum_scale(size: tuple[int, int]) -> Tensor:
-    """(H, W // 2 + 1) float64: what a coefficient counts, by its frequency: 1 / f, and at 0 as at the lowest, such that
-    coefficients of variance 1 give an image of variance 1."""
+    """(H, W // 2 + 1) float64: what a coefficient counts, by its frequency f: 1 / f^FALL, at 0 as at the lowest,
+    such that coefficients of variance 1 give an image of variance 1."""
     height, width = size
     down = torch.fft.fftfreq(height, dtype=torch.float64).unsqueeze(1)
     across = torch.fft.rfftfreq(width, dtype=torch.float64)
-    scale = 1 / torch.sqrt(down.square() + across.square()).clamp_min(1 / max(size))
+    scale = 1 / torch.sqrt(down.square() + across.square()).clamp_min(1 / max(size)) ** FALL
     return scale / torch.sqrt((scale.square() * _weights(size)).sum() / (height * width))
 
 

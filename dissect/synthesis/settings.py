@@ -40,12 +40,12 @@ class Settings:
     steps: int = 160
     size: int | None = None
     parametrisation: str = FOURIER
-    rate: float = 0.05
+    rate: float = 0.08
     jitter: float = 0.07
     scale: float = 0.1
     rotation: float = 8.0
     l2: float = 0.0
-    tv: float = 0.2
+    tv: float = 0.1
     at: str = MEAN
     batch: int = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from microtome.dissect.synthesis.parametrisation import FourierPainting, spectrum_scale
+from microtome.dissect.synthesis.parametrisation import FALL, FourierPainting, spectrum_scale
 from microtome.dissect.synthesis.settings import Settings
 from microtome.dissect.synthesis.transforms import draw_transforms, transformed
 
@@ -31,7 +31,7 @@ def test_the_scale_gives_images_of_variance_one(size: tuple[int, int]) -> None:
 
 def test_low_frequencies_count_more() -> None:
     scale = spectrum_scale((64, 64))
-    assert scale[0, 0] == scale[0, 1] == pytest.approx(float(2 * scale[0, 2]))
+    assert scale[0, 0] == scale[0, 1] == pytest.approx(float(2**FALL * scale[0, 2]))
 
 
 def test_draws_are_an_images_own() -> None:
