@@ -14,7 +14,7 @@ from PIL import Image
 
 from microtome.dissect.attribution.explaining.results import Explained, Guess, Result
 from microtome.dissect.attribution.methods import FILTERS, MAPS
-from microtome.reports.contact import Row, Tile, draw_sheet
+from microtome.reports.contact import SIDE, Row, Tile, draw_sheet
 from microtome.reports.explanations import mosaic
 from microtome.reports.text import without_controls
 from microtome.storage.errors import UsageError
@@ -140,7 +140,7 @@ def _tile(result: Result, picture: NDArray[np.uint8] | None) -> Tile:
         return Tile(None, [result.method.name, "does not apply"], missing=without_controls(result.refused))
     if result.method.gives == MAPS:
         picture = mosaic(result.values)
-    return Tile(picture, [result.method.name, without_controls(result.layer or "")])
+    return Tile(_small(picture), [result.method.name, without_controls(result.layer or "")])
 
 
 def _without_empty_columns(rows: Sequence[Row]) -> list[Row]:
@@ -163,4 +163,13 @@ def _row(explained: Explained, tiles: list[Tile]) -> Row:
     title = without_controls(explained.name)
     if explained.subject:
         title += f": {without_controls(explained.subject)} explained"
-    return Row(title, Tile(explained.image, lines), tiles)
+    return Row(title, Tile(_small(explained.image), lines), tiles)
+
+
+def _small(picture: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
+    """A picture no larger than its place on the sheet: many wait there."""
+    if picture is None or max(picture.shape[:2]) <= SIDE:
+        return picture
+    scale = SIDE / max(picture.shape[:2])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), np.uint8)
