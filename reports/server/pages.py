@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
+from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -38,6 +39,14 @@ def page_key(path: str) -> str | None:
     return REPORT + "/".join(parts)
 
 
+def _decoded(raw_path: bytes) -> str:
+    """The path as names are on disk, decoded once; one that is no UTF-8 becomes one that names nothing."""
+    try:
+        return unquote_to_bytes(raw_path.partition(b"?")[0]).decode()
+    except UnicodeDecodeError:
+        return "/."
+
+
 class Pages:
     """Answers with files of the report in `place`; pages are told that a server gives them out."""
 
@@ -46,7 +55,7 @@ class Pages:
 
     async def answer(self, request: Request) -> Response:
         """The file that is asked for, or 404."""
-        key = page_key(request.scope["path"])
+        key = page_key(_decoded(request.scope["raw_path"]))
         content = None if key is None else await run_in_threadpool(self._read, key)
         if key is None or content is None:
             return PlainTextResponse("There is no such page in the report of this run.\n", 404)

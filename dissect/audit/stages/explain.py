@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 BLOCK = 16
 """Units in a block: they are synthesised together."""
 
+SYNTHESIS = Settings(batch=BLOCK)
 PATCHES = 4
 _HELD_CROPS = 64
 _TRIED_STEPS = 2
@@ -136,12 +137,11 @@ class _LayerWork:
         self._field = ReceptiveField.from_dict(plan.layer["receptive_field"])
         self._crop = lru_cache(maxsize=_HELD_CROPS)(self._read)
         self._choice: Choice | None = None
-        self._settings = Settings(batch=BLOCK)
 
     def blocks(self) -> Iterator[tuple[str, str, list[int], bool]]:
         """Of each block its file, the key of what it depends on, its units, and whether it is there."""
         run, layer = self._job.run, self.plan.layer
-        settings = {"patches": PATCHES, "synthesis": self._settings.to_dict()}
+        settings = {"patches": PATCHES, "synthesis": SYNTHESIS.to_dict()}
         for number, units in enumerate(self.plan.blocks):
             file, key = block_key(layer["folder"], number), block_name(run, layer, settings, units)
             yield file, key, units, holds_block(run.place, file, key)
@@ -151,18 +151,18 @@ class _LayerWork:
         took = []
         for steps in (1, 1 + _TRIED_STEPS):  # the first one is slower, whatever it does
             begun = time.monotonic()
-            self._synthesise(units, replace(self._settings, steps=steps))
+            self._synthesise(units, replace(SYNTHESIS, steps=steps))
             took.append(time.monotonic() - begun)
         choice, begun = self._method(), time.monotonic()
         self._strip(units[0], choice)
         step = max(took[1] - took[0], took[1] / (1 + _TRIED_STEPS) / 2) / _TRIED_STEPS
-        return step * self._settings.steps / len(units) + time.monotonic() - begun
+        return step * SYNTHESIS.steps / len(units) + time.monotonic() - begun
 
     def block(self, key: str, units: Sequence[int]) -> PictureBlock:
         """The pictures of `units`."""
         from microtome.dissect.audit.explaining import webp
 
-        synthesised, no_synthesis = self._synthesise(units, self._settings)
+        synthesised, no_synthesis = self._synthesise(units, SYNTHESIS)
         choice = self._method()
         pictures: dict[str, bytes] = {}
         patches: dict[str, int] = {}
@@ -223,7 +223,8 @@ class _LayerWork:
             name = self.plan.layer["name"]
             picture = None if patch is None else self._explainer.patch(choice.method, name, unit, patch)
             if picture is not None:
-                strip[: picture.shape[0], place * SIZE : place * SIZE + picture.shape[1]] = picture
+                top, left = (SIZE - picture.shape[0]) // 2, place * SIZE + (SIZE - picture.shape[1]) // 2
+                strip[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
         return strip
 
     def _place(self, row: Any) -> PatchPlace | None:
