@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,7 @@ def explain_to(asked: Asked) -> Done:
     asked for by name applies to no image."""
     if asked.unit is not None and asked.target is not None:
         raise UsageError("--target and --unit are two things to explain; give one of them")
-    if asked.out.exists() and not asked.out.is_dir():
+    if os.path.exists(asked.out) and not os.path.isdir(asked.out):
         raise UsageError(f"--out {asked.out} is a file; give a folder")
     explainer = _explainer(asked)
     sources = find_sources(asked.images, limit=asked.limit, leave_out=asked.out)

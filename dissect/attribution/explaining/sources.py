@@ -18,7 +18,7 @@ from microtome.datasets.factories import is_factory
 from microtome.datasets.images import decode_image
 from microtome.datasets.listing import looks_like_image, printable, walk_names
 from microtome.datasets.specs import open_dataset, schemes
-from microtome.storage.errors import UsageError
+from microtome.storage.errors import MicrotomeError, UsageError
 
 Pixels = NDArray[np.uint8]
 Given = str | Path | Pixels
@@ -50,10 +50,15 @@ def find_sources(given: Iterable[Given], *, limit: int | None = None, leave_out:
     found: dict[object, Source] = {}
     apart = None if leave_out is None else leave_out.resolve()
     for each in given:
-        for key, source in _sources(each, apart, len(found)):
-            if limit is not None and len(found) >= limit:
-                return list(found.values())
-            found.setdefault(key, source)
+        try:
+            for key, source in _sources(each, apart, len(found)):
+                if limit is not None and len(found) >= limit:
+                    return list(found.values())
+                found.setdefault(key, source)
+        except (OSError, RuntimeError) as error:  # a folder that may not be read, a name too long, ~nobody
+            raise UsageError(
+                f"{printable(str(each))} cannot be looked into ({_reason(error)}); give another"
+            ) from error
     return list(found.values())
 
 

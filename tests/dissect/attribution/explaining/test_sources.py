@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,23 @@ def test_arrays_and_datasets() -> None:
 def test_what_is_no_image_is_named(given: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         find_sources([given])
+
+
+@pytest.mark.parametrize("given", ["x" * 300, "~no-such-user-here/cat.png", "a\0b.png"])
+def test_paths_that_cannot_be(given: str) -> None:
+    with pytest.raises(UsageError):
+        find_sources([given])
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    found = find_sources([tmp_path])
+    assert [each.path for each in found] == ["gone.png", "pipe.png"]
+    for each in found:
+        with pytest.raises(SampleError):
+            each.read()
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
