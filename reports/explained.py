@@ -60,7 +60,7 @@ def write_explanations(run: ReportRun, building: Path, samples: pd.DataFrame) ->
 def _write_units(run: ReportRun, layer: str, folder: Path) -> dict[int, tuple[bool, int]]:
     """Of each unit whether it has a synthesised image, and how many of its patches are explained."""
     folder.mkdir(parents=True)
-    shown = {}
+    shown: dict[int, tuple[bool, int]] = {}
     for block in run.picture_blocks(layer):
         for name, picture in block.pictures.items():
             (folder / f"{name}.webp").write_bytes(picture)
