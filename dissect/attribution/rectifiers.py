@@ -42,7 +42,8 @@ def deconvnet(
 ) -> Tensor:
     """(B, 3, H, W) float32, signed: the score projected down to the pixels by a deconvnet (Zeiler and Fergus, 2014).
 
-    Raises UsageError, and DoesNotApplyError where `guided_backprop` does.
+    Raises UsageError. Raises DoesNotApplyError where `guided_backprop` does, and where the result would be the same for
+    every image, for want of max-pooling whose switches tell images apart (Springenberg et al., 2015, section 3.4).
     """
     return _projected("deconvnet", _Deconv, model, images, target, layer, unit, at)
 
@@ -77,12 +78,39 @@ def _projected(
     at: At,
 ) -> Tensor:
     with scoring(model, images, target, layer, unit=unit, at=at) as score:
-        leaf = score.images.detach().clone().requires_grad_()
-        with Rectifying(rule):
-            values = followed(score, leaf, method)
-        _check(method, score, layer, passage_of(values, rule))
-        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        gradient = _gradient(method, rule, score, layer, score.images, None)
+        if rule is _Deconv:
+            _check_switches(method, score, layer, gradient[:1])
     return gradient.float()
+
+
+def _gradient(
+    method: str, rule: type[Function], score: Score, layer: str | None, images: Tensor, rows: Tensor | None
+) -> Tensor:
+    """(n, 3, H, W): the gradient by the rule, of versions `images` of the batch's `rows`."""
+    leaf = images.detach().clone().requires_grad_()
+    with Rectifying(rule):
+        values = followed(score, leaf, method, rows)
+    _check(method, score, layer, passage_of(values, rule))
+    (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    return gradient
+
+
+def _check_switches(method: str, score: Score, layer: str | None, gradient: Tensor) -> None:
+    """Raise DoesNotApplyError where the gradient (1, 3, H, W) of the first image is that of any image: a deconvnet
+    sees the image only in the switches of max-pooling (and in gates), and says nothing of it where there are none."""
+    several = (3, *gradient.shape[1:])  # a unit's peak lies at the same place in one of them by chance
+    noise = torch.randn(several, generator=torch.Generator().manual_seed(0)).to(gradient)
+    first = torch.zeros(len(noise), dtype=torch.int64, device=gradient.device)
+    others = _gradient(method, _Deconv, score, layer, noise, first)
+    largest = float(gradient.abs().max())
+    if largest > 0 and float((gradient - others).abs().max()) < 1e-5 * largest:
+        raise DoesNotApplyError(
+            method,
+            f"{score.model.spec} has no max-pooling on the way, and without its switches a deconvnet gives the same "
+            "for every image",
+            "take guided-backprop",
+        )
 
 
 def _check(method: str, score: Score, layer: str | None, passage: Passage) -> None:
@@ -171,7 +199,7 @@ class Rectifying(TorchFunctionMode):
         call = _read(func, args, kwargs)
         if call is None:
             return func(*args, **kwargs)
-        out: Tensor = self._rule.apply(call.values, call.ceiling)  # type: ignore[no-untyped-call]
+        out: Tensor = self._rule.apply(call.values, call.ceiling)
         return call.values.copy_(out) if call.in_place else out
 
 
@@ -255,7 +283,7 @@ _FORMS: Mapping[_Reader, tuple[Any, ...]] = {
     _hardtanh: (F.hardtanh, torch._C._nn.hardtanh),
     _in_place(_hardtanh): (F.hardtanh_, torch._C._nn.hardtanh_),
     _threshold: (F.threshold, torch.threshold),
-    _in_place(_threshold): (F.threshold_,),
+    _in_place(_threshold): (torch.threshold_,),
     _clamp: (torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, torch.clamp_min, Tensor.clamp_min),
     _in_place(_clamp): (torch.clamp_, Tensor.clamp_, torch.clip_, Tensor.clip_, torch.clamp_min_, Tensor.clamp_min_),
     _maximum: (torch.maximum, Tensor.maximum, torch.max, Tensor.max),

@@ -229,6 +229,30 @@ def test_a_network_without_rectifiers_is_refused(
         method(Net(act), images, 1)
 
 
+def test_a_deconvnet_that_is_the_same_for_every_image_is_refused(images: Tensor) -> None:
+    strided = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    by_rule = [
+        gradient(lambda x: _with(strided, by_hand("deconvnet"))(x)[:, 2], image[None])
+        for image in (images[0], images[1])
+    ]
+    torch.testing.assert_close(*by_rule)
+    with pytest.raises(DoesNotApplyError, match=r"no max-pooling .* the same for every image; take guided-backprop"):
+        deconvnet(strided, images, 2)
+    assert bool(guided_backprop(strided, images, 2).any())
+    assert bool(deconvnet(strided, images, None, "2", unit=1).any())  # its peak lies elsewhere in other images
+
+
+def _with(net: nn.Sequential, act: Form) -> Form:
+    def run(x: Tensor) -> Tensor:
+        for module in net:
+            x = act(x) if isinstance(module, nn.ReLU | nn.ReLU6) else module(x)
+        return x
+
+    return run
+
+
 def test_a_unit_before_the_first_rectifier_is_refused(images: Tensor) -> None:
     with pytest.raises(DoesNotApplyError, match="Net up to first has no ReLU"):
         guided_backprop(Net(F.relu), images, None, "first", unit=1)
