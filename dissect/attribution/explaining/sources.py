@@ -55,10 +55,11 @@ def find_sources(given: Iterable[Given], *, limit: int | None = None, leave_out:
                 if limit is not None and len(found) >= limit:
                     return list(found.values())
                 found.setdefault(key, source)
+        except MicrotomeError:
+            raise
         except (OSError, RuntimeError) as error:  # a folder that may not be read, a name too long, ~nobody
-            raise UsageError(
-                f"{printable(str(each))} cannot be looked into ({_reason(error)}); give another"
-            ) from error
+            said = getattr(error, "strerror", None) or error
+            raise UsageError(f"{printable(str(each))} cannot be looked into ({said}); give another") from error
     return list(found.values())
 
 
