@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from microtome.dissect.attribution.grids import enlarged, refuse_unit
+from microtome.dissect.attribution.grids import ZeroMapError, enlarged, listed, refuse_unit, zero_maps
 from microtome.dissect.attribution.subject import PEAK, At, Target, at_rest, model_of, scoring
 from microtome.dissect.attribution.weights import keeping_weights
 from microtome.dissect.models.capture import ActivationCapture
@@ -98,13 +98,15 @@ def grad_attention(
     unit: int | None = None,
     at: At = PEAK,
     upsample: bool = True,
+    allow_zero: bool = False,
 ) -> Tensor:
     """Attention weighted by gradients, for a class (Chefer et al., 2021, eq. 5 and 6): (B, H, W) float32, not negative.
 
     Layer by layer, R becomes R + M R, from R = I, where M is the mean over heads of what is positive in the product of
     the attention weights and the score's gradients by them; the map is the class token's row of R. Fused attention is
     computed in the open for it. layer: the attention it ends with (default: the last). Raises DoesNotApplyError where
-    there is no attention of all tokens to all with a class token, where the map is zero everywhere, and for a unit.
+    there is no attention of all tokens to all with a class token, and for a unit; ZeroMapError, which tells the images,
+    where a map is zero everywhere, unless `allow_zero`.
     """
     refuse_unit("grad-attention", unit, "it follows what reaches the class token, which a unit is not computed from")
     model = model_of(model, images)
@@ -117,11 +119,10 @@ def grad_attention(
         weights = [kept.of(each) for each in places]
         gradients = torch.autograd.grad(total, weights, allow_unused=True)
     maps = _relevance(place, weights, gradients, len(images))
-    empty = (~maps.flatten(1).any(1)).nonzero().flatten().tolist()
-    if empty:
-        which = "" if len(empty) == len(maps) else f" for image{'s' * (len(empty) > 1)} {str(empty)[1:-1]} of the batch"
-        reason = f"no attention up to {place.module} speaks for the class{which}: the map is zero everywhere"
-        raise DoesNotApplyError("grad-attention", reason, "take rollout, or grad-cam")
+    empty = zero_maps(maps)
+    if empty and not allow_zero:
+        reason = f"no attention up to {place.module} speaks for the class{listed(empty, len(maps))}: the map is zero"
+        raise ZeroMapError("grad-attention", place.module, empty, f"{reason} everywhere", None)
     return enlarged(maps, images, upsample).to(images.device)
 
 

@@ -11,27 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from microtome.dissect.attribution.choosing import default_layer, last_layer
-from microtome.dissect.attribution.grids import Taken, enlarged, maps_and_gradients, refuse_unit
+from microtome.dissect.attribution.grids import (
+    Taken,
+    ZeroMapError,
+    enlarged,
+    listed,
+    maps_and_gradients,
+    refuse_unit,
+    zero_maps,
+)
 from microtome.dissect.attribution.pooled import pooled_maps
 from microtome.dissect.attribution.subject import PEAK, At, Score, Target, model_of, scoring
 from microtome.dissect.models.model import Model
 from microtome.dissect.models.sites import site_of
 from microtome.storage.errors import DoesNotApplyError, UsageError
 
+__all__ = ["ZeroMapError", "cam", "grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "zero_maps"]
+
 Combine = Callable[[Tensor, Tensor], Tensor]
-
-
-class ZeroMapError(DoesNotApplyError):
-    """A map that is zero everywhere, which would say nothing. images: which of the batch have such a map, from 0;
-    layer: where; works: a layer whose maps are not, None where there is none."""
-
-    def __init__(self, method: str, layer: str, images: tuple[int, ...], reason: str, works: str | None) -> None:
-        advice = f"take layer {works}" if works else "no layer of this model gives a map there; take occlusion"
-        super().__init__(method, reason, advice)
-        self.layer, self.images, self.works = layer, images, works
-
-    def __reduce__(self) -> tuple[type[ZeroMapError], tuple[str, str, tuple[int, ...], str, str | None]]:  # type: ignore[override]
-        return type(self), (self.method, self.layer, self.images, self.reason, self.works)
 
 
 def cam(
@@ -130,11 +127,6 @@ def guided_grad_cam(
     return fine * coarse.unsqueeze(1)
 
 
-def zero_maps(maps: Tensor) -> tuple[int, ...]:
-    """Which of the maps (B, ...) are zero everywhere."""
-    return tuple((~maps.flatten(1).any(1)).nonzero().flatten().tolist())
-
-
 def _explained(
     method: str,
     combine: Combine,
@@ -185,13 +177,9 @@ def _refuse_zeros(method: str, combine: Combine, score: Score, taken: Taken, map
     works = last_layer(
         score, score.images[rows], rows, lambda found: not zero_maps(combine(found.maps, found.gradients))
     )
-    some = "" if len(refused) == len(maps) else f" for image{'s' * (len(refused) > 1)} {_listed(refused)} of the batch"
+    some = listed(refused, len(maps))
     if set(refused) <= set(flat):
         reason = f"the gradients at layer {taken.name} are zero everywhere{some}, and so is the map"
     else:
         reason = f"the map of layer {taken.name} is zero everywhere{some}: its weighted sum is nowhere positive"
     raise ZeroMapError(method, taken.name, refused, reason, works)
-
-
-def _listed(images: tuple[int, ...]) -> str:
-    return ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")

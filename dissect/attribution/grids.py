@@ -16,6 +16,19 @@ from microtome.dissect.models.sites import Site
 from microtome.storage.errors import DoesNotApplyError, UsageError
 
 
+class ZeroMapError(DoesNotApplyError):
+    """A map that is zero everywhere, which would say nothing. images: which of the batch have such a map, from 0;
+    layer: where; works: a layer whose maps are not, None where there is none."""
+
+    def __init__(self, method: str, layer: str, images: tuple[int, ...], reason: str, works: str | None) -> None:
+        advice = f"take layer {works}" if works else "no layer of this model gives a map there; take occlusion"
+        super().__init__(method, reason, advice)
+        self.layer, self.images, self.works = layer, images, works
+
+    def __reduce__(self) -> tuple[type[ZeroMapError], tuple[str, str, tuple[int, ...], str, str | None]]:  # type: ignore[override]
+        return type(self), (self.method, self.layer, self.images, self.reason, self.works)
+
+
 @dataclass(frozen=True)
 class Taken:
     """Of one layer: maps, gradients (B, C, h, w), the latter of the sum of the scores; whole: whether all that the
@@ -71,6 +84,19 @@ def enlarged(maps: Tensor, images: Tensor, upsample: bool = True) -> Tensor:
     if maps.ndim == 4:
         return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     return F.interpolate(maps.unsqueeze(1), size=size, mode="bilinear", align_corners=False).squeeze(1)
+
+
+def zero_maps(maps: Tensor) -> tuple[int, ...]:
+    """Which of the maps (B, ...) are zero everywhere."""
+    return tuple((~maps.flatten(1).any(1)).nonzero().flatten().tolist())
+
+
+def listed(images: Sequence[int], batch: int) -> str:
+    """In words, " for images 1, 2 of the batch"; empty where it is all of them."""
+    if len(images) == batch:
+        return ""
+    names = ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")
+    return f" for image{'s' * (len(images) > 1)} {names} of the batch"
 
 
 def refuse_unit(method: str, unit: int | None, reason: str) -> None:
