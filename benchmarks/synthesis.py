@@ -1,8 +1,8 @@
 """Pictures of 64 units of a layer: in batches, one by one, and by the usual loop; and what a large dream takes.
 
-One by one is a call of `visualise_units` for each unit. The usual loop is what one writes by hand: a batch of one through
-the whole network, a hook that keeps the layer's output, and torch's own Adam, on all cores; it is timed without our
-pictures in mind, with the same spectrum and as many steps. Both are timed on the first few units and reckoned up to 64.
+One by one is a call of `visualise_units` for each unit. The usual loop is what one writes by hand: a batch of one
+through the whole network, a hook that keeps the layer's output, and torch's own Adam, on all cores, with the same
+spectrum, shifts alone, and as many steps. Both are timed on three units and reckoned up to 64.
 `difference` is the largest between a picture made in a batch and alone, on the scale of [0, 1]. CPU times are those of
 all threads; wall times mean little while other programs use the cores, whose share stands beside them.
 """
@@ -31,7 +31,7 @@ KIT = Path(__file__).resolve().parents[2] / "shared" / "real"
 UNITS = 64
 NETWORKS = [("builtin:scenes-cnn", "block4", 112), ("builtin:scenes-cnn", "block4", 64)]
 REAL = [(f"{KIT}/classifiers.py:efficientnet_lite0", "_blocks.10", 128)]
-DREAMS = [("torchvision:resnet18", "layer3")]
+DREAMS = [("torchvision:resnet18?weights=none", "layer3")]
 
 DREAM = """
 import resource, sys
