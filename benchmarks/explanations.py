@@ -37,7 +37,7 @@ METHODS = (
 )
 OPTIONS: dict[str, dict[str, Any]] = {"smoothgrad": {"samples": 10}, "integrated-gradients": {"steps": 16}}
 """Fewer passes than as they come."""
-WIDE: dict[str, dict[str, Any]] = {**OPTIONS, "occlusion": {"size": 48, "stride": 24}}
+WIDE: dict[str, dict[str, Any]] = {**OPTIONS, "occlusion": {"size": 64, "stride": 32}}
 """And for photos of 224 pixels, a patch that hides much of an object."""
 
 STAND_FOR = {

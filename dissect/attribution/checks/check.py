@@ -18,6 +18,7 @@ from microtome.dissect.attribution.checks.pointing import TOLERANCE, Masks, cent
 from microtome.dissect.attribution.checks.randomisation import SHARES, Randomisation, randomisation
 from microtome.dissect.attribution.checks.verdicts import Verdict, verdict
 from microtome.dissect.attribution.subject import Target, classes_of, model_of
+from microtome.dissect.audit.precision import arithmetic
 from microtome.dissect.audit.progress import progress
 from microtome.dissect.models.model import Model
 from microtome.storage.errors import DoesNotApplyError, UsageError
@@ -37,7 +38,7 @@ class Settings:
     seed: int = 0
     probed: int = 16
     shares: tuple[float, ...] = SHARES
-    steps: int = 28
+    steps: int = 20
     tolerance: float = TOLERANCE
     batch: int = 8
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -131,7 +132,7 @@ def check_methods(
     total = 3 * subject.probed_images + each * len(methods)
     checked: list[Check] = []
     refused: dict[str, str] = {}
-    with progress("checks", total, "maps") as shown:
+    with arithmetic("float32", images.device), progress("checks", total, "maps") as shown:
         baselines = _baselines(subject, shown.advance)
         for number, method in enumerate(methods, start=1):
             name = method if isinstance(method, str) else method.name

@@ -24,7 +24,7 @@ from microtome.dissect.models.logits import logits_of
 from microtome.dissect.models.model import Model
 from microtome.storage.errors import UsageError
 
-STEPS = 28
+STEPS = 20
 BATCH = 32
 
 Floats = NDArray[np.float64]
