@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.explained import STAGE, block_name, vouch_for_explanations
@@ -47,8 +48,9 @@ def run_explain(job: Job) -> None:
     """Make the pictures that are still missing."""
     from microtome.dissect.audit.explaining import explaining
 
-    threads = job.division.torch_threads * (2 if job.division.device.type == "cpu" else 1)
-    with explaining(job.model, job.division.device, threads) as explainer:
+    device = _device(job)
+    threads = job.division.torch_threads * (2 if device.type == "cpu" else 1)
+    with explaining(job.model, device, threads) as explainer:
         portraits = plan_portraits(job, explainer)
         works = [_LayerWork(job, explainer, _plan(job, layer)) for layer in job.layers]
         _say_how_long(works, portraits)
@@ -57,6 +59,15 @@ def run_explain(job: Job) -> None:
             for work in works:
                 _explain_layer(job, work, shown)
             explain_classes(job, explainer, portraits, shown)
+
+
+def _device(job: Job) -> torch.device:
+    """Where the pictures are made: as the run's model, by this process, which need not be one that has the device."""
+    device = job.division.device
+    if device.type == "cuda" and not torch.cuda.is_available():
+        say(f"explain: {device} is not to be had here; the pictures are made on the CPU")
+        return torch.device("cpu")
+    return device
 
 
 def _say_how_long(works: Sequence[_LayerWork], portraits: Portraits) -> None:
