@@ -86,7 +86,7 @@ def run(quick: bool) -> dict[str, Any]:
     return result
 
 
-def _randomised(spec: str, data: str, names: tuple[str, ...], sets: int, each: int = 8) -> list[Row]:
+def _randomised(spec: str, data: str, names: tuple[str, ...], sets: int, each: int = 6) -> list[Row]:
     """Figures of the verdict on `sets` sets of `each` images, with a seed of its own for each set."""
     model, rows = load_model(spec), []
     images = read_labelled(open_dataset(data), model, sets * each).images

@@ -99,7 +99,10 @@ def _read(done: Done, given: Sequence[str], checking: Checking) -> tuple[Tensor,
     if spec is None:
         if checking.concepts or checking.classes:
             raise UsageError("--check-concepts and --check-classes are about a dataset; give --check-data")
-        return explainer.inputs(done.sources, checking.count), target, None
+        images = explainer.inputs(done.sources, checking.count)
+        if len(images) < 2:
+            raise UsageError("--check compares images, and there is one; give 2 or more, or a dataset as --check-data")
+        return images, target, None
     data = read_labelled(open_dataset(spec), model, checking.count, checking.concepts)
     if checking.classes is not None:
         trials = data.trials(model, read_classes(checking.classes, data.concepts, model.class_names))

@@ -16,8 +16,8 @@ network is random, do not show what the network has learned. Between what guided
 method that follows the parameters has, on all models and sets that were tried (docs/performance.md)."""
 
 BLIND_FROM = 0.99
-"""Maps of different images that correlate more than this for the same class do not show the image: a deconvnet without
-max-pooling, whose maps are equal."""
+"""Maps of different images that correlate more than this for the same class do not show the image, as those of a
+deconvnet without max-pooling would be equal."""
 
 FAITHFUL, INSENSITIVE, BLIND, UNSUPPORTED = (
     "faithful",

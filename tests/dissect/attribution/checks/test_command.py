@@ -92,6 +92,14 @@ def test_what_goes_not_together_is_refused_before_any_work(place: Path, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_one_image_is_not_enough(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(place / "data" / "images" / "0.png")
+    with pytest.raises(SystemExit) as done:
+        main(["explain", f"{place}/net.py:net", image, "--out", str(tmp_path), "--method", "saliency", "--check"])
+    assert done.value.code == 2
+    assert "--check-data" in capsys.readouterr().err
+
+
 def test_masks_follow_the_name_of_the_class_or_all_objects(place: Path) -> None:
     model = load_model(f"{place}/net.py:net")
     data = read_labelled(open_dataset(f"folder:{place}/data"), model)
