@@ -59,7 +59,7 @@ def dream(
         for size in octave_sizes(image.shape[0], image.shape[1], settings):
             base = resized(original, size)
             detail = dreamer.octave(base, resized(detail, size)) - base
-    (dreamt,) = as_pictures((original + detail).clamp(0, 1).float().cpu())
+    dreamt: NDArray[np.uint8] = as_pictures((original + detail).clamp(0, 1).float().cpu())[0]
     return dreamt
 
 
