@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,9 @@ from microtome.storage.errors import UsageError
 Target = int | Sequence[int] | Tensor | None
 """A class for all images, one for each of them, or None for that of the highest logit of each."""
 
-At = str | tuple[int, int]
-"""Where on its map a unit is looked at: "peak" (its maximum), "mean" (over the grid), or a row and a column."""
+At = str | tuple[int, int] | Sequence[tuple[int, int]]
+"""Where on its map a unit is looked at: "peak" (its maximum), "mean" (over the grid), a row and a column, or a row and
+a column for each image."""
 
 PEAK, MEAN = "peak", "mean"
 
@@ -52,7 +54,8 @@ class Score:
         UsageError for a model that is no classifier."""
         images = images.clone()
         if self.capture is not None and self.layer is not None and self.unit is not None:
-            return at_place(self.capture(images)[self.layer][:, self.unit], self.at).float()
+            at = self.at if rows is None or not _is_each(self.at) else [self.at[row] for row in rows.tolist()]
+            return at_place(self.capture(images)[self.layer][:, self.unit], at).float()
         logits = logits_of(self.model.module(images))
         classes = self.classes if rows is None or self.classes is None else self.classes[rows]
         if classes is None:
@@ -97,7 +100,7 @@ def scoring(
         with torch.no_grad():
             maps = capture(images[:1].clone())[layer]
         check_unit(layer, unit, maps.shape[1])
-        at_place(maps[:, unit], at)
+        at_place(maps[:, unit].expand(len(images), -1, -1), at)
         yield Score(found, images, None, unit, at, capture, layer)
 
 
@@ -137,16 +140,26 @@ def check_unit(layer: str, unit: int, units: int) -> None:
         raise UsageError(f"layer {layer} has no unit {unit}; its {units} units are numbered from 0")
 
 
+def _is_each(at: At) -> TypeGuard[Sequence[tuple[int, int]]]:
+    """Whether there is a place for each image."""
+    return not isinstance(at, str) and len(at) > 0 and not isinstance(at[0], int)
+
+
 def at_place(maps: Tensor, at: At) -> Tensor:
-    """What maps (n, h, w) of one unit hold at the place: (n,). Raises UsageError for a place off the grid."""
+    """What maps (n, h, w) of one unit hold at the place: (n,). Raises UsageError for a place off the grid, and where
+    places are not one for each map."""
     if at == PEAK:
         return maps.amax((1, 2))
     if at == MEAN:
         return maps.mean((1, 2))
+    if _is_each(at):
+        if len(at) != len(maps):
+            raise UsageError(f"{len(at)} places for {len(maps)} images; give one for each, or one for all")
+        return torch.cat([at_place(one.unsqueeze(0), place) for one, place in zip(maps, at, strict=True)])
     height, width = maps.shape[1:]
     if isinstance(at, str) or len(at) != 2:
         raise UsageError(f'a unit is looked at "{PEAK}", "{MEAN}" or a row and a column, not {at!r}')
-    row, column = at
+    row, column = cast("tuple[int, int]", at)
     if not (0 <= row < height and 0 <= column < width):
         raise UsageError(f"there is no position {row},{column} on a grid of {height}x{width}")
     return maps[:, row, column]

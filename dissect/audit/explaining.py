@@ -95,33 +95,35 @@ class Explainer:
         why = []
         for method in PATCH_METHODS:
             try:
-                self._of_unit(method, layer, unit, patch)
+                self._of_unit(method, layer, unit, [patch])
             except MicrotomeError as error:
                 why.append(str(error))
                 continue
             return Choice(method, "; ".join(why))
         return Choice("", "; ".join(why))
 
-    def patch(self, method: str, layer: str, unit: int, patch: PatchPlace) -> Picture | None:
-        """What the unit responds to in the box of a patch, signed around grey; None where the method has nothing."""
+    def patches(self, method: str, layer: str, unit: int, patches: Sequence[PatchPlace]) -> list[Picture] | None:
+        """What the unit responds to in the box of each patch, signed around grey; None where the method has nothing."""
         try:
-            signed = self._of_unit(method, layer, unit, patch)
+            found = self._of_unit(method, layer, unit, patches)
         except DoesNotApplyError:
             return None
-        top, left, bottom, right = patch.box
-        picture = picture_of(signed[:, top:bottom, left:right])
-        return fitted(picture, *thumb_shape(bottom - top, right - left))
+        pictures = []
+        for signed, patch in zip(found, patches, strict=True):
+            top, left, bottom, right = patch.box
+            picture = picture_of(signed[:, top:bottom, left:right])
+            pictures.append(fitted(picture, *thumb_shape(bottom - top, right - left)))
+        return pictures
 
     def heat(self, crop: Picture, target: int) -> Picture:
         """Grad-CAM of a class over a crop. Raises DoesNotApplyError where there is none."""
         values = attribute(MAP_METHOD, self.model, self.images([crop]), target)
         return overlay(crop, values[0].cpu().numpy())
 
-    def _of_unit(self, method: str, layer: str, unit: int, patch: PatchPlace) -> NDArray[np.float32]:
-        images = self.images([patch.crop])
-        found: NDArray[np.float32] = (
-            attribute(method, self.model, images, None, layer, unit=unit, at=patch.at)[0].cpu().numpy()
-        )
+    def _of_unit(self, method: str, layer: str, unit: int, patches: Sequence[PatchPlace]) -> NDArray[np.float32]:
+        """(n, 3, H, W) float32, each at the peak of its patch."""
+        images, at = self.images([patch.crop for patch in patches]), [patch.at for patch in patches]
+        found: NDArray[np.float32] = attribute(method, self.model, images, None, layer, unit=unit, at=at).cpu().numpy()
         return found
 
 

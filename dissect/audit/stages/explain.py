@@ -228,13 +228,17 @@ class _LayerWork:
         rows = self.plan.patches_of(unit)
         if not choice.method or not len(rows):
             return None
-        strip = np.full((SIZE, SIZE * len(rows), 3), 128, np.uint8)
-        for place, row in enumerate(rows.itertuples()):
-            patch = self._place(row)
-            name = self.plan.layer["name"]
-            picture = None if patch is None else self._explainer.patch(choice.method, name, unit, patch)
-            if picture is not None:
-                top, left = (SIZE - picture.shape[0]) // 2, place * SIZE + (SIZE - picture.shape[1]) // 2
+        places = [self._place(row) for row in rows.itertuples()]
+        readable = [patch for patch in places if patch is not None]
+        found = self._explainer.patches(choice.method, self.plan.layer["name"], unit, readable) if readable else None
+        if found is None:
+            return None
+        pictures = iter(found)
+        strip = np.full((SIZE, SIZE * len(places), 3), 128, np.uint8)
+        for number, place in enumerate(places):
+            if place is not None:
+                picture = next(pictures)
+                top, left = (SIZE - picture.shape[0]) // 2, number * SIZE + (SIZE - picture.shape[1]) // 2
                 strip[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
         return strip
 
