@@ -42,8 +42,8 @@ def deconvnet(
 ) -> Tensor:
     """(B, 3, H, W) float32, signed: the score projected down to the pixels by a deconvnet (Zeiler and Fergus, 2014).
 
-    Raises UsageError. Raises DoesNotApplyError where `guided_backprop` does, and where the result would be the same for
-    every image, for want of max-pooling whose switches tell images apart (Springenberg et al., 2015, section 3.4).
+    Where no max-pooling is on the way, whose switches tell images apart (Springenberg et al., 2015), it is the same for
+    every image: `sees_the_image` tells. Raises UsageError, and DoesNotApplyError where `guided_backprop` does.
     """
     return _projected("deconvnet", _Deconv, model, images, target, layer, unit, at)
 
@@ -79,8 +79,6 @@ def _projected(
 ) -> Tensor:
     with scoring(model, images, target, layer, unit=unit, at=at) as score:
         gradient = _gradient(method, rule, score, layer, score.images, None)
-        if rule is _Deconv:
-            _check_switches(method, score, layer, gradient[:1])
     return gradient.float()
 
 
@@ -96,21 +94,26 @@ def _gradient(
     return gradient
 
 
-def _check_switches(method: str, score: Score, layer: str | None, gradient: Tensor) -> None:
-    """Raise DoesNotApplyError where the gradient (1, 3, H, W) of the first image is that of any image: a deconvnet
-    sees the image only in the switches of max-pooling (and in gates), and says nothing of it where there are none."""
-    several = (3, *gradient.shape[1:])  # a unit's peak lies at the same place in one of them by chance
-    noise = torch.randn(several, generator=torch.Generator().manual_seed(0)).to(gradient)
-    first = torch.zeros(len(noise), dtype=torch.int64, device=gradient.device)
-    others = _gradient(method, _Deconv, score, layer, noise, first)
-    largest = float(gradient.abs().max())
-    if largest > 0 and float((gradient - others).abs().max()) < 1e-5 * largest:
-        raise DoesNotApplyError(
-            method,
-            f"{score.model.spec} has no max-pooling on the way, and without its switches a deconvnet gives the same "
-            "for every image",
-            "take guided-backprop",
-        )
+def sees_the_image(
+    model: Model | nn.Module,
+    images: Tensor,
+    target: Target = None,
+    layer: str | None = None,
+    *,
+    unit: int | None = None,
+    at: At = PEAK,
+) -> bool:
+    """Whether a deconvnet of the first of `images` (B, 3, H, W) differs from one of noise, the class being the same.
+
+    A deconvnet knows the image by the switches of max-pooling alone (and by gates, and by where a unit has its peak).
+    """
+    with scoring(model, images[:1], target, layer, unit=unit, at=at) as score:
+        gradient = _gradient("deconvnet", _Deconv, score, layer, score.images, None)
+        several = (3, *gradient.shape[1:])  # a unit's peak lies at the same place in one of them by chance
+        noise = torch.randn(several, generator=torch.Generator().manual_seed(0)).to(gradient)
+        first = torch.zeros(len(noise), dtype=torch.int64, device=gradient.device)
+        others = _gradient("deconvnet", _Deconv, score, layer, noise, first)
+    return float((gradient - others).abs().max()) >= 1e-5 * float(gradient.abs().max())
 
 
 def _check(method: str, score: Score, layer: str | None, passage: Passage) -> None:

@@ -34,6 +34,11 @@ def classifier():
                    ("Red fox", "red fox", "boat", "12"))
 
 
+def strided():
+    body = [nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)]
+    return _stated(nn.Sequential(*body))
+
+
 def smooth():
     body = [nn.Conv2d(3, 6, 3, padding=1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)]
     return _stated(nn.Sequential(*body))
@@ -45,7 +50,7 @@ def maps():
 
 
 def write_nets(folder: Path) -> Path:
-    """nets.py with `classifier`, `smooth` (it has no ReLU) and `maps` (it answers no classes)."""
+    """nets.py with `classifier`, `strided` (it has no max-pooling), `smooth` (it has no ReLU) and `maps` (it answers no classes)."""
     path = folder / "nets.py"
     path.write_text(SOURCE, encoding="utf-8")
     return path

@@ -109,6 +109,7 @@ def explain_to(asked: Asked) -> Done:
     told: list[dict[str, Any]] = []
     errors: list[str] = []
     refusals: dict[str, str] = {}
+    said: set[str] = set()
     methods = [method.name for method in explainer.methods]
     device = explainer.model.placeholder().device
     with arithmetic("float32", device), progress("explain", len(sources) * len(methods), "explanations") as shown:
@@ -119,6 +120,7 @@ def explain_to(asked: Asked) -> Done:
                 told.append({"image": explained.name, "error": explained.error})
                 continue
             _note(refusals, explained)
+            _say_remarks(said, explained)
             if len(methods) == 1 and methods[0] in refusals and methods[0] not in BY_IMAGE:
                 raise DoesNotApplyError(methods[0], refusals[methods[0]])
             folder = folder or Folder(asked.out, methods)
@@ -163,6 +165,14 @@ def _note(refusals: dict[str, str], explained: Explained) -> None:
     for name, result in explained.results.items():
         if result.values is None:
             refusals.setdefault(name, result.refused)
+
+
+def _say_remarks(said: set[str], explained: Explained) -> None:
+    """Say what is remarked of methods, once of each."""
+    for name, result in explained.results.items():
+        if result.remark and name not in said:
+            said.add(name)
+            say(f"{name}: {result.remark}")
 
 
 def _made(told: list[dict[str, Any]], method: str) -> bool:

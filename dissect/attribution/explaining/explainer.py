@@ -27,6 +27,7 @@ from microtome.dissect.attribution.explaining.calls import BY_IMAGE, CHOOSING, O
 from microtome.dissect.attribution.explaining.results import Explained, Guess, Result
 from microtome.dissect.attribution.explaining.sources import Given, Source, find_sources
 from microtome.dissect.attribution.methods import FILTERS, Method
+from microtome.dissect.attribution.rectifiers import sees_the_image
 from microtome.dissect.attribution.subject import PEAK, At, at_rest, model_of, scoring
 from microtome.dissect.models import Model, Preprocess
 from microtome.dissect.models.logits import logits_of
@@ -53,6 +54,10 @@ def as_input(model: Model, pixels: Sequence[Pixels]) -> Tensor:
     return normalise(batch, mean, std, torch.contiguous_format).to(model.placeholder())
 
 
+SAME_FOR_ALL = "the same for every image: the network has no max-pooling on the way"
+"""Said of a deconvnet."""
+
+
 @dataclass
 class Explainer:
     """What is asked about every image.
@@ -71,6 +76,7 @@ class Explainer:
     options: Mapping[str, Any] = field(default_factory=dict)
     batch: int = BATCH
     _refusing: dict[str, str] = field(default_factory=dict, init=False)
+    _remarks: dict[str, str] = field(default_factory=dict, init=False)
     _filters: Result | None = field(default=None, init=False)
     _chosen: str | None = field(default=None, init=False)
 
@@ -192,7 +198,17 @@ class Explainer:
                 self._refusing[method.name] = reason
             return [Result(method, None, refused=reason)] * len(images)
         each = [values] if method.gives == FILTERS else values
-        return [Result(asked.method, one, asked.looked_at, self.unit) for one in each]
+        remark = self._remark(asked, images[:1], targets)
+        return [Result(asked.method, one, asked.looked_at, self.unit, remark=remark) for one in each]
+
+    def _remark(self, asked: Call, images: Tensor, targets: Tensor | None) -> str:
+        """What one should know of a method with this model; found with the first image, the same for all."""
+        name = asked.method.name
+        if name == "deconvnet" and name not in self._remarks:
+            target = None if targets is None else targets[:1]
+            sees = sees_the_image(self.model, images, target, asked.layer, unit=self.unit, at=self.at)
+            self._remarks[name] = "" if sees else SAME_FOR_ALL
+        return self._remarks.get(name, "")
 
     def _call(self, method: Method, images: Tensor, targets: Tensor | None) -> Call:
         """How a method is called: with the options that it has, and the layer that it is to look at."""

@@ -36,7 +36,7 @@ class Result:
 
     values: float32, as `Method.gives` says, without the axis of images; None where it does not apply, and `refused`
     says why. layer: which it looked at, None where it looks at none, or at the last that there is; unit: the only one
-    that is shown of a layer.
+    that is shown of a layer; remark: what one should know before one believes it, or "".
     """
 
     method: Method
@@ -44,6 +44,7 @@ class Result:
     layer: str | None = None
     unit: int | None = None
     refused: str = ""
+    remark: str = ""
 
     def picture(self, image: Pixels) -> Pixels | None:
         """The result drawn, (height, width, 3) uint8, over `image` (H, W, 3) uint8 where it belongs over it."""

@@ -98,6 +98,7 @@ class Folder:
             "shape": list(result.values.shape),
             "min": float(known.min()) if known.size else None,
             "max": float(known.max()) if known.size else None,
+            **({"remark": result.remark} if result.remark else {}),
         }
 
     def _save(self, name: str, data: bytes) -> None:
@@ -140,7 +141,7 @@ def _tile(result: Result, picture: NDArray[np.uint8] | None) -> Tile:
         return Tile(None, [result.method.name, "does not apply"], missing=without_controls(result.refused))
     if result.method.gives == MAPS:
         picture = mosaic(result.values)
-    return Tile(_small(picture), [result.method.name, without_controls(result.layer or "")])
+    return Tile(_small(picture), [result.method.name, without_controls(result.remark or result.layer or "")])
 
 
 def _without_empty_columns(rows: Sequence[Row]) -> list[Row]:

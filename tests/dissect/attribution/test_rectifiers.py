@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import _get_current_function_mode_stack
 
-from microtome.dissect.attribution.rectifiers import deconvnet, guided_backprop
+from microtome.dissect.attribution.rectifiers import deconvnet, guided_backprop, sees_the_image
 from microtome.storage.errors import DoesNotApplyError
 
 Form = Callable[[Tensor], Tensor]
@@ -228,7 +228,7 @@ def test_a_network_without_rectifiers_is_refused(
         method(Net(act), images, 1)
 
 
-def test_a_deconvnet_that_is_the_same_for_every_image_is_refused(images: Tensor) -> None:
+def test_a_deconvnet_without_max_pooling_is_the_same_for_every_image(images: Tensor) -> None:
     strided = nn.Sequential(
         nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
@@ -237,10 +237,12 @@ def test_a_deconvnet_that_is_the_same_for_every_image_is_refused(images: Tensor)
         for image in (images[0], images[1])
     ]
     torch.testing.assert_close(*by_rule)
-    with pytest.raises(DoesNotApplyError, match=r"no max-pooling .* the same for every image; take guided-backprop"):
-        deconvnet(strided, images, 2)
+    torch.testing.assert_close(deconvnet(strided, images[:1], 2), by_rule[0])
+    assert not sees_the_image(strided, images, 2)
+    assert sees_the_image(nn.Sequential(nn.MaxPool2d(2, 1), strided), images, 2)
     assert bool(guided_backprop(strided, images, 2).any())
-    assert bool(deconvnet(strided, images, None, "2", unit=1).any())  # its peak lies elsewhere in other images
+    assert bool(deconvnet(strided, images, None, "2", unit=1).any())
+    assert sees_the_image(strided, images, None, "2", unit=1)  # its peak lies elsewhere in other images
 
 
 def _with(net: nn.Sequential, act: Form) -> Form:

@@ -140,6 +140,16 @@ def test_what_does_not_apply_is_said(tmp_path: Path) -> None:
         assert "ReLU" in each.results["guided-backprop"].refused
 
 
+def test_a_deconvnet_that_does_not_see_the_image_is_remarked(tmp_path: Path, model: Model) -> None:
+    (seen,) = explain_images(model, [photo(0)], ["deconvnet"])
+    assert seen.results["deconvnet"].remark == ""
+    strided = load_net(tmp_path, "strided")
+    first, second = explain_images(strided, [photo(0), photo(1)], ["deconvnet", "saliency"], target=0)
+    assert "same for every image" in first.results["deconvnet"].remark
+    np.testing.assert_allclose(first.results["deconvnet"].values, second.results["deconvnet"].values, atol=1e-5)
+    assert first.results["saliency"].remark == ""
+
+
 def test_a_model_that_is_no_classifier(tmp_path: Path) -> None:
     maps = load_net(tmp_path, "maps")
     (found,) = explain_images(maps, [photo()], "all")
