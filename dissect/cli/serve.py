@@ -93,10 +93,10 @@ def _serve(
 ) -> None:
     import uvicorn
 
-    from microtome.dissect.live.actions import LiveActions
+    from microtome.dissect.live.on_demand import OnDemand
     from microtome.reports.server.app import create_app
 
-    app = create_app(run.place, LiveActions(run, device), host=host, port=port, token=token)
+    app = create_app(run.place, OnDemand(run, device), host=host, port=port, token=token)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3, lifespan="on"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +30,11 @@ _FOLLOW = {"guided-grad-cam": "guided-backprop"}
 
 
 class LiveActions:
-    """Live actions on a finished run, one at a time (see reports/server/actions.py)."""
+    """What is asked of the model of a finished run, one question at a time (see reports/server/actions.py)."""
 
     def __init__(self, run: Run, device: str | None = None) -> None:
         self._opened = OpenedRun(run, device)
         self._known: dict[tuple[str | None, bool], Methods] = {}
-
-    def hello(self) -> dict[str, Any]:
-        """What can be asked for: "layers" whose units can be explained (not directions), "visualise"."""
-        layers = [layer["name"] for layer in self._opened.run.info["layers"] if "readout" not in layer]
-        return {"layers": layers, "visualise": True, "classes": list(self._opened.run.info["model"]["class_names"])}
 
     def methods(self, subject: Subject, stop: Stop) -> Methods:
         """Which methods apply, tried on noise; known for a layer once they were tried."""

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 
 from microtome.dissect import AuditConfig, run_audit
 from microtome.dissect.cli import main
-from microtome.dissect.live.actions import LiveActions
+from microtome.dissect.live.on_demand import OnDemand
 from microtome.dissect.live.opened import OpenedRun
 from microtome.reports.server.actions import AbandonedError, Subject
 from microtome.reports.server.app import create_app
@@ -44,15 +44,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def actions(run: Path) -> LiveActions:
-    return LiveActions(Run.open(run))
+def actions(run: Path) -> OnDemand:
+    return OnDemand(Run.open(run))
 
 
 def never() -> bool:
     return False
 
 
-def test_only_methods_that_apply_are_offered(actions: LiveActions) -> None:
+def test_only_methods_that_apply_are_offered(actions: OnDemand) -> None:
     found = actions.methods(UNIT, never)
     assert {"guided-backprop", "grad-cam", "occlusion"} <= set(found.names)
     assert {"cam", "attention", "rollout"}.isdisjoint(found.names)
@@ -60,7 +60,7 @@ def test_only_methods_that_apply_are_offered(actions: LiveActions) -> None:
     assert "cam" in actions.methods(Subject(class_number=1), never).names
 
 
-def test_a_unit_and_a_class_are_explained(actions: LiveActions) -> None:
+def test_a_unit_and_a_class_are_explained(actions: OnDemand) -> None:
     seen, guided, refused = actions.explain(UNIT, ["guided-backprop", "attention"], 3, never)
     assert seen.pixels is not None
     assert seen.pixels.shape == (32, 32, 3)
@@ -74,7 +74,7 @@ def test_a_unit_and_a_class_are_explained(actions: LiveActions) -> None:
     assert "<b>& co" in pictures[1].caption
 
 
-def test_whoever_left_is_not_worked_for(actions: LiveActions) -> None:
+def test_whoever_left_is_not_worked_for(actions: OnDemand) -> None:
     asked = []
 
     def leaves() -> bool:
@@ -87,7 +87,7 @@ def test_whoever_left_is_not_worked_for(actions: LiveActions) -> None:
         actions.visualise(UNIT, 0, lambda: True)
 
 
-def test_an_image_is_synthesised(actions: LiveActions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_synthesised(actions: OnDemand, monkeypatch: pytest.MonkeyPatch) -> None:
     from microtome.dissect.synthesis import Settings
 
     monkeypatch.setattr("microtome.dissect.live.actions.Settings", lambda: Settings(steps=3))
@@ -95,7 +95,7 @@ def test_an_image_is_synthesised(actions: LiveActions, monkeypatch: pytest.Monke
     assert "seed 5" in picture.caption or "did not raise" in picture.caption
 
 
-def test_what_is_not_there_is_named(actions: LiveActions) -> None:
+def test_what_is_not_there_is_named(actions: OnDemand) -> None:
     with pytest.raises(UnknownNameError, match="secnd"):
         actions.explain(Subject("secnd", 1), ["grad-cam"], 0, never)
     with pytest.raises(UsageError, match="unit 99"):
@@ -119,7 +119,7 @@ def test_another_model_is_refused(run: Path, tmp_path: Path) -> None:
         _ = OpenedRun(opened).model
 
 
-def test_over_http(run: Path, actions: LiveActions) -> None:
+def test_over_http(run: Path, actions: OnDemand) -> None:
     app = create_app(Run.open(run).place, actions, host="127.0.0.1", port=8600)
     with TestClient(app, base_url="http://127.0.0.1:8600") as client:
         asked = {"layer": "second", "unit": 1, "sample": 2, "methods": ["grad-cam", "guided-backprop"]}
@@ -133,7 +133,7 @@ def test_over_http(run: Path, actions: LiveActions) -> None:
 
 
 @contextmanager
-def served(run: Path, actions: LiveActions) -> Iterator[str]:
+def served(run: Path, actions: OnDemand) -> Iterator[str]:
     """The run behind a real server; gives its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -149,7 +149,7 @@ def served(run: Path, actions: LiveActions) -> Iterator[str]:
 
 
 @needs_browser
-def test_a_unit_is_explained_in_a_browser(run: Path, actions: LiveActions, tmp_path: Path) -> None:
+def test_a_unit_is_explained_in_a_browser(run: Path, actions: OnDemand, tmp_path: Path) -> None:
     upload = tmp_path / "mine.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)).save(upload)
     bad = tmp_path / "bad.png"
