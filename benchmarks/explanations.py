@@ -109,7 +109,7 @@ def _randomised(spec: str, data: str, names: tuple[str, ...], sets: int, each: i
                 "most of sets": max(upper),
                 "SSIM": float(np.mean([one.upper_structure.mean() for one in found])),
                 "rho, other image": float(np.mean([one.elsewhere.mean() for one in found])),
-                "flagged": sum(value > INSENSITIVE_FROM for value in upper),
+                "flagged": sum(bootstrap(one.upper).low > INSENSITIVE_FROM for one in found),
             }
         )
     return rows

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from microtome.dissect.attribution.checks.check import Check
 
 INSENSITIVE_FROM = 0.77
-"""Maps whose order of pixels correlates more than this with that of the trained model, while the upper part of the
-network is random, do not show what the network has learned. Between what guided backpropagation has, and what every
+"""Maps whose order of pixels correlates more than this with that of the trained model (the whole interval does), while
+the upper part of the network is random, do not show what the network has learned. Between what guided backpropagation has, and what every
 method that follows the parameters has, on all models and sets that were tried (docs/performance.md)."""
 
 BLIND_FROM = 0.99
@@ -40,7 +40,7 @@ def verdict(check: Check) -> Verdict:
     """What a method is worth for a model: the first of BLIND, INSENSITIVE, UNSUPPORTED that holds, else FAITHFUL."""
     if check.elsewhere.mean > BLIND_FROM:
         return Verdict(BLIND, f"its maps of different images for one class correlate by {_shown(check.elsewhere)}")
-    if check.upper.mean > INSENSITIVE_FROM:
+    if check.upper.low > INSENSITIVE_FROM:
         return Verdict(
             INSENSITIVE, f"with the upper part of the network random its maps still correlate by {_shown(check.upper)}"
         )
