@@ -51,14 +51,14 @@ def picture_of(attribution: Map) -> Image:
     if attribution.ndim != 3 or attribution.shape[0] != 3:
         raise ValueError(f"a picture is made of (3, H, W), not {attribution.shape}")
     around = 127.5 + 127.5 * _scaled(attribution, signed=True)
-    return np.rint(np.moveaxis(around, 0, 2)).astype(np.uint8)
+    return np.asarray(np.rint(np.moveaxis(around, 0, 2)), np.uint8)
 
 
 def cut_out(image: Image, mask: Map) -> Image:
     """The object of a mask (h, w), where it is above one half, in its colours and outlined; the rest dim and grey."""
     _check(image, mask)
-    inside = np.nan_to_num(np.asarray(mask, np.float32))
-    inside = np.asarray(cv2.resize(inside, image.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.float32) > 0.5
+    known = np.nan_to_num(np.asarray(mask, np.float32))
+    inside = np.asarray(cv2.resize(known, image.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.float32) > 0.5
     around = _AROUND * cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None] + 24
     drawn = np.where(inside[..., None], image, np.rint(around).astype(np.uint8))
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

@@ -50,7 +50,7 @@ def maps():
 
 
 def write_nets(folder: Path) -> Path:
-    """nets.py with `classifier`, `strided` (it has no max-pooling), `smooth` (it has no ReLU) and `maps` (it answers no classes)."""
+    """nets.py with `classifier`, and `strided` (no max-pooling), `smooth` (no ReLU), `maps` (it answers no classes)."""
     path = folder / "nets.py"
     path.write_text(SOURCE, encoding="utf-8")
     return path
