@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from microtome.dissect.attribution.checks.check import Check
 
 INSENSITIVE_FROM = 0.77
-"""Maps whose order of pixels correlates more than this with that of the trained model (the whole interval does), while
-the upper part of the network is random, do not show what the network has learned. Between what guided backpropagation has, and what every
-method that follows the parameters has, on all models and sets that were tried (docs/performance.md)."""
+"""Maps whose order of pixels correlates more than this (the whole interval does) with that of the trained model, while
+the upper part of the network is random, do not show what the network has learned. Between what guided backpropagation
+has and what methods that follow the parameters have, on the networks that were tried (docs/performance.md)."""
 
 BLIND_FROM = 0.99
 """Maps of different images that correlate more than this for the same class do not show the image, as those of a
