@@ -125,13 +125,12 @@ def layer_words(layer: Mapping[str, Any]) -> list[str]:
     """What a layer page says of its pictures, in sentences."""
     if not layer["units"]:
         return [f"No unit of this layer is explained: {layer['why'] or 'none of them responds'}."]
-    which = f"{layer['units']:,} of {layer['of']:,} units, those of highest IoU,"
-    which = f"All {layer['of']:,} units" if layer["units"] == layer["of"] else which[0].upper() + which[1:]
-    said = []
+    some = f"{layer['units']:,} of {layer['of']:,} units, {'those' if layer['units'] > 1 else 'that'} of highest IoU"
+    which = f"all {layer['of']:,} units" if layer["units"] == layer["of"] else some
     if layer["no_synthesis"]:
-        said.append(f"There are no synthesised images: {layer['no_synthesis']}.")
+        said = [f"No image is synthesised for {which}: {layer['no_synthesis']}."]
     else:
-        said.append(f"{which} have an image synthesised for them: what drives the unit most, found by gradient ascent.")
+        said = [f"An image is synthesised for {which}: what drives the unit most, found by gradient ascent."]
     if layer["method"]:
         name = METHODS.get(layer["method"], layer["method"])
         said.append(f"{name} shows what of its first patches a unit responds to, grey where nothing.")

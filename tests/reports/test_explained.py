@@ -55,12 +55,12 @@ def test_a_stage_that_is_not_done_shows_nothing(tmp_path: Path) -> None:
 
 def test_the_layer_says_what_it_shows(alone: Path, measured: Path) -> None:
     page = next((alone / "layers").iterdir()).read_text()
-    assert "2 of 16 units, those of highest IoU, have an image synthesised for them" in page
+    assert "An image is synthesised for 2 of 16 units, those of highest IoU" in page
     assert "Guided-backprop does not apply: the network &lt;script&gt;" in page
     assert "SmoothGrad shows" in page
     assert HOSTILE not in page
     page = next((measured / "layers").iterdir()).read_text()
-    assert "All 16 units have an image synthesised" in page
+    assert "An image is synthesised for all 16 units" in page
     data = next((alone / "data").iterdir()).read_text()
     shown = json.loads(data.partition("=")[2].rstrip(";\n"))
     assert [unit for unit, known in enumerate(shown["explained"]["units"]) if known] == [3, 12]

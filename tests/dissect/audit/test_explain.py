@@ -104,7 +104,7 @@ def test_pages_show_them(explained: Path) -> None:
     assert sum(unit is not None for unit in shown["units"]) == 6
     assert shown["method"] == "Guided backpropagation"
     page = (explained / "report" / "layers" / "first.html").read_text()
-    assert "6 of 10 units, those of highest IoU, have an image synthesised" in page
+    assert "An image is synthesised for 6 of 10 units, those of highest IoU" in page
     pictures = {file.name for file in (explained / "report" / "explanations" / "first").iterdir()}
     assert len(pictures & {f"{unit}-patches.webp" for unit in range(10)}) == 6
     for file in (explained / "report" / "classes").iterdir():
