@@ -122,6 +122,14 @@ def test_every_answer_has_the_headers(client: TestClient, path: str) -> None:
     assert not [name for name in headers if name.startswith("access-control")]
 
 
+def test_only_the_map_may_compile_what_it_draws_with(client: TestClient, place: Path) -> None:
+    (place / "report" / "map.html").write_text("the map")
+    assert "script-src 'self' 'unsafe-eval';" in client.get("/map.html").headers["content-security-policy"]
+    for path in ("/", "/layers/map.html", "/map.html/", "/api/hello"):
+        policy = client.get(path).headers["content-security-policy"]
+        assert ("unsafe-eval" in policy) == (path == "/map.html/")
+
+
 @pytest.mark.parametrize(
     "host", ["evil.com", f"evil.com:{PORT}", "127.0.0.1", "127.0.0.1:1", "", f"127.0.0.1:{PORT}.evil.com"]
 )
