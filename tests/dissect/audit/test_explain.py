@@ -162,6 +162,7 @@ def test_more_units_keep_whole_blocks(explained: Path, tmp_path: Path) -> None:
     assert verify_run(out).fine
 
 
+@pytest.mark.slow
 def test_damaged_pictures_are_found_and_made_again(explained: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(explained, out)
@@ -187,6 +188,7 @@ def test_left_out_pictures_leave_nothing(plain: Path, tmp_path: Path, monkeypatc
     assert "explain" not in Run.open(out).info["stages"]
 
 
+@pytest.mark.slow
 def test_a_run_that_grows_is_explained_anew(explained: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(explained, out)
