@@ -99,7 +99,7 @@ def test_patience_ends(place: Place, faulty_s3: FaultyS3, told: Told, monkeypatc
         pytest.raises(PlaceUnreachableError, match=r"could not read s3://.*/run/there in \d+ attempts .*run the same"),
     ):
         place.read("there")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert [attempt for _, _, attempt, _ in told] == list(range(1, len(told) + 1))
     assert len(told) >= 2
     assert place.read("there") == b"old content"
@@ -130,7 +130,7 @@ def test_at_first_contact_patience_is_short(faulty_s3: FaultyS3, monkeypatch: py
     began = time.monotonic()
     with pytest.raises(PlaceUnreachableError, match="could not reach s3://"):
         open_place(f"{faulty_s3.url}/run").size("run.json")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_a_bucket_that_does_not_exist_is_said_at_once(s3: S3, told: Told) -> None:

@@ -313,7 +313,7 @@ def test_a_million_samples_open_in_seconds(tmp_path: Path, monkeypatch: pytest.M
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     length, key, label, seconds, kilobytes = ran.stdout.split()
     assert (length, key, label) == ("1000000", "a.tar/n0000999999", "999")
-    assert float(seconds) < 3
+    assert float(seconds) < 10
     assert int(kilobytes) < 500_000
 
 
