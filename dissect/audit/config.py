@@ -192,7 +192,7 @@ def preprocess_overrides(settings: Mapping[str, Any]) -> PreprocessOverrides:
     """The preprocessing that the user set in place of the model's own; `size` is the side of a square crop."""
     size = settings.get("size")
     return PreprocessOverrides(
-        size=(size, size) if size else None,
+        size=None if size is None else (size, size),
         **{name: settings.get(name) for name in ("resize", "mean", "std", "interpolation")},
     )
 

@@ -28,6 +28,9 @@ from microtome.storage.errors import MicrotomeError
 
 INTERRUPTED = 130
 
+_ANEW = ("explain", "visualize")
+"""Commands that begin anew: what they wrote is complete, but nothing notes how far they came."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="microtome", prog_name="microtome")
@@ -68,12 +71,13 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code. User mistakes end in one line on stderr, never a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        code = app.main(args=given, standalone_mode=False)
     except click.exceptions.Abort:
-        code = _interrupted()
+        code = _interrupted(given)
     except KeyboardInterrupt:
-        code = _interrupted()
+        code = _interrupted(given)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -87,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if not _was_interrupted(error):
             raise
-        code = _interrupted()
+        code = _interrupted(given)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -106,6 +110,8 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return False
 
 
-def _interrupted() -> int:
-    click.echo("microtome: interrupted; the same command goes on where this one stopped", err=True)
+def _interrupted(arguments: Sequence[str]) -> int:
+    anew = next(iter(arguments), "") in _ANEW
+    after = "what is finished is kept" if anew else "the same command goes on where this one stopped"
+    click.echo(f"microtome: interrupted; {after}", err=True)
     return INTERRUPTED

@@ -32,12 +32,12 @@ def split_list(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
-def split_numbers(values: Iterable[str], option: str) -> tuple[float, ...]:
-    """`("0.005,0.05",)` as numbers. Raises click.BadParameter naming `option`."""
+def split_numbers(values: Iterable[str], option: str, example: str = "0.005,0.05") -> tuple[float, ...]:
+    """`("0.005,0.05",)` as numbers. Raises click.BadParameter naming `option`, with the example."""
     try:
         return tuple(float(part) for part in split_list(values))
     except ValueError as error:
-        raise click.BadParameter(f"{error}; give numbers, as in {option} 0.005,0.05", param_hint=option) from error
+        raise click.BadParameter(f"{error}; give numbers, as in {option} {example}", param_hint=option) from error
 
 
 def check_png(path: Path, option: str) -> None:
@@ -81,8 +81,8 @@ def preprocess_values(options: dict[str, Any]) -> dict[str, Any]:
     """What `model_options` gave, as settings; absent ones are left out."""
     values = {name: options[name] for name in ("weights", "size", "resize", "interpolation", "prefix")}
     values["grid"] = parse_size(options["grid"], "--grid")
-    for name in ("mean", "std"):
-        values[name] = split_numbers(options[name], f"--{name}") or None
+    for name, example in (("mean", "0.485,0.456,0.406"), ("std", "0.229,0.224,0.225")):
+        values[name] = split_numbers(options[name], f"--{name}", example) or None
     return {name: value for name, value in values.items() if value is not None}
 
 
