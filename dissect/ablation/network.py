@@ -176,13 +176,13 @@ class WholeNetwork:
 
     def answer(self, normal: Tensor, removed: Tensor | None = None) -> Tensor:
         """Logits (B, K) of normalised images, without the units that `removed` (B, C) marks."""
-        passes, module = self.passes, self.passes.site.model.module
+        passes, model = self.passes, self.passes.site.model
         division = passes.division
         with self._turn, torch.no_grad(), autocast(division.precision, division.device):
             if removed is None:
-                return logits_of(module(normal))
+                return logits_of(model.module(normal), model.class_names)
             with passes.site.replacing(lambda raw: passes.without(raw, removed)):
-                return logits_of(module(normal))
+                return logits_of(model.module(normal), model.class_names)
 
 
 class QuickNetwork:

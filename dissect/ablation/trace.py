@@ -76,7 +76,7 @@ def trace_pass(site: Site, images: Tensor) -> Trace:
 
     def answer(images: Tensor, removed: Tensor, fill: Tensor) -> Tensor:
         with site.replacing(lambda raw: replaced(site, raw, removed, fill)):
-            return logits_of(site.model.module(images))
+            return logits_of(site.model.module(images), site.model.class_names)
 
     count = len(images)
     blank = images.new_zeros(count, site.units)

@@ -77,7 +77,7 @@ def _everything(score: Score, images: Tensor) -> Tensor:
     if score.capture is not None and score.layer is not None:
         values = score.capture(images)[score.layer]
     else:
-        values = logits_of(score.model.module(images))
+        values = logits_of(score.model.module(images), score.model.class_names)
     generator = torch.Generator().manual_seed(0)  # since the sum of what was normalised is constant
     return (values * torch.randn(values.shape, generator=generator).to(values)).sum()
 

@@ -73,7 +73,7 @@ def _watched(model: Model, images: Tensor) -> tuple[list[Tensor], list[_Head], T
             handles.append(module.register_forward_hook(_noting(name, heads)))
     try:
         with torch.no_grad(), _Means() as means:
-            logits = logits_of(model.module(images)).clone()
+            logits = logits_of(model.module(images), model.class_names).clone()
     finally:
         for handle in handles:
             handle.remove()

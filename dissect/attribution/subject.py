@@ -20,16 +20,19 @@ from microtome.dissect.models.logits import logits_of
 from microtome.dissect.models.model import Model
 from microtome.dissect.models.preprocess import Preprocess
 from microtome.dissect.models.wrappers import unwrap
-from microtome.storage.errors import UsageError
+from microtome.storage.errors import MicrotomeError, UnknownNameError, UsageError
 
-Target = int | Sequence[int] | Tensor | None
-"""A class for all images, one for each of them, or None for that of the highest logit of each."""
+Target = int | str | Sequence[int] | Tensor | None
+"""A class for all images, by number or, of a Model that has names of classes, by name; a number for each of them; or
+None for that of the highest logit of each."""
 
 At = str | tuple[int, int] | Sequence[tuple[int, int]]
 """Where on its map a unit is looked at: "peak" (its maximum), "mean" (over the grid), a row and a column, or a row and
 a column for each image."""
 
 PEAK, MEAN = "peak", "mean"
+TOP = "top"
+"""As a target: the most probable class of each image."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,14 @@ class Score:
         rows, all of the batch in their order. The model is given a copy, which it may change in place. Raises
         UsageError for a model that is no classifier."""
         images = images.clone()
+        with running(self.model, images):
+            return self._of(images, rows)
+
+    def _of(self, images: Tensor, rows: Tensor | None) -> Tensor:
         if self.capture is not None and self.layer is not None and self.unit is not None:
             at = self.at if rows is None or not _is_each(self.at) else [self.at[row] for row in rows.tolist()]
             return at_place(self.capture(images)[self.layer][:, self.unit], at).float()
-        logits = logits_of(self.model.module(images))
+        logits = logits_of(self.model.module(images), self.model.class_names)
         classes = self.classes if rows is None or self.classes is None else self.classes[rows]
         if classes is None:
             raise UsageError("neither a class nor a unit is explained")
@@ -97,7 +104,7 @@ def scoring(
             return
         capture = ActivationCapture(found, [layer], transform=lambda _, maps: maps, gradients=True)
         stack.enter_context(capture)
-        with torch.no_grad():
+        with torch.no_grad(), running(found, images[:1]):
             maps = capture(images[:1].clone())[layer]
         check_unit(layer, unit, maps.shape[1])
         at_place(maps[:, unit].expand(len(images), -1, -1), at)
@@ -118,11 +125,16 @@ def model_of(model: Model | nn.Module, images: Tensor) -> Model:
 
 def classes_of(model: Model, images: Tensor, target: Target) -> Tensor:
     """(B,) int64: which logit of each image is explained. Raises UsageError for a class that there is not."""
-    with torch.no_grad():
-        logits = logits_of(model.module(images.clone()))
+    if isinstance(target, str):
+        target = class_number(target, model.class_names)
+    with torch.no_grad(), running(model, images):
+        logits = logits_of(model.module(images.clone()), model.class_names)
     if target is None:
         return logits.argmax(1)
-    classes = torch.as_tensor(target, device=logits.device)
+    try:
+        classes = torch.as_tensor(target, device=logits.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(f"a target is the number of a class, or one for each image, not {target!r}") from None
     if classes.dtype.is_floating_point or classes.dtype == torch.bool or classes.ndim > 1:
         raise UsageError(f"a target is the number of a class, or one for each image, not {target!r}")
     if classes.ndim == 1 and len(classes) not in (1, len(images)):
@@ -132,6 +144,44 @@ def classes_of(model: Model, images: Tensor, target: Target) -> Tensor:
         worst = next(int(c) for c in classes if not 0 <= int(c) < logits.shape[1])
         raise UsageError(f"there is no class {worst}: the model has {logits.shape[1]}, numbered from 0")
     return classes
+
+
+def class_number(target: int | str | None, names: Sequence[str]) -> int | None:
+    """The number of a class given by number or name; None for "top", the most probable of each image.
+
+    A name may be written with other capitals where only one class has it. Raises UnknownNameError, and UsageError
+    where several classes have the name.
+    """
+    if target is None or isinstance(target, int):
+        return target
+    if target not in names and target == TOP:
+        return None
+    if target not in names and target.isascii() and target.isdigit():
+        return int(target)
+    called = [number for number, name in enumerate(names) if name == target]
+    called = called or [number for number, name in enumerate(names) if name.casefold() == target.casefold()]
+    if len(called) > 1:
+        listed = ", ".join(f"{number} ({names[number]})" for number in called)
+        raise UsageError(f"{len(called)} classes are called {target!r}: {listed}; give the number of one")
+    if called:
+        return called[0]
+    if not names:
+        raise UsageError(f"the model has no names of classes, such as {target!r}; give the number of a class, or {TOP}")
+    raise UnknownNameError("class", target, names)
+
+
+@contextmanager
+def running(model: Model, images: Tensor) -> Iterator[None]:
+    """While open, whatever the model's own code raises on `images` (n, C, H, W) becomes one UsageError."""
+    try:
+        yield
+    except MicrotomeError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise UsageError(
+            f"{model.spec} does not run on images {tuple(images.shape)}: {type(error).__name__}: {text}"
+        ) from error
 
 
 def check_unit(layer: str, unit: int, units: int) -> None:

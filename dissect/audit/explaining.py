@@ -87,7 +87,8 @@ class Explainer:
     def logits(self, crops: Sequence[Picture]) -> NDArray[np.float32]:
         """(B, K) float32. Raises UsageError for a model that is no classifier."""
         with at_rest(self.model.module), torch.no_grad():
-            found: NDArray[np.float32] = logits_of(self.model.module(self.images(crops))).float().cpu().numpy()
+            answer = self.model.module(self.images(crops))
+            found: NDArray[np.float32] = logits_of(answer, self.model.class_names).float().cpu().numpy()
         return found
 
     def choose(self, layer: str, unit: int, patch: PatchPlace) -> Choice:

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 
 from torch import Tensor
 
 from microtome.storage.errors import UsageError
 
+LOGITS = "logits"
+NAMES = ("output", "outputs", "out", "pred", "preds", "prediction", "predictions", "score", "scores")
+"""What logits are called where nothing is called `logits`, the surest first."""
 
-def logits_of(output: object) -> Tensor:
-    """The logits (B, K) in a model's output: the tensor itself, or the one called `logits` in a mapping or dataclass,
-    else the first floating point tensor of two axes, at any depth.
 
-    Raises UsageError where there is none.
+class NoLogitsError(UsageError):
+    """Nothing that a model answers is a floating point tensor of two axes: it is no classifier."""
+
+
+def logits_of(output: object, class_names: Sequence[str] = ()) -> Tensor:
+    """The logits (B, K) in a model's output: the tensor itself, or the one called `logits` in a mapping, dataclass or
+    named tuple, at any depth.
+
+    Without that name, of the floating point tensors of two axes: those with a column for each of `class_names`, where
+    there are any; among them the first of NAMES, the only one, or the first of a plain tuple or list. Raises
+    NoLogitsError where there is none, UsageError where several have other names, which it lists.
     """
     found = [(name, tensor) for name, tensor in _named("", output) if tensor.dim() == 2 and tensor.is_floating_point()]
     if not found:
-        raise UsageError(
+        raise NoLogitsError(
             "the model is no classifier: nothing that it answers is a floating point tensor (images, classes); "
             "what is measured here is which class it answers"
         )
-    return next((tensor for name, tensor in found if name == "logits"), found[0][1])
+    named = dict(reversed(found))
+    if LOGITS in named:
+        return named[LOGITS]
+    fitting = [(name, tensor) for name, tensor in found if tensor.shape[1] == len(class_names)] or found
+    named = dict(reversed(fitting))
+    for name in NAMES:
+        if name in named:
+            return named[name]
+    first = fitting[0]
+    if first[0] and any(name != first[0] and tensor is not first[1] for name, tensor in fitting):
+        listed = ", ".join(f"{name or 'without a name'} {tuple(tensor.shape)}" for name, tensor in fitting)
+        raise UsageError(f"the model answers {listed}: which are the logits? call them {LOGITS!r} in what it returns")
+    return first[1]
 
 
 def _named(name: str, value: object) -> Iterator[tuple[str, Tensor]]:

@@ -69,13 +69,13 @@ def class_objective(model: Model, classes: Sequence[int]) -> Iterator[Objective]
     """While open, the objective of `classes`: their logits. Raises UsageError for no classifier, or no such class."""
     with at_rest(model.module):
         with torch.no_grad():
-            count = logits_of(model.module(model.noise(1))).shape[1]
+            count = logits_of(model.module(model.noise(1)), model.class_names).shape[1]
         wrong = [number for number in classes if not 0 <= number < count]
         if wrong:
             raise UsageError(f"there is no class {wrong[0]}: the model has {count}, numbered from 0")
 
         def objective(images: Tensor, subjects: Tensor | None) -> Tensor:
-            logits = logits_of(model.module(images))
+            logits = logits_of(model.module(images), model.class_names)
             return logits.square().mean(1) if subjects is None else logits.gather(1, subjects.unsqueeze(1)).squeeze(1)
 
         yield objective

@@ -227,10 +227,10 @@ def _baselines(subject: Subject, told: Told) -> Baselines:
 
 def _classes(model: Model, images: Tensor, target: Target, batch: int) -> Tensor:
     """(n,) int64: the class of each image, asked a few images at a time."""
-    single = target is None or isinstance(target, int) or len(target) == 1
+    single = target is None or isinstance(target, int | str) or len(target) == 1
     parts = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        own = target if single or target is None or isinstance(target, int) else target[start : start + batch]
+        own = target if single or target is None or isinstance(target, int | str) else target[start : start + batch]
         parts.append(classes_of(model, part, own))
     return torch.cat(parts)

@@ -124,5 +124,5 @@ def _followed(model: Model, start: Tensor, end: Tensor, gone: Tensor, label: int
         for first in range(0, steps + 1, batch):
             times = torch.arange(first, min(first + batch, steps + 1), device=gone.device)
             versions = torch.where((gone[None] <= times[:, None, None])[:, None], end, start)
-            seen.append(logits_of(model.module(versions)).float().softmax(1)[:, label].cpu())
+            seen.append(logits_of(model.module(versions), model.class_names).float().softmax(1)[:, label].cpu())
     return torch.cat(seen).numpy().astype(np.float64)

@@ -118,7 +118,8 @@ def _logits(model: Model, images: Tensor, batch: int) -> Tensor:
     like = model.placeholder()
     with at_rest(model.module), torch.no_grad():
         starts = range(0, len(images), batch)
-        return torch.cat([logits_of(model.module(images[i : i + batch].to(like))).float().cpu() for i in starts])
+        answers = (model.module(images[i : i + batch].to(like)) for i in starts)
+        return torch.cat([logits_of(answer, model.class_names).float().cpu() for answer in answers])
 
 
 def _counted(dataset: ImageDataset, names: tuple[str, ...]) -> tuple[int, ...]:

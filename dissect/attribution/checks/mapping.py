@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from microtome.datasets.base import Concept
-from microtome.dissect.attribution.explaining.asking import class_number
+from microtome.dissect.attribution.subject import class_number
 from microtome.storage.errors import UnknownNameError, UsageError
 
 Classes = Mapping[int, tuple[int, ...]]

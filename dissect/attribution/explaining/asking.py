@@ -9,9 +9,9 @@ from typing import Any
 
 from microtome.dissect.attribution.methods import METHODS, Method, method_of
 from microtome.dissect.models import Model, resolve_layers
-from microtome.storage.errors import UnknownNameError, UsageError
+from microtome.storage.errors import UsageError
 
-ALL, TOP = "all", "top"
+ALL = "all"
 
 _OF_ALL = frozenset({"model", "images", "target", "layer", "unit", "at"})
 
@@ -24,27 +24,6 @@ def methods_named(names: str | Iterable[str]) -> tuple[Method, ...]:
     if not asked:
         raise UsageError(f"by which methods? give some of {', '.join(METHODS)}, or {ALL}")
     return tuple(method_of(name) for name in dict.fromkeys(asked))
-
-
-def class_number(target: int | str | None, names: Sequence[str]) -> int | None:
-    """The number of a class given by number or name; None for "top", the most probable of each image.
-
-    A name may be written with other capitals where only one class has it. Raises UnknownNameError.
-    """
-    if target is None or isinstance(target, int):
-        return target
-    if target in names:
-        return names.index(target)
-    if target == TOP:
-        return None
-    if target.isascii() and target.isdigit():
-        return int(target)
-    folded = [number for number, name in enumerate(names) if name.casefold() == target.casefold()]
-    if len(folded) == 1:
-        return folded[0]
-    if not names:
-        raise UsageError(f"the model has no names of classes, such as {target!r}; give the number of a class, or {TOP}")
-    raise UnknownNameError("class", target, names)
 
 
 def check_layer(model: Model, layer: str) -> None:

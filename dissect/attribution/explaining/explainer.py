@@ -15,22 +15,15 @@ from torch import Tensor, nn
 from microtome.datasets.geometry import CropGeometry
 from microtome.datasets.images import Interpolation, resize_crop
 from microtome.dissect.attribution.choosing import default_layer
-from microtome.dissect.attribution.explaining.asking import (
-    TOP,
-    check_layer,
-    check_options,
-    class_number,
-    methods_named,
-    options_of,
-)
+from microtome.dissect.attribution.explaining.asking import check_layer, check_options, methods_named, options_of
 from microtome.dissect.attribution.explaining.calls import BY_IMAGE, CHOOSING, OF_MAPS, Call, first_convolution
 from microtome.dissect.attribution.explaining.results import Explained, Guess, Result
 from microtome.dissect.attribution.explaining.sources import Given, Source, find_sources
 from microtome.dissect.attribution.methods import FILTERS, Method
 from microtome.dissect.attribution.rectifiers import sees_the_image
-from microtome.dissect.attribution.subject import PEAK, At, at_rest, model_of, scoring
+from microtome.dissect.attribution.subject import PEAK, TOP, At, at_rest, class_number, model_of, running, scoring
 from microtome.dissect.models import Model, Preprocess
-from microtome.dissect.models.logits import logits_of
+from microtome.dissect.models.logits import NoLogitsError, logits_of
 from microtome.dissect.models.model import normalise
 from microtome.storage.errors import DoesNotApplyError, SampleError, UsageError
 
@@ -146,11 +139,11 @@ class Explainer:
 
     def _logits(self, images: Tensor) -> Tensor | None:
         """(B, K) float32, None for a model that is no classifier."""
-        with at_rest(self.model.module), torch.no_grad():
+        with at_rest(self.model.module), torch.no_grad(), running(self.model, images):
             output = self.model.module(images.clone())
         try:
-            return logits_of(output).float()
-        except UsageError:
+            return logits_of(output, self.model.class_names).float()
+        except NoLogitsError:
             if self.target is not None:
                 raise
             return None

@@ -2,19 +2,73 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.explaining import write_nets, write_photos
 
 from microtome.dissect.attribution.explaining import command
+from microtome.dissect.attribution.methods import attribute
 from microtome.dissect.cli import main
+from microtome.dissect.models import load_model
+from microtome.storage.errors import UsageError
+
+NETS = """
+
+class Odd(nn.Sequential):
+    def forward(self, images):
+        features = super().forward(images)
+        return self.of(images, features)
+
+
+def _odd(of, names=()):
+    module = _stated(Odd(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), names)
+    module.of = of
+    return module
+
+
+def grey():
+    return _stated(nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+
+
+def _boom(images, features):
+    raise ValueError("boom")
+
+
+def crashing():
+    return _odd(_boom)
+
+
+def cranes():
+    return _odd(lambda images, features: features[:, :3], ("crane", "dog", "crane"))
+
+
+def several():
+    return _odd(lambda images, features: {"features": features, "output": features[:, :3]})
+
+
+def unclear():
+    return _odd(lambda images, features: {"features": features, "other": features[:, :3]})
+
+
+def sometimes():
+    def of(images, features):
+        return torch.where(images.mean((1, 2, 3), keepdim=False)[:, None] > 0, features, features * float("nan"))
+    return _odd(of)
+
+
+def never():
+    return _odd(lambda images, features: features * float("nan"))
+"""
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_nets(tmp_path)
+    path = write_nets(tmp_path)
+    path.write_text(path.read_text() + NETS)
     write_photos(tmp_path / "photos", 2)
     return tmp_path
 
@@ -45,9 +99,42 @@ def test_three_means_are_asked_for(here: Path, capsys: pytest.CaptureFixture[str
 def test_interrupted_it_does_not_promise_to_go_on(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "find_sources", interrupted)
     assert explain("--method", "saliency") == 130
     assert "interrupted; what is finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "said"), [("grey", "expected input[2, 3, 32, 32]"), ("crashing", "ValueError: boom")])
+def test_a_model_that_does_not_run(here: Path, capsys: pytest.CaptureFixture[str], name: str, said: str) -> None:
+    assert explain("--method", "saliency", model=f"nets.py:{name}") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("microtome: ")]
+    assert line.startswith(f"microtome: nets.py:{name} does not run on images (2, 3, 32, 32): ")
+    assert said in line
+
+
+def test_of_two_classes_of_one_name_a_number_is_wanted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain("--method", "saliency", "--target", "crane", model="nets.py:cranes") == 2
+    assert "2 classes are called 'crane': 0 (crane), 2 (crane); give the number of one" in capsys.readouterr().err
+    assert explain("--method", "saliency", "--target", "2", model="nets.py:cranes") == 0
+
+
+def test_an_answer_with_several_tensors(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain("--method", "saliency", "--json", model="nets.py:several") == 0
+    assert len(json.loads(capsys.readouterr().out)["images"][0]["classes"]) == 3
+    assert explain("--method", "saliency", model="nets.py:unclear") == 2
+    assert "features (2, 6), other (2, 3): which are the logits?" in capsys.readouterr().err
+
+
+def test_a_target_by_name_from_python(here: Path) -> None:
+    model = load_model("nets.py:classifier")
+    images = model.noise(2)
+    for method in ("saliency", "gradient-x-input", "occlusion"):
+        found = attribute(method, model, images, "boat")
+        torch.testing.assert_close(found, attribute(method, model, images, 2))
+    with pytest.raises(UsageError, match="no names of classes"):
+        attribute("saliency", model.module, images, "boat")
+    with pytest.raises(UsageError, match="a target is the number of a class"):
+        attribute("saliency", model, images, ["boat", "12"])  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from microtome.datasets.geometry import CropGeometry
 from microtome.datasets.images import resize_crop
 from microtome.dissect.attribution.explaining import Explained, explain_images, explainer_of
-from microtome.dissect.attribution.explaining.asking import class_number
 from microtome.dissect.attribution.explaining.explainer import prepare
 from microtome.dissect.attribution.methods import METHODS, Method, attribute
+from microtome.dissect.attribution.subject import class_number
 from microtome.dissect.models import Model
 from microtome.storage.errors import DoesNotApplyError, UnknownNameError, UsageError
 
@@ -112,7 +112,7 @@ def test_the_class_that_is_asked_for(model: Model) -> None:
     ("target", "error", "said"),
     [
         ("bat", UnknownNameError, "did you mean boat"),
-        ("RED FOX", UnknownNameError, "no class named"),
+        ("RED FOX", UsageError, "2 classes are called"),
         (4, UsageError, "no class 4"),
         ("17", UsageError, "no class 17"),
         (-1, UsageError, "no class -1"),
