@@ -6,7 +6,8 @@ max(R, 0) (x > 0) in guided backpropagation. Everything else passes its gradient
 
 What is a rectifier is decided by the operation, whatever module or function it is called from: relu; relu6, hardtanh
 and clamp from 0 up to a ceiling, whose gradient passes where x is between the two; clamp_min at 0; threshold from 0 to
-0; the maximum with 0; `where(x > 0, x, 0)`. That holds too for a relu6 which is a part of a formula.
+0; the maximum with 0; `where(x > 0, x, 0)`, `where(x < 0, 0, x)` and `masked_fill(x < 0, 0)`. That holds too for a
+relu6 which is a part of a formula. What may be a rectifier in any other form is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -89,9 +90,16 @@ def _gradient(
     leaf = images.detach().clone().requires_grad_()
     with Rectifying(rule):
         values = followed(score, leaf, method, rows)
-    _check(method, score, layer, passage_of(values, rule))
-    (gradient,) = torch.autograd.grad(values.sum(), leaf)
-    return gradient
+        _check(method, score, layer, passage_of(values, rule))
+        return _differentiated(values, leaf)
+
+
+def _differentiated(values: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of the sum of `values`. What is checkpointed is computed again on the way, under the same rule:
+    torch.autograd.grad would close the mode that keeps it."""
+    engine = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+    (gradient,) = engine.run_backward((values,), (torch.ones_like(values),), False, False, (leaf,), False, False)
+    return cast(Tensor, gradient)
 
 
 def sees_the_image(
@@ -145,6 +153,14 @@ def _check(method: str, score: Score, layer: str | None, passage: Passage) -> No
             f"({others})",
             _ADVICE,
         )
+    if passage.unknown:
+        names = ", ".join(f"{count} {kind}" for kind, count in passage.unknown.items())
+        raise DoesNotApplyError(
+            method,
+            f"beside {passage.rectifiers} ReLU {where} has operations that may be rectifiers or activation functions "
+            f"written otherwise ({names})",
+            f"write them as torch.relu, or {_ADVICE}",
+        )
 
 
 class _Rectifier(Function):
@@ -154,6 +170,7 @@ class _Rectifier(Function):
     def forward(ctx: Any, values: Tensor, ceiling: float) -> Tensor:
         """The rectified values."""
         ctx.save_for_backward((values > 0) & (values < ceiling))
+        ctx.ceiling = ceiling
         return values.clamp(0, None if math.isinf(ceiling) else ceiling)
 
 
@@ -199,6 +216,8 @@ class Rectifying(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _PRODUCTS and args[0]._is_view():  # written out, so that the graph shows what the factor is
+            return args[0].copy_(args[0] * args[1])
         call = _read(func, args, kwargs)
         if call is None:
             return func(*args, **kwargs)
@@ -251,10 +270,15 @@ def _maximum(values: Tensor, other: Any) -> _Call | None:
 
 
 def _where(condition: Tensor, values: Any, other: Any) -> _Call | None:
-    if not isinstance(values, Tensor) or condition.shape != values.shape or not _is_zero(other):
-        return None
-    is_open = torch.equal(condition, values > 0) or torch.equal(condition, values >= 0)
-    return _Call(values) if is_open else None
+    for kept, zero, is_open in ((values, other, condition), (other, values, ~condition)):
+        if isinstance(kept, Tensor) and condition.shape == kept.shape and _is_zero(zero):
+            opens = torch.equal(is_open, kept > 0) or torch.equal(is_open, kept >= 0)
+            return _Call(kept) if opens else None
+    return None
+
+
+def _masked_fill(values: Tensor, mask: Tensor, value: Any) -> _Call | None:
+    return _where(~mask, values, value)
 
 
 def _where_of(values: Tensor, condition: Tensor, other: Any) -> _Call | None:
@@ -275,6 +299,8 @@ def _in_place(reader: _Reader) -> _Reader:
     return read
 
 
+_PRODUCTS = (Tensor.mul_, Tensor.__imul__)
+
 _KEYWORDS = {"input": "values", "min": "low", "max": "high"}
 """What the arguments of torch are called in the readers."""
 
@@ -292,6 +318,8 @@ _FORMS: Mapping[_Reader, tuple[Any, ...]] = {
     _maximum: (torch.maximum, Tensor.maximum, torch.max, Tensor.max),
     _where: (torch.where,),
     _where_of: (Tensor.where,),
+    _masked_fill: (torch.masked_fill, Tensor.masked_fill),
+    _in_place(_masked_fill): (Tensor.masked_fill_,),
 }
 """Every function that may be a rectifier, by how its arguments are read."""
 
