@@ -126,6 +126,13 @@ def grad_attention(
     return enlarged(maps, images, upsample).to(images.device)
 
 
+def attention_layer(method: str, model: Model) -> str:
+    """The layer that `attention`, "rollout" or "grad-attention" looks at where none is given, as it is given by name.
+    Raises DoesNotApplyError where there is none."""
+    kind = HEADS if method == "attention" else ROLLOUT
+    return _call_of(method, model, kind, None).name.removesuffix(f":{kind}")
+
+
 def _relevance(place: Place, weights: Sequence[Tensor], gradients: Sequence[Tensor | None], batch: int) -> Tensor:
     """(B, h, w) of weights and gradients (B, heads, L, L) or (B * heads, L, L), layer after layer."""
     tokens = weights[0].shape[-1]

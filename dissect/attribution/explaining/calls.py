@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from microtome.dissect.attribution.gradients import Integrated, integrate
 from microtome.dissect.attribution.methods import MAPS, Method
 from microtome.dissect.models import Model
 from microtome.storage.errors import DoesNotApplyError, UnknownNameError
@@ -20,6 +21,13 @@ CHOOSING = OF_MAPS | {"activations"}
 
 BY_IMAGE = OF_MAPS | {"grabcut", "grad-attention"}
 """Methods that may apply to one image and not to another; a model that others do not apply to is asked once."""
+
+ATTENTION = frozenset({"attention", "rollout", "grad-attention"})
+"""Methods that look at the layer `attention.attention_layer` where none is given."""
+
+INTEGRATED = "integrated-gradients"
+INCOMPLETE, ROUNDING = 0.05, 1e-6
+"""From what share of the change in score, and from what number, a sum of integrated gradients is said to be off."""
 
 EACH = "each"
 """A head of attention: all of them, each for itself."""
@@ -43,8 +51,11 @@ class Call:
         """The method, with what it gives when it is called so."""
         return replace(self.asked, gives=MAPS) if self._by_head else self.asked
 
-    def run(self, model: Model, images: Tensor, targets: Tensor | None) -> Tensor:
-        """What the method gives. Raises DoesNotApplyError, also where the layer is none that it could look at."""
+    def run(self, model: Model, images: Tensor, targets: Tensor | None) -> tuple[Tensor, list[str]]:
+        """What the method gives, and what should be known of each image's result, "" where nothing.
+
+        Raises DoesNotApplyError, also where the layer is none that it could look at.
+        """
         function, options = self.asked.load(), dict(self.options)
         if self._by_head:
             from microtome.dissect.attribution.attention import attention_heads
@@ -52,11 +63,23 @@ class Call:
             function = attention_heads
             del options["head"]
         try:
-            return function(model, images, targets, self.layer, **options)
+            if self.asked.name == INTEGRATED:
+                found = integrate(model, images, targets, self.layer, **options)
+                return found.attribution, _incomplete(found)
+            return function(model, images, targets, self.layer, **options), [""] * len(images)
         except UnknownNameError as error:
             if error.name != self.layer:
                 raise
             raise DoesNotApplyError(self.asked.name, f"layer {self.layer} is none that it looks at") from error
+
+
+def _incomplete(found: Integrated) -> list[str]:
+    """How far the sum of each attribution is off the change in score, where that is far."""
+    said = []
+    for error, change in zip(found.error.tolist(), found.change.tolist(), strict=True):
+        far = abs(error) > max(INCOMPLETE * abs(change), ROUNDING)
+        said.append(f"its sum is {error:+.2g} off the change in score ({change:.2g}); give more steps" if far else "")
+    return said
 
 
 def first_convolution(module: nn.Module) -> str | None:

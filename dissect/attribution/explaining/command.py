@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from microtome.dissect.attribution.explaining.asking import ALL, methods_named
-from microtome.dissect.attribution.explaining.calls import BY_IMAGE
 from microtome.dissect.attribution.explaining.explainer import Explainer, explainer_of
 from microtome.dissect.attribution.explaining.results import Explained
 from microtome.dissect.attribution.explaining.sources import Source, find_sources, names_of
@@ -26,6 +25,10 @@ from microtome.storage.errors import DoesNotApplyError, UsageError
 FLAGS = {"size": "--patch"} | {
     name: f"--{name}" for name in ("samples", "noise", "steps", "baseline", "stride", "fill", "seed", "head")
 }
+
+
+_WIDEST, _REPLACEMENT = 60, "\ufffd"
+"""Letters in a column of the table; what stands for one that cannot be shown."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,28 @@ class Done:
         rows = []
         for image in self.told["images"]:
             if "error" in image:
-                rows.append([image["image"], "-", "-", "-", f"not read: {image['error']}"])
+                rows.append([_cell(image["image"]), "-", "-", "-", _cell(f"left out: {image['error']}")])
                 continue
             best = image["classes"][0] if image["classes"] else None
             said = "-" if best is None else best["name"] or str(best["class"])
             share = "-" if best is None or best["probability"] is None else f"{100 * best['probability']:.1f} %"
             made = [name for name, each in image["methods"].items() if "file" in each]
-            rows.append([image["image"], said, share, _subject(image), f"{len(made)} of {len(image['methods'])}"])
+            rows.append(
+                [
+                    _cell(image["image"]),
+                    _cell(said),
+                    share,
+                    _cell(_subject(image)),
+                    f"{len(made)} of {len(image['methods'])}",
+                ]
+            )
         return ["image", "most probable", "", "explained", "methods"], rows, [2]
+
+
+def _cell(text: str) -> str:
+    """Text in one line of a table, its middle left out where it is long."""
+    plain = "".join(character if character.isprintable() else _REPLACEMENT for character in text)
+    return plain if len(plain) <= _WIDEST else f"{plain[: _WIDEST // 2]}…{plain[-(_WIDEST // 2 - 1) :]}"
 
 
 def _subject(image: dict[str, Any]) -> str:
@@ -115,19 +132,19 @@ def explain_to(asked: Asked) -> Done:
     with arithmetic("float32", device), progress("explain", len(sources) * len(methods), "explanations") as shown:
         for explained, name in zip(explainer.explain(sources, shown.advance), names, strict=True):
             if explained.error:
-                say(f"{explained.name}: {explained.error}; left out")
+                say(f"{_cell(explained.name)}: {explained.error}; left out")
                 errors.append(explained.error)
                 told.append({"image": explained.name, "error": explained.error})
                 continue
             _note(refusals, explained)
             _say_remarks(said, explained)
-            if len(methods) == 1 and methods[0] in refusals and methods[0] not in BY_IMAGE:
+            if len(methods) == 1 and methods[0] in explainer.refusing:
                 raise DoesNotApplyError(methods[0], refusals[methods[0]])
             folder = folder or Folder(asked.out, methods)
             told.append(folder.add(explained, name))
     if len(errors) == len(sources) or folder is None:
         first = f"{sources[0].name}: {errors[0]}" if sources else "there is none"
-        raise UsageError(f"none of {len(sources):,} images can be read ({first}); give others")
+        raise UsageError(f"none of {len(sources):,} images can be explained ({first}); give others")
     if not any(_made(told, name) for name in methods) and len(methods) == 1:
         raise DoesNotApplyError(methods[0], refusals[methods[0]])
     by_name = () if ALL in asked.methods else tuple(refusals)

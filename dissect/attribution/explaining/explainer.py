@@ -14,9 +14,17 @@ from torch import Tensor, nn
 
 from microtome.datasets.geometry import CropGeometry
 from microtome.datasets.images import Interpolation, resize_crop
+from microtome.dissect.attribution.attention import attention_layer
 from microtome.dissect.attribution.choosing import default_layer
 from microtome.dissect.attribution.explaining.asking import check_layer, check_options, methods_named, options_of
-from microtome.dissect.attribution.explaining.calls import BY_IMAGE, CHOOSING, OF_MAPS, Call, first_convolution
+from microtome.dissect.attribution.explaining.calls import (
+    ATTENTION,
+    BY_IMAGE,
+    CHOOSING,
+    OF_MAPS,
+    Call,
+    first_convolution,
+)
 from microtome.dissect.attribution.explaining.results import Explained, Guess, Result
 from microtome.dissect.attribution.explaining.sources import Given, Source, find_sources
 from microtome.dissect.attribution.methods import FILTERS, Method
@@ -49,6 +57,8 @@ def as_input(model: Model, pixels: Sequence[Pixels]) -> Tensor:
 
 SAME_FOR_ALL = "the same for every image: the network has no max-pooling on the way"
 """Said of a deconvnet."""
+NO_ANSWER = "the model answers NaN or infinity for this image"
+NOT_FINITE = "what it gives holds NaN or infinity for this image"
 
 
 @dataclass
@@ -57,7 +67,7 @@ class Explainer:
 
     methods: as `methods_named` gives them; target: the number of a class, None for each image's most probable one;
     with `unit`, that unit of `layer` is explained instead. options: what single methods take beyond that, given to
-    those that have it. batch: images at a time.
+    those that have it. batch: images at a time. refusing: methods that were found to apply to no image, and why.
     """
 
     model: Model
@@ -68,7 +78,7 @@ class Explainer:
     at: At = PEAK
     options: Mapping[str, Any] = field(default_factory=dict)
     batch: int = BATCH
-    _refusing: dict[str, str] = field(default_factory=dict, init=False)
+    refusing: dict[str, str] = field(default_factory=dict, init=False)
     _remarks: dict[str, str] = field(default_factory=dict, init=False)
     _filters: Result | None = field(default=None, init=False)
     _chosen: str | None = field(default=None, init=False)
@@ -115,13 +125,18 @@ class Explainer:
         images = as_input(self.model, pixels)
         logits = self._logits(images)
         targets = self._targets(logits)
+        values = self._values(images, logits, targets)
+        kept = self._answered(len(images), logits, values)
         results: dict[str, list[Result]] = {}
         for method in self.methods:
-            results[method.name] = self._results(method, images, targets)
+            if kept:
+                results[method.name] = self._results(method, images[kept], None if targets is None else targets[kept])
             told(len(pixels))
-        values = self._values(images, logits, targets)
         explained = []
         for i, source in enumerate(sources):
+            if i not in kept:
+                explained.append(Explained(source.name, np.zeros((0, 0, 3), np.uint8), error=NO_ANSWER))
+                continue
             guesses = [] if logits is None else _guesses(logits[i], self.model.class_names)
             explained.append(
                 Explained(
@@ -132,10 +147,20 @@ class Explainer:
                     layer=self.layer,
                     unit=self.unit,
                     score=None if values is None else float(values[i]),
-                    results={name: each[i] for name, each in results.items()},
+                    results={name: each[kept.index(i)] for name, each in results.items()},
                 )
             )
         return explained
+
+    def _answered(self, count: int, logits: Tensor | None, values: Tensor | None) -> list[int]:
+        """Which images have a score that can be explained: a number, of a class that can be told from others."""
+        sound = torch.ones(count, dtype=torch.bool)
+        if any(method.scored for method in self.methods):
+            if logits is not None and self.unit is None:
+                sound &= (logits < torch.inf).all(1).cpu()  # a class that is masked out may have -inf
+            if values is not None:
+                sound &= values.isfinite()
+        return [int(i) for i in sound.nonzero()]
 
     def _logits(self, images: Tensor) -> Tensor | None:
         """(B, K) float32, None for a model that is no classifier."""
@@ -171,8 +196,8 @@ class Explainer:
         if method.gives == FILTERS:
             self._filters = self._filters or self._alone(method, images[:1], None)[0]
             return [self._filters] * len(images)
-        if method.name in self._refusing:
-            return [Result(method, None, refused=self._refusing[method.name])] * len(images)
+        if method.name in self.refusing:
+            return [Result(method, None, refused=self.refusing[method.name])] * len(images)
         found = self._alone(method, images, targets)
         if found[0].values is not None or len(images) == 1 or method.name not in BY_IMAGE:
             return found
@@ -184,15 +209,21 @@ class Explainer:
     def _alone(self, method: Method, images: Tensor, targets: Tensor | None) -> list[Result]:
         try:
             asked = self._call(method, images, targets)
-            values = asked.run(self.model, images, targets).float().cpu().numpy()
+            found, remarks = asked.run(self.model, images, targets)
         except DoesNotApplyError as error:
             reason = f"{error.reason}; {error.advice}" if error.advice else error.reason
             if method.name not in BY_IMAGE:
-                self._refusing[method.name] = reason
+                self.refusing[method.name] = reason
             return [Result(method, None, refused=reason)] * len(images)
+        values = found.float().cpu().numpy()
         each = [values] if method.gives == FILTERS else values
         remark = self._remark(asked, images[:1], targets)
-        return [Result(asked.method, one, asked.looked_at, self.unit, remark=remark) for one in each]
+        return [
+            Result(asked.method, one, asked.looked_at, self.unit, remark=remarks[i] or remark)
+            if np.isfinite(one).all()
+            else Result(asked.method, None, refused=NOT_FINITE)
+            for i, one in enumerate(each)
+        ]
 
     def _remark(self, asked: Call, images: Tensor, targets: Tensor | None) -> str:
         """What one should know of a method with this model; found with the first image, the same for all."""
@@ -216,6 +247,8 @@ class Explainer:
             looked_at = own["maps_layer"] = self._maps_layer(method, images, targets)
         elif method.name in CHOOSING and self.layer is None:
             looked_at = layer = self._maps_layer(method, images, targets)
+        elif method.name in ATTENTION and layer is None and self.unit is None:
+            looked_at = attention_layer(method.name, self.model)
         elif method.gives == FILTERS and self.layer is None:
             looked_at = first_convolution(self.model.module)
         return Call(method, layer, looked_at, own)

@@ -133,7 +133,7 @@ def test_what_cannot_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_nothing_can_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "broken.png").write_bytes(b"broken")
     assert call("broken.png", "--method", "saliency") == 2
-    assert "none of 1 images can be read" in capsys.readouterr().err
+    assert "none of 1 images can be explained" in capsys.readouterr().err
     assert not (here / "out").exists()
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.explaining import write_nets, write_photos
+from PIL import Image
 
-from microtome.dissect.attribution.explaining import command
+from microtome.dissect.attribution.explaining import command, explain_images
+from microtome.dissect.attribution.explaining.explainer import NOT_FINITE
 from microtome.dissect.attribution.methods import attribute
 from microtome.dissect.cli import main
 from microtome.dissect.models import load_model
@@ -55,8 +58,23 @@ def unclear():
 
 def sometimes():
     def of(images, features):
-        return torch.where(images.mean((1, 2, 3), keepdim=False)[:, None] > 0, features, features * float("nan"))
+        dark = images.detach().mean((1, 2, 3)) < 0
+        return features * torch.where(dark, float("nan"), 1.0)[:, None]
     return _odd(of)
+
+
+class Steep(torch.autograd.Function):
+    @staticmethod
+    def forward(context, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("inf")
+
+
+def steep():
+    return _odd(lambda images, features: Steep.apply(features))
 
 
 def never():
@@ -138,3 +156,54 @@ def test_a_target_by_name_from_python(here: Path) -> None:
         attribute("saliency", model.module, images, "boat")
     with pytest.raises(UsageError, match="a target is the number of a class"):
         attribute("saliency", model, images, ["boat", "12"])  # type: ignore[arg-type]
+
+
+def test_an_answer_that_is_not_finite_is_not_painted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain("--method", "all", model="nets.py:never") == 2
+    said = capsys.readouterr().err
+    assert "none of 2 images can be explained" in said
+    assert "photo-0.png: the model answers NaN or infinity for this image" in said
+    assert not Path("out").exists()
+
+
+def test_the_other_images_of_a_batch_are_explained(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (40, 40)).save("photos/dark.png")
+    Image.new("RGB", (40, 40), (255, 255, 255)).save("photos/light.png")
+    (here / "photos/photo-0.png").unlink()
+    (here / "photos/photo-1.png").unlink()
+    assert explain("--method", "saliency,filters", model="nets.py:sometimes") == 3
+    said = capsys.readouterr()
+    assert "left out: the model answers NaN or infinity" in said.out
+    dark, light = json.loads(Path("out/explain.json").read_text())["images"]
+    assert dark == {"image": "photos/dark.png", "error": "the model answers NaN or infinity for this image"}
+    assert np.isfinite(np.load("out/light.saliency.npy")).all()
+    assert light["methods"]["saliency"]["file"] == "light.saliency.npy"
+    assert not Path("out/dark.saliency.npy").exists()
+
+
+def test_a_result_that_is_not_finite_is_refused(here: Path) -> None:
+    explained = list(explain_images(load_model("nets.py:steep"), ["photos"], ["saliency", "occlusion"]))
+    assert [each.results["saliency"].refused for each in explained] == [NOT_FINITE] * 2
+    assert all(each.results["occlusion"].values is not None for each in explained)
+
+
+def test_long_names_and_line_ends_keep_the_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "photos/photo-0.png").rename(here / "photos" / f"{'x' * 200}.png")
+    (here / "photos/photo-1.png").rename(here / "photos" / "a\nb.png")
+    assert explain("--method", "saliency") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) < 120
+
+
+def test_attention_says_its_layer_and_integrated_gradients_how_far_off_they_are(here: Path) -> None:
+    methods = ["attention", "rollout", "grad-attention", "integrated-gradients"]
+    (found,) = explain_images(load_model("builtin:scenes-vit"), ["photos/photo-0.png"], methods, options={"steps": 1})
+    layers = {name: result.layer for name, result in found.results.items()}
+    assert layers["attention"] is not None
+    assert layers["attention"] == layers["rollout"]
+    (again,) = explain_images(
+        load_model("builtin:scenes-vit"), ["photos/photo-0.png"], ["attention"], layer=layers["attention"]
+    )
+    np.testing.assert_array_equal(found.results["attention"].values, again.results["attention"].values)
+    assert "off the change in score" in found.results["integrated-gradients"].remark
