@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from microtome.dissect.cli.explain_checks import check_and_tell, check_options, refuse_checks
+from microtome.dissect.cli.explain_checks import Check, check_options, refuse_checks
 from microtome.dissect.cli.options import model_options, preprocess_values, split_list
 from microtome.dissect.cli.output import show_json, show_table
 from microtome.storage.errors import UsageError
@@ -34,7 +35,7 @@ def method_options(command: Any) -> Any:
         ),
         click.option("--stride", type=click.IntRange(min=1), metavar="PIXELS", help="occlusion. [half a patch]"),
         click.option("--fill", metavar="KIND", help="occlusion: grey, mean, blur, black, a number. [grey]"),
-        click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn by lot. [0]"),
+        click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn by lot, by --check too. [0]"),
         click.option("--head", metavar="H|each", help="attention: of one head, or of each. [mean of all]"),
     ]
     for option in reversed(options):
@@ -96,10 +97,11 @@ def explain_command(model: str, images: tuple[str, ...], as_json: bool, **option
         settings=preprocess_values(options),
         own=_own(options),
     )
-    done = explain_to(asked)
+    check = Check(images, options)
+    done = explain_to(asked, check.prepare)
     if not as_json:
         _show(done, options["out"])
-    checks = {"check": check_and_tell(done, images, options, quiet=as_json)} if options["check"] else {}
+    checks = check.tell(quiet=as_json)
     if as_json:
         show_json(**{name: value for name, value in (done.told | checks).items() if name != "schema_version"})
     return REFUSED if done.refused_by_name else UNREADABLE if done.unreadable else 0
@@ -108,6 +110,8 @@ def explain_command(model: str, images: tuple[str, ...], as_json: bool, **option
 def _own(options: dict[str, Any]) -> dict[str, Any]:
     """Options of single methods that were given, as the methods call them."""
     given = {name: options[name] for name in _FLAGS if options[name] is not None}
+    if options["check"] and "seed" in given and not _any_draws(split_list(options["methods"])):
+        del given["seed"]  # it is that of the checks
     if "patch" in given:
         given["size"] = given.pop("patch")
     if given.get("head", "each") != "each":
@@ -116,6 +120,13 @@ def _own(options: dict[str, Any]) -> dict[str, Any]:
         with suppress(ValueError):  # a name
             given["fill"] = float(given["fill"])
     return given
+
+
+def _any_draws(methods: Sequence[str]) -> bool:
+    """Whether one of the methods draws by lot. Raises UnknownNameError."""
+    from microtome.dissect.attribution.explaining.asking import methods_named, options_of
+
+    return any("seed" in options_of(method) for method in methods_named(methods))
 
 
 def _head(text: str) -> int:

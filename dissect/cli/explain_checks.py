@@ -13,7 +13,9 @@ from microtome.dissect.cli.output import show_table
 from microtome.storage.errors import UsageError
 
 if TYPE_CHECKING:
-    from microtome.dissect.attribution.explaining.command import Done
+    from microtome.dissect.attribution.checks.command import Plan
+    from microtome.dissect.attribution.explaining.explainer import Explainer
+    from microtome.dissect.attribution.explaining.sources import Source
 
 
 def check_options(command: Any) -> Any:
@@ -56,25 +58,43 @@ def refuse_checks(options: Mapping[str, Any]) -> None:
             raise UsageError(f"--{name.replace('_', '-')} says how to check; give --check too")
 
 
-def check_and_tell(done: Done, given: Sequence[str], options: Mapping[str, Any], *, quiet: bool) -> dict[str, Any]:
-    """Do the checks, write them to --out, show them unless `quiet`; what explain.json holds of them."""
-    from microtome.dissect.attribution.checks.command import Checking, check_done, write_checks
-    from microtome.dissect.attribution.checks.table import rows_of, sentences
+class Check:
+    """The checks of one command: what they need is looked up before anything is explained, and they come last."""
 
-    checking = Checking(
-        data=options["check_data"],
-        count=options["check_images"],
-        concepts=split_list(options["check_concepts"]),
-        classes=options["check_classes"],
-        tolerance=options["tolerance"],
-    )
-    checks = check_done(done, given, checking)
-    told = write_checks(checks, options["out"])
-    if not quiet:
-        header, rows, right = rows_of(checks)
-        click.echo()
-        show_table(header, rows, right=right)
-        click.echo()
-        for sentence in sentences(checks):
-            click.echo(sentence)
-    return told
+    def __init__(self, given: Sequence[str], options: Mapping[str, Any]) -> None:
+        self._given, self._options = given, options
+        self._plan: Plan | None = None
+
+    def prepare(self, explainer: Explainer, sources: Sequence[Source]) -> None:
+        """Where --check is given, look up what is to be checked. Raises UsageError, UnknownNameError."""
+        if not self._options["check"]:
+            return
+        from microtome.dissect.attribution.checks.command import Checking, plan_checks
+
+        checking = Checking(
+            data=self._options["check_data"],
+            count=self._options["check_images"],
+            concepts=split_list(self._options["check_concepts"]),
+            classes=self._options["check_classes"],
+            tolerance=self._options["tolerance"],
+            seed=self._options["seed"] or 0,
+        )
+        self._plan = plan_checks(explainer, sources, self._given, checking)
+
+    def tell(self, *, quiet: bool) -> dict[str, Any]:
+        """Do the checks, write them to --out, show them unless `quiet`; what explain.json has more then."""
+        if self._plan is None:
+            return {}
+        from microtome.dissect.attribution.checks.command import check_planned, write_checks
+        from microtome.dissect.attribution.checks.table import notes, rows_of, sentences
+
+        checks = check_planned(self._plan)
+        told = write_checks(checks, self._options["out"])
+        if not quiet:
+            header, rows, right = rows_of(checks)
+            click.echo()
+            show_table(header, rows, right=right)
+            click.echo()
+            for sentence in (*sentences(checks), *notes(checks)):
+                click.echo(sentence)
+        return {"check": told}

@@ -20,7 +20,8 @@ from microtome.dissect.attribution.checks.mapping import read_classes
 from microtome.dissect.attribution.checks.pointing import TOLERANCE, Masks
 from microtome.dissect.attribution.checks.table import charts_of, sentences, to_dict
 from microtome.dissect.attribution.explaining.asking import options_of
-from microtome.dissect.attribution.explaining.command import Done
+from microtome.dissect.attribution.explaining.explainer import Explainer
+from microtome.dissect.attribution.explaining.sources import Source
 from microtome.dissect.attribution.methods import IMAGE, MAP
 from microtome.dissect.attribution.subject import Target, classes_of
 from microtome.reports.explanations.charts import draw_charts
@@ -35,21 +36,35 @@ PICTURE = "check.png"
 class Checking:
     """How the methods are checked. data: a dataset spec (default: the images of the command, whose masks are used
     where they are one dataset); count: images at most; concepts: what a map may
-    point at; classes: a CSV file of the classes that stand for a concept, each of which is then explained."""
+    point at; classes: a CSV file of the classes that stand for a concept, each of which is then explained; seed: of all
+    draws."""
 
     data: str | None = None
     count: int = 16
     concepts: Sequence[str] = ()
     classes: Path | None = None
     tolerance: float = TOLERANCE
+    seed: int = 0
 
 
-def check_done(done: Done, given: Sequence[str], checking: Checking) -> Checks:
-    """Check the methods that were asked for and applied. given: what the command was given as images.
+@dataclass(frozen=True)
+class Plan:
+    """Checks that can be done: methods by name, images (n, 3, H, W), classes to explain, where maps should point."""
 
-    Raises UsageError for fewer than two images, and where no method gives each pixel a weight.
+    explainer: Explainer
+    methods: Sequence[str]
+    images: Tensor
+    target: Target
+    masks: Masks | None
+    settings: Settings
+
+
+def plan_checks(explainer: Explainer, sources: Sequence[Source], given: Sequence[str], checking: Checking) -> Plan:
+    """How the methods that are asked for will be checked. given: what the command was given as images.
+
+    Raises UsageError for fewer than two images, for what the dataset does not have, and where no method gives each
+    pixel a weight.
     """
-    explainer = done.explainer
     methods = [method for method in explainer.methods if method.gives in (MAP, IMAGE)]
     if not methods:
         names = ", ".join(method.name for method in explainer.methods)
@@ -58,20 +73,21 @@ def check_done(done: Done, given: Sequence[str], checking: Checking) -> Checks:
         method.name: {name: value for name, value in explainer.options.items() if name in options_of(method)}
         for method in methods
     }
-    images, target, masks = _read(done, given, checking)
-    settings = Settings(
-        seed=int(explainer.options.get("seed", 0)),
-        tolerance=checking.tolerance,
-        batch=explainer.batch,
-        options=options,
-    )
+    images, target, masks = _read(explainer, sources, given, checking)
+    settings = Settings(seed=checking.seed, tolerance=checking.tolerance, batch=explainer.batch, options=options)
+    return Plan(explainer, [method.name for method in methods], images, target, masks, settings)
+
+
+def check_planned(plan: Plan) -> Checks:
+    """Check the methods."""
+    explainer, settings = plan.explainer, plan.settings
     return check_methods(
         explainer.model,
-        images,
-        [method.name for method in methods],
-        target=target,
+        plan.images,
+        plan.methods,
+        target=plan.target,
         layer=explainer.layer,
-        masks=masks,
+        masks=plan.masks,
         settings=settings,
     )
 
@@ -91,17 +107,21 @@ def write_checks(checks: Checks, out: Path) -> dict[str, Any]:
     return {**told, "picture": PICTURE}
 
 
-def _read(done: Done, given: Sequence[str], checking: Checking) -> tuple[Tensor, Target, Masks | None]:
+def _read(
+    explainer: Explainer, sources: Sequence[Source], given: Sequence[str], checking: Checking
+) -> tuple[Tensor, Target, Masks | None]:
     """Images (n, 3, H, W), the classes to explain, and where their maps should point, if the dataset says."""
-    explainer = done.explainer
     model, target = explainer.model, explainer.target
     spec = checking.data or (given[0] if len(given) == 1 and _is_dataset(given[0]) else None)
     if spec is None:
         if checking.concepts or checking.classes:
             raise UsageError("--check-concepts and --check-classes are about a dataset; give --check-data")
-        images = explainer.inputs(done.sources, checking.count)
+        images = explainer.inputs(sources, checking.count)
         if len(images) < 2:
-            raise UsageError("--check compares images, and there is one; give 2 or more, or a dataset as --check-data")
+            many = "one" if len(images) else "none"
+            raise UsageError(
+                f"--check compares images, and {many} can be explained; give 2 or more, or a dataset as --check-data"
+            )
         return images, target, None
     data = read_labelled(open_dataset(spec), model, checking.count, checking.concepts)
     if checking.classes is not None:

@@ -12,6 +12,9 @@ from microtome.dissect.attribution.checks.intervals import Mean
 from microtome.dissect.attribution.checks.verdicts import BLIND, FAITHFUL, INSENSITIVE, UNSUPPORTED
 from microtome.reports.explanations.charts import Chart, Line
 
+FEW = 10
+"""Of fewer images a bootstrap's interval is too narrow."""
+
 _SAID = {
     FAITHFUL: "Faithful for this model",
     INSENSITIVE: "Insensitive to what the model has learned",
@@ -45,6 +48,14 @@ def sentences(checks: Checks) -> list[str]:
     return said
 
 
+def notes(checks: Checks) -> list[str]:
+    """What one should know before one believes the figures."""
+    followed = min(checks.settings.probed, checks.images)
+    if followed >= FEW:
+        return []
+    return [f"With {followed} images the 95 % intervals are too narrow to be believed; give {FEW} or more."]
+
+
 def to_dict(checks: Checks) -> dict[str, Any]:
     """Ready for JSON: what explain.json holds as "check"."""
     base = checks.baselines
@@ -64,6 +75,7 @@ def to_dict(checks: Checks) -> dict[str, Any]:
             "chance_pointing": _maybe(base.chance),
         },
         "summary": sentences(checks),
+        "notes": notes(checks),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ FLAGS = {"size": "--patch"} | {
     name: f"--{name}" for name in ("samples", "noise", "steps", "baseline", "stride", "fill", "seed", "head")
 }
 
+
+Before = Callable[[Explainer, Sequence[Source]], None]
 
 _WIDEST, _REPLACEMENT = 60, "\ufffd"
 """Letters in a column of the table; what stands for one that cannot be shown."""
@@ -55,7 +57,8 @@ class Done:
     """What came of it.
 
     explainer, sources: what was asked about which images; told: as in explain.json; refusals: reasons by method, of any
-    image; refused_by_name: methods among them that were asked for by name; unreadable: images that could not be read.
+    image; refused_by_name: methods among them that were asked for by name; unreadable: images that could
+    not be read, or that the model answers with NaN.
     """
 
     explainer: Explainer
@@ -112,15 +115,19 @@ def _subject(image: dict[str, Any]) -> str:
     return str(target["name"] or target["class"])
 
 
-def explain_to(asked: Asked) -> Done:
-    """Do what is asked. Raises UsageError, UnknownNameError, and DoesNotApplyError where the only method that was
-    asked for by name applies to no image."""
+def explain_to(asked: Asked, before: Before = lambda explainer, sources: None) -> Done:
+    """Do what is asked; `before` is called with what was looked up for it, before any image is explained.
+
+    Raises UsageError, UnknownNameError, and DoesNotApplyError where the only method that was asked for by name applies
+    to no image.
+    """
     if asked.unit is not None and asked.target is not None:
         raise UsageError("--target and --unit are two things to explain; give one of them")
     if os.path.exists(asked.out) and not os.path.isdir(asked.out):
         raise UsageError(f"--out {asked.out} is a file; give a folder")
     explainer = _explainer(asked)
     sources = find_sources(asked.images, limit=asked.limit, leave_out=asked.out)
+    before(explainer, sources)
     names = names_of(sources, METHODS)
     folder: Folder | None = None
     told: list[dict[str, Any]] = []

@@ -99,9 +99,15 @@ class Explainer:
             yield from self._through(waiting, told)
 
     def inputs(self, sources: Iterable[Source], most: int) -> Tensor:
-        """The first `most` images that can be read, as the model takes them: (n, 3, H, W)."""
+        """Those of the first `most` images that can be read, as the model takes them, to which it answers numbers:
+        (n, 3, H, W)."""
         read = (pixels for source in sources if not isinstance(pixels := self._read(source), str))
-        return as_input(self.model, list(islice(read, most)))
+        found = [torch.zeros(0, 3, *self.model.preprocess.size).to(self.model.placeholder())]
+        rest = islice(read, most)
+        while pixels := list(islice(rest, self.batch)):
+            images = as_input(self.model, pixels)
+            found.append(images[self._answered(len(images), self._logits(images), None)])
+        return torch.cat(found)
 
     def _read(self, source: Source) -> Pixels | str:
         try:

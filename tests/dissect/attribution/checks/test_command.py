@@ -97,6 +97,7 @@ def test_one_image_is_not_enough(place: Path, tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit) as done:
         main(["explain", f"{place}/net.py:net", image, "--out", str(tmp_path), "--method", "saliency", "--check"])
     assert done.value.code == 2
+    assert not list(tmp_path.iterdir())
     assert "--check-data" in capsys.readouterr().err
 
 
@@ -142,3 +143,40 @@ def test_the_file_of_classes(place: Path, tmp_path: Path) -> None:
         read_classes(path, concepts, names)
     with pytest.raises(UsageError, match="cannot be read"):
         read_classes(tmp_path / "nowhere.csv", concepts, names)
+
+
+def test_the_seed_is_that_of_all_draws(place: Path, tmp_path: Path) -> None:
+    told = []
+    for seed in ("0", "5"):
+        assert explain(place, tmp_path, "--method", "saliency", "--check", "--seed", seed) == 0
+        told.append(json.loads((tmp_path / "explain.json").read_text())["check"])
+    assert [each["seed"] for each in told] == [0, 5]
+    assert told[0]["methods"]["saliency"]["depths"] != told[1]["methods"]["saliency"]["depths"]
+    assert explain(place, tmp_path, "--method", "smoothgrad", "--samples", "2", "--check", "--seed", "7") == 0
+    assert json.loads((tmp_path / "explain.json").read_text())["check"]["seed"] == 7
+    assert explain(place, tmp_path, "--method", "saliency", "--seed", "5") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--check-concepts", "doge"], "no concept named 'doge'"),
+        (["--check-classes", "nowhere.csv"], "nowhere.csv cannot be read"),
+        (["--check-data", "folder:nowhere"], "nowhere"),
+        (["--check-images", "2", "--check-data", "scenes:1", "--check-concepts", "doge"], "no concept named 'doge'"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_explained(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    out = tmp_path / "out"
+    assert explain(place, out, "--method", "saliency", "--check", *options) == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_of_few_images_the_table_says_so(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(place, tmp_path, "--method", "saliency", "--check") == 0
+    note = "With 3 images the 95 % intervals are too narrow to be believed; give 10 or more."
+    assert capsys.readouterr().out.splitlines()[-1] == note
+    assert json.loads((tmp_path / "explain.json").read_text())["check"]["notes"] == [note]
