@@ -39,7 +39,7 @@ def activations(
             layer = default_layer(score, "activations")
     given = images.detach().to(model.placeholder())
     with at_rest(model.module), torch.no_grad(), ActivationCapture(model, [layer]) as capture:
-        maps = capture(given)[layer]
+        maps = capture(given.clone())[layer]  # which the model may change in place
     if units is not None:
         for each in units:
             check_unit(layer, each, maps.shape[1])

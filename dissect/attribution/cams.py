@@ -20,6 +20,7 @@ from microtome.dissect.attribution.grids import (
     refuse_unit,
     zero_maps,
 )
+from microtome.dissect.attribution.passage import refuse_reentrant
 from microtome.dissect.attribution.pooled import pooled_maps
 from microtome.dissect.attribution.subject import PEAK, At, Score, Target, model_of, scoring
 from microtome.dissect.models.model import Model
@@ -173,6 +174,7 @@ def _refuse_zeros(method: str, combine: Combine, score: Score, taken: Taken, map
     refused = flat if allow_zero else empty
     if not refused:
         return
+    refuse_reentrant(score(score.images.detach().clone().requires_grad_()), method, score.model.spec)
     rows = torch.tensor(refused, device=score.images.device)
     works = last_layer(
         score, score.images[rows], rows, lambda found: not zero_maps(combine(found.maps, found.gradients))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from microtome.dissect.attribution.grids import Taken, look
+from microtome.dissect.attribution.passage import refuse_reentrant
 from microtome.dissect.attribution.subject import Score
 from microtome.dissect.models.layers import kind_of
 from microtome.dissect.models.logits import logits_of
@@ -40,7 +41,7 @@ def default_layer(score: Score, method: str = "grad-cam") -> str:
     kept = _KEPT.setdefault(score.model, {})
     found = kept.get(score.layer)
     if found is None or found not in {call.name for call in trace(score.model)}:
-        found = _last(score, score.model.noise(1), lambda images: _everything(score, images), _has_gradients)
+        found = _last(score, score.model.noise(1), lambda images: _everything(score, images, method), _has_gradients)
     if found is None:
         before = f"before {score.layer} " if score.layer else ""
         raise DoesNotApplyError(
@@ -72,13 +73,15 @@ def _last(
     return None
 
 
-def _everything(score: Score, images: Tensor) -> Tensor:
+def _everything(score: Score, images: Tensor, method: str) -> Tensor:
     """A number that all logits, or all units of the layer at all places, have a part in."""
+    images = images.clone()  # which the model may change in place
     if score.capture is not None and score.layer is not None:
         values = score.capture(images)[score.layer]
     else:
         values = logits_of(score.model.module(images), score.model.class_names)
     generator = torch.Generator().manual_seed(0)  # since the sum of what was normalised is constant
+    refuse_reentrant(values, method, score.model.spec)
     return (values * torch.randn(values.shape, generator=generator).to(values)).sum()
 
 

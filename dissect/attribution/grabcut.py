@@ -55,6 +55,8 @@ def grabcut(
         )
     maps = saliency(model, images, target, layer, unit=unit, at=at)
     maps = blurred(maps.unsqueeze(1), max(0.5, SMOOTHED * min(maps.shape[1:]))).squeeze(1)
+    if images.shape[1] != 3:
+        raise DoesNotApplyError("grabcut", f"it takes colours, and these images have {images.shape[1]} channels")
     pictures = _pictures(model, images)
     masks = [
         _cut(picture, _seeds(each, foreground, background, number), rounds, seed)

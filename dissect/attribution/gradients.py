@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from microtome.dissect.attribution.baselines import BLACK, baseline_of
-from microtome.dissect.attribution.passage import reaches
+from microtome.dissect.attribution.passage import reaches, refuse_reentrant
 from microtome.dissect.attribution.subject import PEAK, At, Score, Target, scoring
 from microtome.dissect.models import Model
 from microtome.storage.errors import DoesNotApplyError, UsageError
@@ -176,9 +176,11 @@ def gradient_of(score: Score, images: Tensor, method: str) -> Tensor:
 def followed(score: Score, images: Tensor, method: str, rows: Tensor | None = None) -> Tensor:
     """(n,), the score of images that ask for gradients.
 
-    Raises DoesNotApplyError where no gradient reaches the images; `method` is named there.
+    Raises DoesNotApplyError where no gradient reaches the images, or none can be taken since parts are checkpointed in
+    the reentrant form; `method` is named there.
     """
     values = score(images, rows)
+    refuse_reentrant(values, method, score.model.spec)
     if not reaches(values, images):
         raise DoesNotApplyError(
             method,

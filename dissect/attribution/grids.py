@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.utils.checkpoint import CheckpointError
 
 from microtome.dissect.attribution.subject import Score
 from microtome.dissect.models.sites import Site
@@ -43,7 +44,8 @@ class Taken:
 def maps_and_gradients(score: Score, site: Site) -> Taken:
     """The maps of one layer and the score's gradients by them; zero where the score does not depend on them.
 
-    What comes before the layer is not recorded for autograd. Raises UsageError where the layer is not reached.
+    What comes before the layer is not recorded for autograd, unless it is checkpointed. Raises UsageError where
+    the layer is not reached.
     """
     kept: list[Tensor] = []
 
@@ -53,7 +55,10 @@ def maps_and_gradients(score: Score, site: Site) -> Taken:
 
     with site.replacing(keep):
         total = score(score.images).sum()
-    (gradient,) = _gradients(total, [_only(kept, site, score)])
+    try:
+        (gradient,) = _gradients(total, [_only(kept, site, score)])
+    except CheckpointError:  # what is computed again there needs gradients from the images on
+        return look(score, [site], score.images, lambda images: score(images).sum())[0]
     return _taken(site, kept[0], gradient, len(score.images))
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import BackwardCFunction
 
+from microtome.storage.errors import DoesNotApplyError
+
 _RECTIFIERS: Mapping[str, Callable[[Any], bool]] = {
     "Relu": lambda node: True,
     "Threshold": lambda node: _is_zero(node._saved_threshold),
@@ -228,6 +230,17 @@ def _spoken(name: str) -> str:
     if name == "torch::autograd::CopySlices":
         return "in-place operation on a part"
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.rpartition("::")[2]).lower()
+
+
+def refuse_reentrant(values: Tensor, method: str, spec: str) -> None:
+    """Raise DoesNotApplyError where parts on the way are checkpointed in the form that knows of no gradients by inputs
+    (torch.utils.checkpoint with use_reentrant=True)."""
+    if any(node.name().startswith("CheckpointFunction") for node in _nodes(values)):
+        raise DoesNotApplyError(
+            method,
+            f"{spec} uses reentrant activation checkpointing, through which no gradients can be taken",
+            "load it without checkpointing, or with use_reentrant=False",
+        )
 
 
 def reaches(values: Tensor, origin: Tensor) -> bool:

@@ -36,10 +36,13 @@ def pooled_maps(model: Model, images: Tensor, layer: str | None = None) -> tuple
     else:
         _, heads, logits = _watched(model, images)
         with ActivationCapture(model, [layer]) as capture:
-            pools = [capture(images)[layer]]
+            pools = [capture(images.clone())[layer]]
     head = next((each for each in reversed(heads) if _same(each.output, logits)), None)
     if head is None:
-        raise DoesNotApplyError("cam", "no linear layer gives this network's logits", _ADVICE)
+        reason = "no linear layer gives this network's logits"
+        if heads:
+            reason += f": other operations follow the last one, {heads[-1].name}"
+        raise DoesNotApplyError("cam", reason, _ADVICE)
     for pool in reversed(pools):
         for maps in _as_maps(model, pool, len(images)):
             if maps.shape[1] == head.weight.shape[1] and _same(head.of(maps.mean((2, 3))), logits):
@@ -52,12 +55,12 @@ def pooled_maps(model: Model, images: Tensor, layer: str | None = None) -> tuple
 
 
 class _Head:
-    """One call of a linear layer: weight (K, C), what it gave, (B, K)."""
+    """One call of a linear layer: weight (K, C), bias (K,) or None, and what it gave, (B, K)."""
 
-    def __init__(self, name: str, module: nn.Linear | nn.Conv2d, output: Tensor) -> None:
-        self.name, self.output = name, output
-        self.weight = module.weight.detach().flatten(1)
-        self._bias = module.bias
+    def __init__(self, name: str, weight: Tensor, bias: Tensor | None, output: Tensor) -> None:
+        self.name, self.output = name, output.detach().flatten(1).clone()
+        self.weight = weight.detach().flatten(1)
+        self._bias = bias
 
     def of(self, means: Tensor) -> Tensor:
         """The logits of means (B, C)."""
@@ -72,12 +75,12 @@ def _watched(model: Model, images: Tensor) -> tuple[list[Tensor], list[_Head], T
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
             handles.append(module.register_forward_hook(_noting(name, heads)))
     try:
-        with torch.no_grad(), _Means() as means:
-            logits = logits_of(model.module(images), model.class_names).clone()
+        with torch.no_grad(), _Means(len(images)) as means:
+            logits = logits_of(model.module(images.clone()), model.class_names).clone()
     finally:
         for handle in handles:
             handle.remove()
-    return means.averaged, heads, logits
+    return means.averaged, means.heads + heads, logits
 
 
 def _noting(name: str, heads: list[_Head]) -> Any:
@@ -87,17 +90,20 @@ def _noting(name: str, heads: list[_Head]) -> Any:
         if isinstance(module, nn.Conv2d) and (module.groups > 1 or output.shape[2:] != (1, 1)):
             return
         if output.ndim == 2 or (output.ndim == 4 and isinstance(module, nn.Conv2d)):
-            heads.append(_Head(name, module, output.detach().flatten(1).clone()))
+            heads.append(_Head(name, module.weight, module.bias, output))
 
     return note
 
 
 class _Means(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps, of the last means over positions in a pass, what was averaged."""
+    """Keeps, of the last means over positions in a pass, what was averaged, and the last products of one vector
+    an image with a matrix: linear layers that are called as functions."""
 
-    def __init__(self, kept: int = 8) -> None:
+    def __init__(self, batch: int, kept: int = 8) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.averaged: list[Tensor] = []
+        self.heads: list[_Head] = []
+        self._batch = batch
         self._kept = kept
 
     @classmethod
@@ -111,7 +117,12 @@ class _Means(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if (name in ("mean", "sum") or "avg_pool2d" in name) and args[0].ndim in (3, 4):
             self.averaged.append(args[0].detach().clone())
             del self.averaged[: -self._kept]
-        return func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
+        if name in ("mm", "addmm") and not kwargs and len(output) == self._batch:
+            bias = args[0] if name == "addmm" else None
+            self.heads.append(_Head("of a function", args[-1].t(), bias, output))
+            del self.heads[: -self._kept]
+        return output
 
 
 def _as_maps(model: Model, averaged: Tensor, batch: int) -> list[Tensor]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -97,9 +97,10 @@ def _gradient(
 def _differentiated(values: Tensor, leaf: Tensor) -> Tensor:
     """The gradient of the sum of `values`. What is checkpointed is computed again on the way, under the same rule:
     torch.autograd.grad would close the mode that keeps it."""
-    engine = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+    engine = torch.autograd.Variable._execution_engine
+    gradient: Tensor
     (gradient,) = engine.run_backward((values,), (torch.ones_like(values),), False, False, (leaf,), False, False)
-    return cast(Tensor, gradient)
+    return gradient
 
 
 def sees_the_image(

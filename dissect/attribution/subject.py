@@ -112,7 +112,9 @@ def scoring(
 
 
 def model_of(model: Model | nn.Module, images: Tensor) -> Model:
-    """A module as a `Model` whose input has the size of `images` (B, 3, H, W); a Model as it is. Raises UsageError."""
+    """A module as a `Model` whose input has the size and channels of `images` (B, C, H, W); a Model as it is.
+
+    Raises UsageError."""
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise UsageError(f"images are a floating point tensor (B, 3, H, W) as the model takes it, not {found}")
@@ -120,7 +122,7 @@ def model_of(model: Model | nn.Module, images: Tensor) -> Model:
         return model
     height, width = (int(side) for side in images.shape[2:])
     plain = Preprocess((height, width), None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return Model(type(model).__name__, unwrap(model), plain)
+    return Model(type(model).__name__, unwrap(model), plain, channels=int(images.shape[1]))
 
 
 def classes_of(model: Model, images: Tensor, target: Target) -> Tensor:

@@ -31,7 +31,8 @@ class Model:
 
     spec: as the user gave it; module: in eval mode, without compile or parallel wrappers; class_names: one a logit,
     or empty; trained: False for random weights; weights: where they come from, in words; fingerprint: hexadecimal
-    sha256 (see `fingerprint`), empty when loaded for inspection only; tokens: what the user says of token streams.
+    sha256 (see `fingerprint`), empty when loaded for inspection only; tokens: what the user says of token streams;
+    channels: of its images, 3 but for a bare module that was given others.
     """
 
     spec: str
@@ -42,6 +43,7 @@ class Model:
     weights: str = ""
     fingerprint: str = ""
     tokens: TokenHints = TokenHints()
+    channels: int = 3
 
     @property
     def parameters(self) -> int:
@@ -56,9 +58,9 @@ class Model:
         return torch.empty(0)
 
     def noise(self, batch: int = 1, *, seed: int = 0) -> Tensor:
-        """A batch of normal noise with the model's input shape, dtype and device: (batch, 3, H, W)."""
+        """A batch of normal noise with the model's input shape, dtype and device: (batch, channels, H, W)."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(batch, 3, *self.preprocess.size, generator=generator).to(self.placeholder())
+        return torch.randn(batch, self.channels, *self.preprocess.size, generator=generator).to(self.placeholder())
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor, memory_format: torch.memory_format) -> Tensor:

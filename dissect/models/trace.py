@@ -127,11 +127,9 @@ def _run(model: Model, batch: int) -> list[Call]:
             follow.begin(images)
             model.module(images)
     except Exception as error:
-        height, width = model.preprocess.size
+        shape = ", ".join(map(str, (model.channels, *model.preprocess.size)))
         text = " ".join(str(error).split())
-        raise UsageError(
-            f"{model.spec} does not run on images (B, 3, {height}, {width}): {type(error).__name__}: {text}"
-        ) from error
+        raise UsageError(f"{model.spec} does not run on images (B, {shape}): {type(error).__name__}: {text}") from error
     finally:
         for handle in handles:
             handle.remove()
