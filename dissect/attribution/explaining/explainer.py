@@ -104,8 +104,8 @@ class Explainer:
         read = (pixels for source in sources if not isinstance(pixels := self._read(source), str))
         found = [torch.zeros(0, 3, *self.model.preprocess.size).to(self.model.placeholder())]
         rest = islice(read, most)
-        while pixels := list(islice(rest, self.batch)):
-            images = as_input(self.model, pixels)
+        while some := list(islice(rest, self.batch)):
+            images = as_input(self.model, some)
             found.append(images[self._answered(len(images), self._logits(images), None)])
         return torch.cat(found)
 
@@ -174,8 +174,9 @@ class Explainer:
             output = self.model.module(images.clone())
         try:
             return logits_of(output, self.model.class_names).float()
-        except NoLogitsError:
-            if self.target is not None:
+        except UsageError as error:
+            wanted = self.unit is None and any(method.scored for method in self.methods)
+            if self.target is not None or (wanted and not isinstance(error, NoLogitsError)):
                 raise
             return None
 

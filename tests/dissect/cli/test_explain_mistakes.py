@@ -144,6 +144,8 @@ def test_an_answer_with_several_tensors(here: Path, capsys: pytest.CaptureFixtur
     assert len(json.loads(capsys.readouterr().out)["images"][0]["classes"]) == 3
     assert explain("--method", "saliency", model="nets.py:unclear") == 2
     assert "features (2, 6), other (2, 3): which are the logits?" in capsys.readouterr().err
+    assert explain("--method", "saliency", "--layer", "0", "--unit", "2", model="nets.py:unclear") == 0
+    assert explain("--method", "activations", "--layer", "0", model="nets.py:unclear") == 0
 
 
 def test_a_target_by_name_from_python(here: Path) -> None:
