@@ -338,11 +338,15 @@ class Run:
 def _is_taken(place: Place) -> bool:
     """Whether something lies there that is neither a run's beginning nor what is written before a run begins."""
     if place.path is not None:
-        ours = {LOCK, LOGS.rstrip("/"), SWAP_LOCK}
-        return place.path.exists() and any(
-            entry.name not in ours and not _holds_readouts(place.path, entry) for entry in place.path.iterdir()
-        )
+        return place.path.exists() and not all(_is_ours(place.path, entry) for entry in place.path.iterdir())
     return any(key != LOCK and not key.startswith(LOGS) and not is_readout(key) for key, _ in place.list())
+
+
+def _is_ours(root: Path, entry: Path) -> bool:
+    """Whether an entry of the folder is what is there before a run begins; a lock may be half written just now."""
+    if entry.name in (LOCK, LOGS.rstrip("/"), SWAP_LOCK) or _holds_readouts(root, entry):
+        return True
+    return entry.name.startswith((f".{LOCK}.", f".{RUN_JSON}.")) and entry.name.endswith(LEFTOVER_SUFFIX)
 
 
 def _holds_readouts(root: Path, folder: Path) -> bool:

@@ -131,8 +131,8 @@ def levels(peaks: NDArray[np.float32], maximum: float) -> NDArray[np.uint8]:
     """round(255 * peak / maximum), 0 where a peak is negative or NaN, or where the maximum is not above 0."""
     if not maximum > 0:
         return np.zeros(len(peaks), np.uint8)
-    scaled = np.nan_to_num(peaks, nan=0.0, posinf=maximum, neginf=0.0) * np.float32(PEAK_STEPS / maximum)
-    steps: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, PEAK_STEPS)).astype(np.uint8)
+    scaled = np.nan_to_num(peaks, nan=0.0, posinf=maximum, neginf=0.0) / np.float32(maximum)
+    steps: NDArray[np.uint8] = np.rint(PEAK_STEPS * np.clip(scaled, 0, 1)).astype(np.uint8)
     return steps
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from microtome.storage.arrays import ACTIVATIONS, layer_array
 from microtome.storage.errors import MicrotomeError, RunDamagedError, UnknownNameError, UsageError
+from microtome.storage.places import open_place
 from microtome.storage.run import Run, folder_name
 from microtome.storage.schema import LATER_PARTS, SCHEMA_VERSION, STAGES, RunInfo
 
@@ -90,6 +91,21 @@ def test_a_run_is_created_and_opened(tmp_path: Path) -> None:
     assert opened.layer_names == ["conv1", "block.1:heads"]
     assert opened.index_page == str(made.path / "report" / "index.html")
     assert "ü" in Run.create(tmp_path / "other", info_of(("ü",))).path.joinpath("run.json").read_text("utf-8")
+
+
+def test_a_lock_that_is_half_written_is_nothing_foreign(tmp_path: Path) -> None:
+    (tmp_path / ".lock.json.abcd.partial").touch()
+    Run.create(tmp_path, info_of())
+    Run.sweep_up(open_place(tmp_path / "none"))
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / ".lock.json.efgh.partial").touch()
+    Run.sweep_up(open_place(left))
+    assert not left.exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/.thesis.partial").touch()
+    with pytest.raises(UsageError, match="is not empty"):
+        Run.create(tmp_path / "mine", info_of())
 
 
 def test_an_empty_folder_or_a_failed_start_is_taken_over(tmp_path: Path) -> None:

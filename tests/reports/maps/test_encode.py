@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.map_files import decode_bits, decode_file, decode_order, decode_top, decode_view
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -100,6 +100,7 @@ def test_numbers_that_do_not_fit_are_none() -> None:
 
 
 @given(PEAKS)
+@example(np.array([1.1754944e-38], np.float32))
 def test_peaks_become_shares_of_the_maximum(peaks: NDArray[np.float32]) -> None:
     maximum = float(np.nanmax(peaks, initial=0))
     expected = [
