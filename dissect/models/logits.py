@@ -40,11 +40,20 @@ def logits_of(output: object, class_names: Sequence[str] = ()) -> Tensor:
     for name in NAMES:
         if name in named:
             return named[name]
-    first = fitting[0]
-    if first[0] and any(name != first[0] and tensor is not first[1] for name, tensor in fitting):
-        listed = ", ".join(f"{name or 'without a name'} {tuple(tensor.shape)}" for name, tensor in fitting)
+    first, tensor = fitting[0]
+    beside = [each for _, each in _named("", _part_with(tensor, output))]
+    rivals = [(name, each) for name, each in fitting if any(each is other for other in beside)]
+    if any(name != first and each is not tensor for name, each in rivals):
+        listed = ", ".join(f"{name} {tuple(each.shape)}" for name, each in rivals)
         raise UsageError(f"the model answers {listed}: which are the logits? call them {LOGITS!r} in what it returns")
-    return first[1]
+    return tensor
+
+
+def _part_with(tensor: Tensor, output: object) -> object:
+    """The part of plain tuples and lists, in each other, that holds a tensor; `output` where it is neither."""
+    while isinstance(output, list | tuple) and not hasattr(output, "_fields"):
+        output = next(part for part in output if any(each is tensor for _, each in _named("", part)))
+    return output
 
 
 def _named(name: str, value: object) -> Iterator[tuple[str, Tensor]]:

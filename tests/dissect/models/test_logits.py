@@ -47,6 +47,8 @@ def test_names_of_classes_tell_by_their_number() -> None:
 def test_a_plain_tuple_keeps_its_first_and_one_tensor_needs_no_name() -> None:
     assert logits_of((LOGITS, FEATURES)) is LOGITS
     assert logits_of([LOGITS, {"aux": FEATURES}]) is LOGITS
+    assert logits_of(({"x": LOGITS}, FEATURES)) is LOGITS
+    assert logits_of([None, [[{"x": LOGITS}], {"y": FEATURES}]]) is LOGITS
     assert logits_of({"parts": [LOGITS, FEATURES]}) is LOGITS
     assert logits_of({"pooled": FEATURES, "maps": torch.zeros(2, 3, 4, 4)}) is FEATURES
     assert logits_of({"a": LOGITS, "b": LOGITS}) is LOGITS
@@ -55,6 +57,8 @@ def test_a_plain_tuple_keeps_its_first_and_one_tensor_needs_no_name() -> None:
 def test_what_is_ambiguous_is_listed() -> None:
     with pytest.raises(UsageError, match=r"features \(2, 32\), other \(2, 10\): which are the logits"):
         logits_of({"features": FEATURES, "other": LOGITS})
+    with pytest.raises(UsageError, match=r"answers features \(2, 32\), other \(2, 10\): which"):
+        logits_of(({"features": FEATURES, "other": LOGITS}, FEATURES.clone()))
     with pytest.raises(UsageError, match="which are the logits"):
         logits_of({"a": LOGITS, "b": LOGITS.clone()}, NAMES)
 
