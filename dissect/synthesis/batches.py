@@ -25,6 +25,10 @@ Gradient = Callable[[int], Tensor]
 """How often the same image stands in a batch -> (B, ...): the gradient of each copy."""
 
 
+PROBED = (2, 4, 8, 16)
+"""Sizes that are tried, until one gives an image the bits of a batch of one or of two: that settles the fill."""
+
+
 @dataclass(frozen=True)
 class Batches:
     """sizes: of batches, in descending order, the last of them 1; fill: an image that goes alone is computed in a batch
@@ -47,24 +51,24 @@ class Batches:
 
 def find_batches(gradient: Gradient, most: int, images: int) -> Batches:
     """The sizes up to `most` in which all copies of an image have the gradient that it has alone; where there are none,
-    those in which they have that of a batch of two. images: how many there are; larger sizes are not looked for."""
-    candidates = sorted({most, *(2**power for power in range(1, most.bit_length()))} - {1})
+    those in which they have that of a batch of two. images: how many there are; larger sizes are not looked for.
+
+    Which of the two it is depends on the network alone, so that `most` and `images` change no image.
+    """
     known: dict[int, Tensor] = {}
 
-    def of(size: int) -> Tensor:
-        if size not in known:
-            known[size] = gradient(size)
-        return known[size]
-
     def same(size: int, fill: int) -> bool:
-        return bool((of(size) == of(fill)[:1]).all())
+        for each in (size, fill):
+            if each not in known:
+                known[each] = gradient(each)
+        return bool((known[size] == known[fill][:1]).all())
 
-    for fill in (1, 2):
-        larger = [size for size in candidates if size > fill]
-        if not larger or any(same(size, fill) for size in larger):
-            sizes = [size for size in candidates if size <= images and same(size, fill)]
-            return Batches((*reversed(sizes), 1), fill, True)
-    return Batches((*reversed(candidates), 1), 1, False)
+    fill = next((fill for size in PROBED for fill in (1, 2) if fill < size and same(size, fill)), None)
+    candidates = sorted({most, *(2**power for power in range(1, most.bit_length()))} - {1})
+    if fill is None:
+        return Batches((*reversed(candidates), 1), 1, False)
+    sizes = [size for size in candidates if size <= images and same(size, fill)]
+    return Batches((*reversed(sizes), 1), fill, True)
 
 
 def filled(rows: Tensor, fill: int) -> Tensor:

@@ -34,16 +34,33 @@ def test_a_size_that_differs_is_left_out() -> None:
 def test_one_alone_is_filled_where_only_the_others_agree() -> None:
     found = find_batches(network({1: 1.0, 2: 2.0, 4: 2.0, 8: 1.5}), 8, 100)
     assert found == Batches((4, 2, 1), 2, True)
-    assert find_batches(network({1: 1.0, 2: 2.0, 4: 2.0, 8: 1.5}), 8, 1).fill == 2  # however few there are
+
+
+@pytest.mark.parametrize(
+    ("values", "fill"),
+    [
+        ({1: 1.0, 2: 2.0, 3: 2.0, 4: 2.0, 5: 3.0, 8: 1.0, 16: 1.0}, 2),
+        ({1: 1.0, 2: 2.0, 3: 2.0, 4: 3.0, 5: 1.0, 8: 4.0, 16: 1.0}, 1),
+        ({1: 1.0, 2: 1.0, 3: 2.0, 4: 2.0, 5: 2.0, 8: 2.0, 16: 2.0}, 1),
+    ],
+)
+def test_neither_the_largest_batch_nor_the_number_of_images_changes_an_image(
+    values: dict[int, float], fill: int
+) -> None:
+    for most in (1, 2, 3, 4, 5, 8, 16):
+        for images in (1, 2, 3, 100):
+            found = find_batches(network(values), most, images)
+            assert found.fill == fill
+            assert {values[max(size, fill if size == 1 else 1)] for size in found.sizes} == {values[fill]}
 
 
 def test_where_none_agree_it_is_said() -> None:
-    found = find_batches(network({1: 1.0, 2: 2.0, 4: 3.0}), 4, 100)
+    found = find_batches(network({1: 1.0, 2: 2.0, 4: 3.0, 8: 4.0, 16: 5.0}), 4, 100)
     assert found == Batches((4, 2, 1), 1, False)
 
 
-def test_a_batch_of_one_needs_no_looking() -> None:
-    assert find_batches(network({1: 1.0}), 1, 100) == Batches((1,), 1, True)
+def test_one_image_takes_little_looking() -> None:
+    assert find_batches(network({1: 1.0, 2: 1.0}), 16, 1) == Batches((1,), 1, True)
 
 
 @pytest.mark.parametrize(("images", "workers", "expected"), [(7, 1, [4, 2, 1]), (8, 2, [4, 4]), (3, 2, [2, 1])])
