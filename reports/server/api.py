@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import io
@@ -9,12 +10,12 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -30,7 +31,11 @@ _MOST_METHODS = 20
 _LARGEST = 2**31 - 1
 _FORMATS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
-T = TypeVar("T")
+READING = 30.0
+"""Seconds that a question may take to come in, since it holds a place meanwhile."""
+
+Work: TypeAlias = Callable[[Stop], dict[str, Any]]
+"""What the model's thread does for a question; it gives JSON values."""
 
 
 class _RefusedError(Exception):
@@ -42,10 +47,10 @@ class _RefusedError(Exception):
 
 
 class Api:
-    """The endpoints of one run."""
+    """The endpoints of one run; a question has `reading` seconds to come in."""
 
-    def __init__(self, actions: Actions, jobs: Jobs) -> None:
-        self._actions, self._jobs = actions, jobs
+    def __init__(self, actions: Actions, jobs: Jobs, reading: float = READING) -> None:
+        self._actions, self._jobs, self._reading = actions, jobs, reading
 
     def routes(self) -> list[Route]:
         """GET hello; POST methods, explain, visualise."""
@@ -56,19 +61,21 @@ class Api:
     async def _hello(self, request: Request) -> Response:
         return JSONResponse({"schema_version": 1, "upload_bytes": UPLOAD_BYTES, **self._actions.hello()})
 
-    def _answering(self, work: Callable[[dict[str, Any], Stop], dict[str, Any]]) -> Callable[[Request], Any]:
-        """An endpoint that has `work` done for the JSON of a request."""
+    def _answering(self, work_for: Callable[[dict[str, Any]], Work]) -> Callable[[Request], Any]:
+        """An endpoint that has the work done that `work_for` makes of the JSON of a request."""
 
         async def answer(request: Request) -> Response:
+            async def prepare() -> Work:
+                return work_for(await self._asked(request))
+
             try:
-                asked = await _body(request)
-                found = await self._jobs.run(lambda stop: work(asked, stop), request.is_disconnected)
+                found = await self._jobs.run(prepare, request.is_disconnected)
                 return JSONResponse({"schema_version": 1, **found})
             except _RefusedError as error:
                 return _error(error.code, str(error))
             except BusyError:
                 return _error(503, "the server is busy: as many questions wait as may; ask again in a while")
-            except AbandonedError:
+            except (AbandonedError, ClientDisconnect):
                 return _error(499, "nobody waited for the answer")
             except MicrotomeError as error:
                 return _error(409 if isinstance(error, RunMismatchError) else 400, str(error))
@@ -78,21 +85,37 @@ class Api:
 
         return answer
 
-    def _methods(self, asked: dict[str, Any], stop: Stop) -> dict[str, Any]:
-        found = self._actions.methods(_subject(asked), stop)
-        return {"methods": list(found.names), "refused": [{"name": name, "why": why} for name, why in found.refused]}
+    async def _asked(self, request: Request) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._reading):
+                return await _body(request)
+        except TimeoutError:
+            raise _RefusedError(408, f"the question did not come in within {self._reading:g} s; ask again") from None
 
-    def _explain(self, asked: dict[str, Any], stop: Stop) -> dict[str, Any]:
+    def _methods(self, asked: dict[str, Any]) -> Work:
+        subject = _subject(asked)
+
+        def work(stop: Stop) -> dict[str, Any]:
+            found = self._actions.methods(subject, stop)
+            refused = [{"name": name, "why": why} for name, why in found.refused]
+            return {"methods": list(found.names), "refused": refused}
+
+        return work
+
+    def _explain(self, asked: dict[str, Any]) -> Work:
         methods = asked.get("methods")
         if not isinstance(methods, list) or not all(isinstance(name, str) for name in methods):
             raise _RefusedError(400, "methods is a list of names, such as grad-cam")
         if not 1 <= len(methods) <= _MOST_METHODS:
             raise _RefusedError(400, f"name from 1 to {_MOST_METHODS} methods")
-        return _shown(self._actions.explain(_subject(asked), methods, _image(asked), stop))
+        subject, image = _subject(asked), _image(asked)
+        return lambda stop: _shown(
+            self._actions.explain(subject, methods, image if isinstance(image, int) else _decoded(image), stop)
+        )
 
-    def _visualise(self, asked: dict[str, Any], stop: Stop) -> dict[str, Any]:
-        seed = _number(asked, "seed") if "seed" in asked else 0
-        return _shown(self._actions.visualise(_subject(asked), seed, stop))
+    def _visualise(self, asked: dict[str, Any]) -> Work:
+        subject, seed = _subject(asked), _number(asked, "seed") if "seed" in asked else 0
+        return lambda stop: _shown(self._actions.visualise(subject, seed, stop))
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -134,15 +157,22 @@ def _number(asked: dict[str, Any], name: str) -> int:
     return value
 
 
-def _image(asked: dict[str, Any]) -> int | NDArray[np.uint8]:
-    """The sample that is asked about, or the image that was sent."""
+def _image(asked: dict[str, Any]) -> int | str:
+    """The sample that is asked about, or the image that was sent, in base64."""
     if ("image" in asked) == ("sample" in asked):
         raise _RefusedError(400, "give a sample of the run, or an image")
     if "sample" in asked:
         return _number(asked, "sample")
+    if not isinstance(asked["image"], str):
+        raise _RefusedError(400, "the image is not base64")
+    return asked["image"]
+
+
+def _decoded(image: str) -> NDArray[np.uint8]:
+    """The pixels of an image that was sent."""
     try:
-        content = base64.b64decode(asked["image"], validate=True)
-    except (binascii.Error, TypeError, ValueError):
+        content = base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError):
         raise _RefusedError(400, "the image is not base64") from None
     if len(content) > UPLOAD_BYTES:
         raise _RefusedError(413, f"an image may have at most {UPLOAD_BYTES // 1_000_000} MB")
@@ -171,4 +201,6 @@ def _data_url(pixels: NDArray[np.uint8] | None) -> str:
 
 
 def _error(code: int, text: str) -> JSONResponse:
-    return JSONResponse({"error": text[:1].upper() + text[1:] + ("" if text.endswith((".", "!")) else ".")}, code)
+    sentence = text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    # what is still coming in of a question that took too long is not waited for
+    return JSONResponse({"error": sentence}, code, {"Connection": "close"} if code == 408 else None)

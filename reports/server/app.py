@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from microtome.reports.server.actions import Actions
-from microtome.reports.server.api import Api
+from microtome.reports.server.api import READING, Api
 from microtome.reports.server.guard import Guard
 from microtome.reports.server.jobs import WAITING, Jobs
 from microtome.reports.server.pages import Pages
@@ -20,11 +20,19 @@ from microtome.storage.places import Place
 
 
 def create_app(
-    place: Place, actions: Actions, *, host: str, port: int, token: str | None = None, waiting: int = WAITING
+    place: Place,
+    actions: Actions,
+    *,
+    host: str,
+    port: int,
+    token: str | None = None,
+    waiting: int = WAITING,
+    reading: float = READING,
 ) -> ASGIApp:
     """Serve the report of the run in `place`, at `host` and `port`, to whoever shows `token` (None: everybody).
 
-    waiting: questions to the model that may wait beside the one at work.
+    waiting: questions to the model that may come in or wait beside the one at work; reading: seconds that one may take
+    to come in.
     """
     jobs = Jobs(waiting)
 
@@ -37,7 +45,7 @@ def create_app(
         return JSONResponse({"error": "There is nothing to ask for here."}, 404)
 
     routes = [
-        *Api(actions, jobs).routes(),
+        *Api(actions, jobs, reading).routes(),
         Route("/api/{rest:path}", no_such, methods=["GET", "POST"]),
         Route("/{rest:path}", Pages(place).answer, methods=["GET"]),
     ]

@@ -22,11 +22,11 @@ _LAST_PASS = 10.0
 
 
 class BusyError(Exception):
-    """As many jobs wait as may."""
+    """As many jobs are prepared, wait or are done as may."""
 
 
 class Jobs:
-    """A thread that does jobs one after the other; at most `waiting` wait beside the one at work."""
+    """A thread that does jobs one after the other; at most `waiting` are prepared or wait beside the one at work."""
 
     def __init__(self, waiting: int = WAITING) -> None:
         self._most = waiting + 1
@@ -37,17 +37,30 @@ class Jobs:
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[Stop], T], has_left: Callable[[], Awaitable[bool]]) -> T:
-        """What `work` gives; it is told to stop when who asked has left.
+    async def run(
+        self, prepare: Callable[[], Awaitable[Callable[[Stop], T]]], has_left: Callable[[], Awaitable[bool]]
+    ) -> T:
+        """What the work that `prepare` gives gives; the work is told to stop when who asked has left.
 
-        Raises BusyError, AbandonedError where who asked has left, and whatever the work raises.
+        A place is taken before anything is prepared, so that no more is read than may wait; it is given back when the
+        work has ended, or when there is none.
+
+        Raises BusyError where no place is free, AbandonedError where who asked has left, and whatever the preparation
+        and the work raise.
         """
+        self._enter()
+        try:
+            work = await prepare()
+            if self._ended.is_set():
+                raise BusyError
+        except BaseException:
+            self._leave()
+            raise
+        return await self._done(work, has_left)
+
+    async def _done(self, work: Callable[[Stop], T], has_left: Callable[[], Awaitable[bool]]) -> T:
         stop = threading.Event()
         future: Future[T] = Future()
-        with self._lock:
-            if self._open >= self._most or self._ended.is_set():
-                raise BusyError
-            self._open += 1
         self._queue.put((future, work, lambda: stop.is_set() or self._ended.is_set()))
         waiting = asyncio.ensure_future(asyncio.wrap_future(future))
         try:
@@ -59,6 +72,16 @@ class Jobs:
             stop.set()
             if not waiting.done():
                 waiting.cancel()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._open >= self._most or self._ended.is_set():
+                raise BusyError
+            self._open += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._open -= 1
 
     def end(self) -> None:
         """Tell the job at work to stop, drop those that wait, and let the thread end."""
@@ -72,8 +95,7 @@ class Jobs:
             try:
                 self._do(future, work, stop)
             finally:
-                with self._lock:
-                    self._open -= 1
+                self._leave()
 
     @staticmethod
     def _do(future: Future[Any], work: Callable[[Stop], Any], stop: Stop) -> None:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import pytest
 
 from microtome.reports.server.actions import AbandonedError, Stop
 from microtome.reports.server.jobs import BusyError, Jobs
+
+T = TypeVar("T")
+
+
+def ready(work: Callable[[Stop], T]) -> Callable[[], Awaitable[Callable[[Stop], T]]]:
+    async def prepare() -> Callable[[Stop], T]:
+        return work
+
+    return prepare
 
 
 async def stays() -> bool:
@@ -22,12 +33,12 @@ async def leaves() -> bool:
 def test_answers_and_errors_come_back() -> None:
     async def ask() -> None:
         jobs = Jobs()
-        assert await jobs.run(lambda stop: 7, stays) == 7
+        assert await jobs.run(ready(lambda stop: 7), stays) == 7
         with pytest.raises(ZeroDivisionError):
-            await jobs.run(lambda stop: 1 // 0, stays)
+            await jobs.run(ready(lambda stop: 1 // 0), stays)
         jobs.end()
         with pytest.raises(BusyError):
-            await jobs.run(lambda stop: 7, stays)
+            await jobs.run(ready(lambda stop: 7), stays)
 
     asyncio.run(ask())
 
@@ -43,12 +54,12 @@ def test_who_leaves_stops_the_job_at_work_and_is_not_begun_for() -> None:
 
     async def ask() -> None:
         jobs = Jobs()
-        first = asyncio.ensure_future(jobs.run(long, leaves))
-        second = asyncio.ensure_future(jobs.run(lambda stop: touched.set(), leaves))
+        first = asyncio.ensure_future(jobs.run(ready(long), leaves))
+        second = asyncio.ensure_future(jobs.run(ready(lambda stop: touched.set()), leaves))
         for one in (first, second):
             with pytest.raises(AbandonedError):
                 await one
-        assert await jobs.run(lambda stop: "free again", stays) == "free again"
+        assert await jobs.run(ready(lambda stop: "free again"), stays) == "free again"
         jobs.end()
 
     asyncio.run(ask())
@@ -67,8 +78,52 @@ def test_jobs_do_not_overlap() -> None:
 
     async def ask() -> list[int]:
         jobs = Jobs(waiting=20)
-        found = await asyncio.gather(*(jobs.run(work, stays) for _ in range(20)))
+        found = await asyncio.gather(*(jobs.run(ready(work), stays) for _ in range(20)))
         jobs.end()
         return found
 
     assert asyncio.run(ask()) == [1] * 20
+
+
+def test_a_place_is_taken_before_anything_is_prepared_and_given_back_when_that_fails() -> None:
+    async def fails() -> Callable[[Stop], int]:
+        raise ZeroDivisionError
+
+    async def never() -> Callable[[Stop], int]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def not_called() -> Callable[[Stop], int]:
+        raise AssertionError
+
+    async def ask() -> None:
+        jobs = Jobs(waiting=1)
+        for _ in range(20):
+            with pytest.raises(ZeroDivisionError):
+                await jobs.run(fails, stays)
+        slow = [asyncio.ensure_future(jobs.run(never, stays)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            await jobs.run(not_called, stays)
+        for one in slow:
+            one.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await one
+        assert await asyncio.gather(*(jobs.run(ready(lambda stop: 7), stays) for _ in range(2))) == [7, 7]
+        jobs.end()
+
+    asyncio.run(ask())
+
+
+def test_what_is_prepared_when_the_server_has_ended_is_not_waited_for() -> None:
+    async def ask() -> None:
+        jobs = Jobs()
+
+        async def prepare() -> Callable[[Stop], int]:
+            jobs.end()
+            return lambda stop: 7
+
+        with pytest.raises(BusyError):
+            await jobs.run(prepare, stays)
+
+    asyncio.run(ask())

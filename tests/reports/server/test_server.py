@@ -20,7 +20,7 @@ from microtome.reports.server.actions import Methods, Picture, Stop, Subject
 from microtome.reports.server.api import UPLOAD_BYTES
 from microtome.reports.server.app import create_app
 from microtome.reports.server.pages import page_key
-from microtome.storage.errors import DoesNotApplyError, RunMismatchError
+from microtome.storage.errors import DoesNotApplyError, RunMismatchError, UnknownNameError
 from microtome.storage.places import open_place
 
 PORT = 8600
@@ -56,6 +56,8 @@ class Planted:
             raise DoesNotApplyError("guided-backprop", "the network has no ReLU")
         if methods == ["other"]:
             raise RunMismatchError("it is another model")
+        if methods == ["grad-cm"]:
+            raise UnknownNameError("method", "grad-cm", ["grad-cam"])
         if methods == ["broken"]:
             raise ZeroDivisionError("oh")
         self.asked.append((subject, image if isinstance(image, int) else image.shape))
@@ -90,7 +92,8 @@ def client(place: Path, actions: Planted) -> Iterator[TestClient]:
 def error_of(answer: Any) -> str:
     text: str = answer.json()["error"]
     assert text[0].isupper() or text[0].isdigit()
-    assert text.endswith(".")
+    assert text.endswith((".", "?"))
+    assert text[-2] not in ".?!"
     return text
 
 
@@ -275,11 +278,12 @@ def test_forms_of_other_pages_are_refused(client: TestClient) -> None:
 def test_errors_of_actions_are_sentences(client: TestClient, capfd: pytest.CaptureFixture[str]) -> None:
     answers = [
         client.post("/api/explain", json={**EXPLAIN, "methods": [name]})
-        for name in ("guided-backprop", "other", "broken")
+        for name in ("guided-backprop", "other", "broken", "grad-cm")
     ]
-    assert [answer.status_code for answer in answers] == [400, 409, 500]
+    assert [answer.status_code for answer in answers] == [400, 409, 500, 400]
     assert error_of(answers[0]) == "Guided-backprop does not apply: the network has no ReLU."
     assert "ZeroDivisionError" in error_of(answers[2])
+    assert error_of(answers[3]).endswith("did you mean grad-cam?")
     assert "ZeroDivisionError" in capfd.readouterr().err
     assert client.get("/api/hello").status_code == 200
 
