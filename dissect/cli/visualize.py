@@ -117,11 +117,16 @@ def _with(settings: Any, options: dict[str, Any], names: tuple[str, ...]) -> Any
 
 
 def _seeds(texts: tuple[str, ...]) -> tuple[int, ...]:
-    parts = split_list(texts)
-    for part in parts:
+    from microtome.dissect.embedding.seeds import check_seed
+
+    seeds: dict[int, None] = {}
+    for part in split_list(texts):
         if not part.isdecimal():
             raise UsageError(f"--seed {part!r}: give whole numbers, as in --seed 1,2,3")
-    return tuple(dict.fromkeys(int(part) for part in parts))
+        seed = int(part) if len(part) < 20 else part  # Python refuses to read very long numbers
+        check_seed(seed, "--seed")
+        seeds[int(seed)] = None
+    return tuple(seeds)
 
 
 def _show(told: dict[str, Any], out: Path) -> None:

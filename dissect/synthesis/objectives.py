@@ -66,10 +66,10 @@ def unit_objective(model: Model, layer: str, units: Sequence[int], at: str) -> I
 
 @contextmanager
 def class_objective(model: Model, classes: Sequence[int]) -> Iterator[Objective]:
-    """While open, the objective of `classes`: their logits. Raises UsageError for no classifier, or no such class."""
+    """While open, the objective of `classes`: their logits. Raises UsageError for no classifier, one that does not take
+    images of its size, or no such class."""
     with at_rest(model.module):
-        with torch.no_grad():
-            count = logits_of(model.module(model.noise(1)), model.class_names).shape[1]
+        count = _class_count(model)
         wrong = [number for number in classes if not 0 <= number < count]
         if wrong:
             raise UsageError(f"there is no class {wrong[0]}: the model has {count}, numbered from 0")
@@ -82,7 +82,8 @@ def class_objective(model: Model, classes: Sequence[int]) -> Iterator[Objective]
 
 
 def class_numbers(model: Model, classes: Sequence[int | str]) -> list[int]:
-    """Classes by name or number as numbers. Raises UnknownNameError for a name that the model does not have."""
+    """Classes by name or number as numbers. Raises UnknownNameError for a name that the model does not have, UsageError
+    for one where it has no names."""
     known = {name: number for number, name in reversed(list(enumerate(model.class_names)))}
     found = []
     for given in classes:
@@ -90,6 +91,16 @@ def class_numbers(model: Model, classes: Sequence[int | str]) -> list[int]:
             found.append(known[given])
         elif isinstance(given, int) or given.isdecimal():
             found.append(int(given))
+        elif not known:
+            with at_rest(model.module):
+                last = _class_count(model) - 1
+            raise UsageError(f"class {given!r}: {model.spec} has no names of classes; give a number from 0 to {last}")
         else:
             raise UnknownNameError("class", given, known, "Classes can be given by number, too.")
     return found
+
+
+def _class_count(model: Model) -> int:
+    trace(model)  # says what a model does not run on
+    with torch.no_grad():
+        return logits_of(model.module(model.noise(1)), model.class_names).shape[1]

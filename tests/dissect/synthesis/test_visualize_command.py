@@ -82,6 +82,8 @@ def test_dreams(tmp_path: Path) -> None:
         (("--class", "farm", "--octaves", "2"), "--octaves goes with --dream"),
         (("--class", "farm", "--steps", "0"), "steps is 0"),
         (("--class", "farm", "--seed", "x"), "--seed 'x'"),
+        (("--class", "farm", "--seed", "1," + "9" * 23), "give a whole number from 0"),
+        (("--class", "farm", "--seed", "9" * 5000), "give a whole number from 0"),
         (("--dream", "nowhere.png", "--tv", "1"), "--tv goes without --dream"),
         (("--dream", "nowhere.png"), "is no file"),
         (("--layer", "block2", "--unit", "64"), "units 0 to 63"),
@@ -94,6 +96,49 @@ def test_what_cannot_be_done_is_one_line(
 ) -> None:
     assert run(CNN, *arguments, "--out", tmp_path / "out") == 2
     assert message in capsys.readouterr().err
+
+
+NETS = """
+import torch
+from torch import nn
+
+def _net(*parts, names=None):
+    torch.manual_seed(0)
+    net = nn.Sequential(*parts).eval()
+    net.preprocess = {"size": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    if names:
+        net.class_names = names
+    return net
+
+def fixed():
+    return _net(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+
+def named():
+    names = ["dup", "other", "dup", "Other", "x" * 200 + "a", "x" * 200 + "b", "alone"]
+    return _net(nn.Conv2d(3, 7, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), names=names)
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path) -> Path:
+    """A file of small networks."""
+    (tmp_path / "nets.py").write_text(NETS)
+    return tmp_path / "nets.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--class", "3", "--size", "48"), "does not run on images (B, 3, 48, 48)"),
+        (("--class", "dog"), "has no names of classes; give a number from 0 to 9"),
+        (("--class", "10"), "there is no class 10"),
+    ],
+)
+def test_what_a_model_without_names_and_of_one_size_does_not_take(
+    tmp_path: Path, nets: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert run(f"{nets}:fixed", *arguments, "--steps", 1, "--out", tmp_path / "out") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_ctrl_c_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
