@@ -22,7 +22,7 @@ from microtome.dissect.synthesis.dreaming import dream, tiles_in
 from microtome.dissect.synthesis.images import Made, synthesise_classes, synthesise_units
 from microtome.dissect.synthesis.objectives import class_numbers
 from microtome.dissect.synthesis.settings import DreamSettings, Settings
-from microtome.dissect.synthesis.writing import Folder, Picture
+from microtome.dissect.synthesis.writing import Folder, Picture, class_file_names
 from microtome.storage.errors import UsageError
 from microtome.storage.run import folder_name
 
@@ -156,20 +156,22 @@ def _synthesise(asked: Asked, model: Model, folder: Folder) -> None:
             made = synthesise_units(model, asked.layer, numbers, **more)
         else:
             made = synthesise_classes(model, numbers, **more)
+        files = class_file_names(model.class_names)
         for each in made:
-            folder.add(_picture(each, asked, model))
+            folder.add(_picture(each, asked, model.class_names, files))
 
 
-def _picture(made: Made, asked: Asked, model: Model) -> Picture:
-    """What is written of one image."""
+def _picture(made: Made, asked: Asked, names: Sequence[str], files: Sequence[str]) -> Picture:
+    """What is written of one image. names, files: of the classes, and of their files (`class_file_names`)."""
     tail = f".seed-{made.seed}" if len(asked.seeds) > 1 else ""
     told: dict[str, Any]
     if asked.layer is not None:
         name, title = f"{folder_name(asked.layer)}.unit-{made.subject}{tail}", f"unit {made.subject}"
         told = {"layer": asked.layer, "unit": made.subject}
     else:
-        title = model.class_names[made.subject] if model.class_names else str(made.subject)
-        name, told = f"class-{folder_name(title)[:120]}{tail}", {"class": made.subject, "name": title}
+        named = made.subject < len(names)
+        title, file = (names[made.subject], files[made.subject]) if named else (str(made.subject),) * 2
+        name, told = f"class-{file}{tail}", {"class": made.subject, "name": title}
     told |= {"seed": made.seed, "start": made.before, "reached": made.after, "driven": made.driven}
     if not made.driven:
         say(f"{title} could not be driven: it answers {made.after:.4g} whatever was tried; no picture of it")

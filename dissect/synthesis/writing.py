@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,13 @@ from microtome.reports.contact import Tile, draw_grid
 from microtome.reports.text import without_controls
 from microtome.storage.errors import UsageError
 from microtome.storage.files import json_bytes, write_bytes
+from microtome.storage.run import folder_name
 
 SCHEMA_VERSION = 1
 MOST_TILES, SIDE = 512, 160
 """Pictures on the contact sheet; those after them have their own files."""
+LONGEST_NAME = 120
+"""Bytes of a class's name in the name of its file."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,25 @@ class Folder:
             write_bytes(self.path / name, data)
         except OSError as error:
             raise UsageError(f"{self.path / name} cannot be written ({error.strerror}); give another --out") from error
+
+
+def class_file_names(names: Sequence[str]) -> list[str]:
+    """What the file of each class is called: its name, as file systems take it; with its number where it is too long,
+    or where another's differs by nothing but capitals, which some disks ignore. All classes of a model are given,
+    so that a class has the same file whichever are asked for."""
+    found, numbered = [], []
+    for name in names:
+        whole = folder_name(name)
+        found.append(whole.encode("utf-8", "ignore")[:LONGEST_NAME].decode("utf-8", "ignore"))
+        numbered.append(found[-1] != whole)
+    while True:
+        files = [f"{each}-{number}" if numbered[number] else each for number, each in enumerate(found)]
+        keys = [unicodedata.normalize("NFC", file).casefold() for file in files]
+        counts = Counter(keys)
+        shared = [counts[key] > 1 for key in keys]
+        if not any(shared):
+            return files
+        numbered = [before or now for before, now in zip(numbered, shared, strict=True)]
 
 
 def _tile(picture: Picture) -> Tile:

@@ -12,6 +12,7 @@ from PIL import Image
 from microtome.dissect.cli import main
 from microtome.dissect.models import load_model
 from microtome.dissect.synthesis.command import default_layer, named_classes, numbered_units
+from microtome.dissect.synthesis.writing import class_file_names
 from microtome.storage.errors import UsageError
 
 SMALL = ("--steps", "3", "--size", "40")
@@ -139,6 +140,25 @@ def test_what_a_model_without_names_and_of_one_size_does_not_take(
 ) -> None:
     assert run(f"{nets}:fixed", *arguments, "--steps", 1, "--out", tmp_path / "out") == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_classes_of_one_name_have_files_of_their_own(tmp_path: Path, nets: Path) -> None:
+    assert run(f"{nets}:named", "--class", "0,1,2,3,4,5,6", "--steps", 1, "--out", tmp_path / "out") == 0
+    files = [each["file"] for each in told(tmp_path / "out")["pictures"]]  # type: ignore[attr-defined]
+    long = "x" * 120
+    expected = ["dup-0", "other-1", "dup-2", "Other-3", f"{long}-4", f"{long}-5", "alone"]
+    assert files == [f"class-{name}.png" for name in expected]
+    assert all((tmp_path / "out" / file).is_file() for file in files)
+    assert run(f"{nets}:named", "--class", "2", "--steps", 1, "--out", tmp_path / "one") == 0
+    assert (tmp_path / "one" / "class-dup-2.png").is_file()
+
+
+def test_numbers_given_to_shared_names_meet_no_other_name() -> None:
+    names = ["a", "A", "a-1", "A-1-2", "e\u0301", "\u00e9", "\u732b" * 60, "b/c"]
+    files = class_file_names(names)
+    assert len({file.casefold() for file in files}) == len(names)
+    assert files[:3] == ["a-0", "A-1", "a-1-2"]
+    assert files[6:] == ["\u732b" * 40 + "-6", "b%2Fc"]
 
 
 def test_ctrl_c_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
