@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from microtome.datasets.images import decode_image, image_size
 from microtome.reports.server.actions import AbandonedError, Actions, Picture, Stop, Subject
@@ -44,6 +46,24 @@ class _RefusedError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class _UnreadAnswer(Response):
+    """An answer to a question that is not read: what comes in of it after the answer is thrown away, for `seconds` at
+    most, since a client that still sends when the connection is closed never sees the answer."""
+
+    def __init__(self, answer: JSONResponse, seconds: float) -> None:
+        super().__init__(answer.body, answer.status_code, media_type=answer.media_type)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
 
 
 class Api:
@@ -74,7 +94,8 @@ class Api:
             except _RefusedError as error:
                 return _error(error.code, str(error))
             except BusyError:
-                return _error(503, "the server is busy: as many questions wait as may; ask again in a while")
+                busy = "the server is busy: as many questions wait as may; ask again in a while"
+                return _UnreadAnswer(_error(503, busy), self._reading)
             except (AbandonedError, ClientDisconnect):
                 return _error(499, "nobody waited for the answer")
             except MicrotomeError as error:

@@ -45,14 +45,14 @@ class Jobs:
         A place is taken before anything is prepared, so that no more is read than may wait; it is given back when the
         work has ended, or when there is none.
 
-        Raises BusyError where no place is free, AbandonedError where who asked has left, and whatever the preparation
-        and the work raise.
+        Raises BusyError where no place is free (nothing is prepared then), AbandonedError where who asked has left or
+        the server has ended meanwhile, and whatever the preparation and the work raise.
         """
         self._enter()
         try:
             work = await prepare()
             if self._ended.is_set():
-                raise BusyError
+                raise AbandonedError
         except BaseException:
             self._leave()
             raise

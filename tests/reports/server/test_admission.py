@@ -58,12 +58,11 @@ async def breaks_off() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def unread() -> Message:
-    raise AssertionError("the body was read")
-
-
-async def post(app: ASGIApp, receive: Receive) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Code, headers and JSON of the answer to a POST."""
+async def post(
+    app: ASGIApp, receive: Receive, sent: list[Message] | None = None
+) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Code, headers and JSON of the answer to a POST; `sent` gets the messages of the answer as they are sent."""
+    sent = [] if sent is None else sent
     headers = {b"host": f"127.0.0.1:{PORT}".encode(), b"content-type": b"application/json"}
     scope = {
         "type": "http",
@@ -74,7 +73,6 @@ async def post(app: ASGIApp, receive: Receive) -> tuple[int, dict[str, str], dic
         "query_string": b"",
         "headers": list(headers.items()),
     }
-    sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -89,7 +87,20 @@ def served(place: Path, *, reading: float) -> ASGIApp:
     return create_app(open_place(place), actions, host="127.0.0.1", port=PORT, waiting=8, reading=reading)
 
 
-def test_whoever_finds_no_place_is_told_so_unread(tmp_path: Path) -> None:
+async def told_before_read(app: ASGIApp) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """The answer to a client that looks whether it has the whole of it before any of its body is read."""
+    sent: list[Message] = []
+    parts = sends(b" " * 1000, b" " * 1000, GOOD)
+
+    async def receive() -> Message:
+        assert json.loads(sent[1]["body"])["error"].endswith(".")
+        assert int(dict(sent[0]["headers"])[b"content-length"]) == len(sent[1]["body"])
+        return await parts()
+
+    return await post(app, receive, sent)
+
+
+def test_whoever_finds_no_place_is_told_so_before_anything_is_read(tmp_path: Path) -> None:
     async def ask() -> None:
         app = served(tmp_path, reading=3600)
         begun: list[list[bool]] = [[] for _ in range(9)]
@@ -97,9 +108,10 @@ def test_whoever_finds_no_place_is_told_so_unread(tmp_path: Path) -> None:
         while not all(len(one) == 2 for one in begun):
             await asyncio.sleep(0)
         for _ in range(20):
-            code, _, answer = await post(app, unread)
+            code, _, answer = await told_before_read(app)
             assert code == 503
             assert "busy" in answer["error"]
+        assert (await post(app, breaks_off))[0] == 503
         slow[0].cancel()
         await asyncio.wait({slow[0]})
         assert (await post(app, sends(GOOD)))[0] == 200

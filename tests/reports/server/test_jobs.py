@@ -123,7 +123,7 @@ def test_what_is_prepared_when_the_server_has_ended_is_not_waited_for() -> None:
             jobs.end()
             return lambda stop: 7
 
-        with pytest.raises(BusyError):
+        with pytest.raises(AbandonedError):
             await jobs.run(prepare, stays)
 
     asyncio.run(ask())
