@@ -27,6 +27,7 @@ from microtome.dissect.audit.stages.capture import run_capture
 from microtome.dissect.audit.stages.explain import run_explain
 from microtome.dissect.audit.stages.index import run_index
 from microtome.dissect.audit.stages.map import memory_for_maps, refuse_memory, run_map
+from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.dissect.audit.stages.patches import run_patches
 from microtome.dissect.audit.stages.report import run_report
 from microtome.dissect.audit.stages.segment import run_segment
@@ -149,12 +150,12 @@ def executor_of(cluster: str, workers: int | None, client: Client | None = None)
 
 
 def _is_done(job: Job, stage: str) -> bool:
-    """Whether run.json calls the stage done and every shard's record still vouches for its files."""
+    """Whether run.json calls the stage done and all records of its shards and merges still vouch for their files."""
     known = job.run.info["stages"].get(stage)
     if known is None or known["state"] != "done":
         return False
-    shards = job.run.plan.count
-    return stage not in SHARDED or len(job.commits(stage).done(shards)) == shards
+    sizes = level_sizes(job.run.plan.count) if stage in SHARDED else []
+    return all(len(job.commits(level_name(stage, level)).done(size)) == size for level, size in enumerate(sizes))
 
 
 def finish(job: Job, budget: Budget = NO_LIMITS) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,18 @@ def test_kill_9_is_resumed_to_the_same_bytes(source: Path, undisturbed: Path, tm
     finished = subprocess.run([*command, "--out", str(run)], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert differences(undisturbed, run) == []
+
+
+@pytest.mark.parametrize("lost", ["tally/000001", "capture.merge1/000000", "tally.merge1/000000"])
+def test_a_lost_commit_of_a_finished_run_is_made_again(
+    source: Path, undisturbed: Path, tmp_path: Path, lost: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    (run / "commits" / f"{lost}.safetensors.zst").unlink()
+    run_audit(config_of(source, run))
+    assert differences(undisturbed, run) == []
+    assert (run / "commits" / f"{lost}.safetensors.zst").is_file()
 
 
 def test_a_finished_run_is_left_as_it_is(source: Path, undisturbed: Path) -> None:
