@@ -17,11 +17,13 @@ The same run gives the same bytes. A report is built in a local folder and then 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment
 
 from microtome.reports.ablations import ablations_context, pages_by_name
 from microtome.reports.alignment import alignments, is_baseline, principal_components
@@ -176,59 +178,93 @@ def _write_pages(
     summaries = [layer.summary for layer in layers]
     addresses = pages_by_name(classes.classes, class_page) if classes else {}
     ablations = ablations_context(run.ablations(), addresses, principal_components(summaries))
-    more = [("Map", MAP_PAGE)] if maps else []
     portraits = Portraits.of(explained) if explained and explained.classes and not classes else None
+    more = [("Map", MAP_PAGE)] if maps else []
     more += [("Classes", "classes.html")] if classes or portraits else []
     more += [("Ablations", "ablations.html")] if any(ablations.values()) else []
     shared = shared_context(run.info, concepts, summaries, more)
-    (folder / "layers").mkdir()
-    template = env.get_template("layer.html")
-    for number, layer in enumerate(layers):
-        one = layer.importance
-        matrix = matrix_context(one, classes.addresses[number]) if classes and one else None
-        page = template.render(
-            root="../",
-            number=number,
-            matrix=matrix,
-            map=maps.layer(number) if maps else None,
-            names=concepts.names,
-            explained=_words(layer, explained),
-            **shared,
-        )
-        (folder / "layers" / f"{layer.summary.entry['folder']}.html").write_text(page, encoding="utf-8")
+
+    def write(name: str, template: str, context: Mapping[str, Any]) -> None:
+        text = env.get_template(template).render(root="", **shared, **context)
+        (folder / name).write_text(text, encoding="utf-8")
+
+    _write_layers(env, folder / "layers", layers, classes, maps, explained, {**shared, "names": concepts.names})
     if classes:
-        text = env.get_template("classes.html").render(root="", page="classes.html", **shared, **classes.listing())
-        (folder / "classes.html").write_text(text, encoding="utf-8")
+        write("classes.html", "classes.html", {"page": "classes.html", **classes.listing()})
         pictures = explained.classes if explained else {}
-        write_class_pages(
-            classes, env.get_template("class.html"), folder / "classes", shared, pictures, model_numbers(run)
-        )
+        template = env.get_template("class.html")
+        write_class_pages(classes, template, folder / "classes", shared, pictures, model_numbers(run))
     if portraits:
         portraits.write(env, folder, shared)
     if maps:
-        text = env.get_template("map.html").render(root="", page=MAP_PAGE, **shared, **maps.page())
-        (folder / MAP_PAGE).write_text(text, encoding="utf-8")
+        write(MAP_PAGE, "map.html", {"page": MAP_PAGE, **maps.page()})
     if any(ablations.values()):
-        text = env.get_template("ablations.html").render(root="", page="ablations.html", **shared, **ablations)
-        (folder / "ablations.html").write_text(text, encoding="utf-8")
-    own = [number for number, layer in enumerate(summaries) if not is_baseline(layer, summaries)]
-    index = index_context(
-        run.info, concepts, [summaries[number] for number in own], [layers[number].plan for number in own], samples
+        write("ablations.html", "ablations.html", {"page": "ablations.html", **ablations})
+    write(
+        "index.html", "index.html", _index(run, layers, concepts, samples, classes, maps, ablations, shared["layers"])
     )
-    widest = max((row["unique"] for row in shared["layers"]), default=0)
-    index |= {"own_layers": [shared["layers"][number] for number in own], "widest": max(widest, 1)}
-    index["ticks"] = axis_ticks(widest)
-    index["map"] = maps.teaser(own) if maps else None
-    index["classes"] = classes.teaser() if classes else None
-    index["ablations"] = ablations["ablations"]
-    index["alignments"] = alignments(summaries, shared["layers"])
-    text = env.get_template("index.html").render(root="", **shared, **index)
-    (folder / "index.html").write_text(text, encoding="utf-8")
-    (folder / "static").mkdir()
-    for file in static_files(maps=maps is not None):
-        (folder / "static" / file.name).write_bytes(file.read_bytes())
+    _write_static(folder / "static", maps is not None)
+
+
+def _write_layers(
+    env: Environment,
+    folder: Path,
+    layers: Sequence[_Layer],
+    classes: ClassPages | None,
+    maps: MapPages | None,
+    explained: Explained | None,
+    shared: Mapping[str, Any],
+) -> None:
+    """A page for each layer."""
+    folder.mkdir()
+    template = env.get_template("layer.html")
+    for number, layer in enumerate(layers):
+        one = layer.importance
+        page = template.render(
+            root="../",
+            number=number,
+            matrix=matrix_context(one, classes.addresses[number]) if classes and one else None,
+            map=maps.layer(number) if maps else None,
+            explained=_words(layer, explained),
+            **shared,
+        )
+        (folder / f"{layer.summary.entry['folder']}.html").write_text(page, encoding="utf-8")
+
+
+def _index(
+    run: ReportRun,
+    layers: Sequence[_Layer],
+    concepts: Concepts,
+    samples: pd.DataFrame,
+    classes: ClassPages | None,
+    maps: MapPages | None,
+    ablations: Mapping[str, Any],
+    rows: Sequence[Any],
+) -> dict[str, Any]:
+    """What the index page shows; rows: all layers as every page lists them."""
+    summaries = [layer.summary for layer in layers]
+    own = [number for number, layer in enumerate(summaries) if not is_baseline(layer, summaries)]
+    widest = max((row["unique"] for row in rows), default=0)
+    plans = [layers[number].plan for number in own]
+    return {
+        **index_context(run.info, concepts, [summaries[number] for number in own], plans, samples),
+        "own_layers": [rows[number] for number in own],
+        "widest": max(widest, 1),
+        "ticks": axis_ticks(widest),
+        "map": maps.teaser(own) if maps else None,
+        "classes": classes.teaser() if classes else None,
+        "ablations": ablations["ablations"],
+        "alignments": alignments(summaries, rows),
+    }
+
+
+def _write_static(folder: Path, maps: bool) -> None:
+    """Scripts and styles."""
+    folder.mkdir()
+    for file in static_files(maps=maps):
+        (folder / file.name).write_bytes(file.read_bytes())
     if maps and not has_bundle():
-        (folder / "static" / BUNDLE).write_text(script_without_bundle(), encoding="ascii")
+        (folder / BUNDLE).write_text(script_without_bundle(), encoding="ascii")
 
 
 def _words(layer: _Layer, explained: Explained | None) -> list[str]:

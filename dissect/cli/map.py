@@ -65,16 +65,9 @@ def map_command(
     """
     from microtome.dissect.audit.budget import Budget, parse_bytes
     from microtome.dissect.audit.maps import make_maps
-    from microtome.dissect.embedding.seeds import check_seed
-    from microtome.dissect.embedding.umap_map import check_umap
 
-    if perplexity is not None and neighbors is not None:
-        raise UsageError("--perplexity and --neighbors are two ways to weigh neighbours; give one of them")
     names = split_list(layers)
-    if seed is not None:
-        check_seed(seed, "--seed")
-    if umap:
-        check_umap()
+    _check_wishes(perplexity, neighbors, seed, umap)
     if png is not None:
         _check_picture(run, names, png, view, colour, umap)
     elif view is not None or colour is not None:
@@ -99,11 +92,29 @@ def map_command(
         show_json(run=found.run.url, made=list(found.made), begun_elsewhere=list(found.begun_elsewhere), maps=shown)
     else:
         _show(found)
+    _note_origins(found, run)
+    return 0
+
+
+def _check_wishes(perplexity: float | None, neighbors: int | None, seed: int | None, umap: bool | None) -> None:
+    """Raise UsageError for what no map can be made with."""
+    from microtome.dissect.embedding.seeds import check_seed
+    from microtome.dissect.embedding.umap_map import check_umap
+
+    if perplexity is not None and neighbors is not None:
+        raise UsageError("--perplexity and --neighbors are two ways to weigh neighbours; give one of them")
+    if seed is not None:
+        check_seed(seed, "--seed")
+    if umap:
+        check_umap()
+
+
+def _note_origins(found: Maps, run: Path | str) -> None:
+    """Say which maps began from others that are no longer there."""
     if found.begun_elsewhere:
         layers_text = ", ".join(found.begun_elsewhere)
         note = "maps of earlier layers that are no longer there; to make them anew: microtome map"
         click.echo(f"note: {layers_text}: begun from {note} {run}", err=True)
-    return 0
 
 
 def _check_picture(

@@ -152,16 +152,26 @@ def write_run(
     return run
 
 
-def _info(
-    samples: int,
-    shapes: dict[str, LayerShape],
-    taus: Sequence[float],
-    top: int,
-    trained: bool,
-    unreadable: int,
-    splits: bool,
-) -> RunInfo:
-    entries = [
+def _model(trained: bool) -> Any:
+    return {
+        "spec": "builtin:scenes-cnn",
+        "fingerprint": "c0ffee00c0ffee00",
+        "trained": trained,
+        "weights": "trained on scenes" if trained else "random weights, seed 0",
+        "class_names": ["street", "harbour"],
+        "parameters": 1_234_567,
+        "preprocess": {
+            "size": [224, 224],
+            "resize": 224,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "interpolation": "bilinear",
+        },
+    }
+
+
+def _entries(shapes: dict[str, LayerShape]) -> list[LayerEntry]:
+    return [
         LayerEntry(
             name=name,
             folder=folder_name(name),
@@ -173,6 +183,17 @@ def _info(
         )
         for name, shape in shapes.items()
     ]
+
+
+def _info(
+    samples: int,
+    shapes: dict[str, LayerShape],
+    taus: Sequence[float],
+    top: int,
+    trained: bool,
+    unreadable: int,
+    splits: bool,
+) -> RunInfo:
     config: dict[str, Any] = {
         "model": "builtin:scenes-cnn",
         "dataset": f"scenes:{samples}",
@@ -186,21 +207,7 @@ def _info(
         schema_version=1,
         microtome="0.1.0",
         config=config,
-        model={
-            "spec": "builtin:scenes-cnn",
-            "fingerprint": "c0ffee00c0ffee00",
-            "trained": trained,
-            "weights": "trained on scenes" if trained else "random weights, seed 0",
-            "class_names": ["street", "harbour"],
-            "parameters": 1_234_567,
-            "preprocess": {
-                "size": [224, 224],
-                "resize": 224,
-                "mean": [0.5, 0.5, 0.5],
-                "std": [0.25, 0.25, 0.25],
-                "interpolation": "bilinear",
-            },
-        },
+        model=_model(trained),
         data={
             "spec": f"scenes:{samples}",
             "fingerprint": "0123456789abcdef",
@@ -213,7 +220,7 @@ def _info(
             "unreadable": unreadable,
             "unknown_ids": {},
         },
-        layers=entries,
+        layers=_entries(shapes),
         label_size=[112, 112],
         shards={"samples": 32, "chunk": 32, "count": -(-samples // 32)},
         estimate={"bytes_per_sample": 1000.0, "bytes_per_sample_streamed": 100.0, "seconds_per_sample": 0.1},

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from helpers.attentions import tiny
-from helpers.cams import by_hand, close, hooked, plus_plus
+from helpers.cams import Plain, by_hand, close, hooked, plus_plus
 from helpers.models import as_model
 from helpers.real import real_kit
 from torch import Tensor, nn
@@ -40,21 +40,6 @@ def images() -> Tensor:
 
 
 # --- small networks
-
-
-class Plain(nn.Module):
-    """Convolutions; in place or not, a ReLU follows each."""
-
-    def __init__(self, in_place: bool) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, stride=2, padding=1)
-        self.relu = nn.ReLU(inplace=in_place)
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.second(self.relu(self.first(x))))
-        out: Tensor = self.head(x.mean((2, 3)))
-        return out
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.cams import Plain
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -14,21 +15,6 @@ from microtome.dissect.attribution.activations import activations
 from microtome.dissect.attribution.cams import cam
 from microtome.dissect.attribution.methods import attribute
 from microtome.storage.errors import DoesNotApplyError, UsageError
-
-
-class Plain(nn.Module):
-    """Convolutions; in place or not, a ReLU follows each."""
-
-    def __init__(self, in_place: bool) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, stride=2, padding=1)
-        self.relu = nn.ReLU(inplace=in_place)
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.second(self.relu(self.first(x))))
-        out: Tensor = self.head(x.mean((2, 3)))
-        return out
 
 
 @pytest.fixture
