@@ -34,13 +34,13 @@ REAL = [(f"{KIT}/classifiers.py:efficientnet_lite0", "_blocks.10", 128)]
 DREAMS = [("torchvision:resnet18?weights=none", "layer3")]
 
 DREAM = """
-import resource, sys
+import re, sys
 import numpy as np
 from microtome.dissect.models import load_model
 from microtome.dissect.synthesis import dream
 photo = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8).repeat(64, 0).repeat(64, 1)
 dream(load_model(sys.argv[1]), photo, sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 2**20)
 """
 
 
