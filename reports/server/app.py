@@ -12,10 +12,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from microtome.reports.server.actions import Actions
-from microtome.reports.server.api import READING, Api
+from microtome.reports.server.api import Api
 from microtome.reports.server.guard import Guard
 from microtome.reports.server.jobs import WAITING, Jobs
 from microtome.reports.server.pages import Pages
+from microtome.reports.server.questions import READING
 from microtome.storage.places import Place
 
 
