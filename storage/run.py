@@ -30,7 +30,7 @@ from microtome.storage.vouching import vouch_for_tables
 
 RUN_JSON = "run.json"
 REPORT = "report"
-ABLATIONS = "ablations/"
+ABLATIONS, INSERTIONS, DEFECTS = "ablations/", "insertions/", "defects/"
 LOCK, LOGS = "lock.json", "log/"
 
 _OBJECTIONABLE = set('/\\:*?"<>|%') | {chr(code) for code in range(32)}
@@ -285,13 +285,24 @@ class Run:
     def _layer_key(self, layer: str, name: str) -> str:
         return f"layers/{self.layer(layer)['folder']}/{name}.parquet"
 
-    # Ablations
+    # Ablations, insertions, defects
 
     def ablations(self) -> list[dict[str, Any]]:
         """The kept ablations by file name, each with its "file"; what is no JSON object has only an "error" besides."""
+        return self._kept(ABLATIONS)
+
+    def insertions(self) -> list[dict[str, Any]]:
+        """The kept insertions, likewise."""
+        return self._kept(INSERTIONS)
+
+    def defects(self) -> list[dict[str, Any]]:
+        """The kept searches for defects, likewise."""
+        return self._kept(DEFECTS)
+
+    def _kept(self, folder: str) -> list[dict[str, Any]]:
         found = []
-        for key in sorted(key for key, _ in self.place.list(ABLATIONS) if key.endswith(".json")):
-            file = key.removeprefix(ABLATIONS)
+        for key in sorted(key for key, _ in self.place.list(folder) if key.endswith(".json")):
+            file = key.removeprefix(folder)
             try:
                 content = json.loads(self.place.read(key))
                 error = "" if isinstance(content, dict) else "it holds no object"
