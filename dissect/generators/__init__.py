@@ -1,0 +1,1 @@
+"""Generators of images: opened, edited, their units ranked by what they cause."""
