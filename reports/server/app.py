@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from microtome.reports.server.actions import Actions
 from microtome.reports.server.api import Api
+from microtome.reports.server.generation import GenerationApi, GeneratorActions
 from microtome.reports.server.guard import Guard
 from microtome.reports.server.jobs import WAITING, Jobs
 from microtome.reports.server.pages import Pages
@@ -29,24 +30,28 @@ def create_app(
     token: str | None = None,
     waiting: int = WAITING,
     reading: float = READING,
+    generator: GeneratorActions | None = None,
 ) -> ASGIApp:
     """Serve the report of the run in `place`, at `host` and `port`, to whoever shows `token` (None: everybody).
 
     waiting: questions to the model that may come in or wait beside the one at work; reading: seconds that one may take
-    to come in.
+    to come in; generator: live actions on the run's generator, which have threads of their own, where it has one.
     """
     jobs = Jobs(waiting)
+    extra = [] if generator is None else [Jobs(waiting), Jobs(waiting)]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        jobs.end()
+        for one in (jobs, *extra):
+            one.end()
 
     async def no_such(request: Request) -> JSONResponse:
         return JSONResponse({"error": "There is nothing to ask for here."}, 404)
 
     routes = [
         *Api(actions, jobs, reading).routes(),
+        *([] if generator is None else GenerationApi(generator, extra[0], extra[1], reading).routes()),
         Route("/api/{rest:path}", no_such, methods=["GET", "POST"]),
         Route("/{rest:path}", Pages(place).answer, methods=["GET"]),
     ]
