@@ -49,7 +49,7 @@ def choose(
         raise UsageError("say which units to remove in one way: --units 3,17, --concept car or --class beach")
     if units:
         found = chosen_units(units, layer)
-        return Choice(found, _name_of(found), f"units {ranges(found)}")
+        return Choice(found, name_of(found), f"units {ranges(found)}")
     if concept is not None:
         return of_concept(run, layer, concept, top)
     return of_class(run, layer, str(class_name), top)
@@ -94,7 +94,8 @@ def ranges(units: NDArray[np.int64]) -> str:
     return ", ".join("-".join(map(str, part)) for part in parts)
 
 
-def _name_of(units: NDArray[np.int64]) -> str:
+def name_of(units: NDArray[np.int64]) -> str:
+    """A short name of ascending units, for files."""
     name = f"units-{ranges(units).replace(', ', '+')}"
     if len(name) <= _LONGEST_NAME:
         return name

@@ -61,6 +61,17 @@ class Region:
         return cls(grid)
 
     @property
+    def sides(self) -> tuple[float, float, float, float] | None:
+        """Top, left, bottom, right of the box that it is; None where `box` did not make it."""
+        rows, columns = (np.flatnonzero(self.grid.any(axis=axis)) for axis in (1, 0))
+        if self.grid.shape != (BOX_CELLS, BOX_CELLS) or not len(rows):
+            return None
+        top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+        if not self.grid[top:bottom, left:right].all():
+            return None
+        return float(top / BOX_CELLS), float(left / BOX_CELLS), float(bottom / BOX_CELLS), float(right / BOX_CELLS)
+
+    @property
     def share(self) -> float:
         """How much of the image it covers, from 0 to 1."""
         return float(self.grid.mean())
@@ -178,7 +189,8 @@ def at_grid(masks: NDArray[np.generic], grid: tuple[int, int]) -> NDArray[np.flo
     """Masks (n, H, W) in [0, 1] or bool on another grid: the share of each cell's area that they cover, (n, h, w)."""
     rows, columns = _overlaps(masks.shape[1], grid[0]), _overlaps(masks.shape[2], grid[1])
     covered: NDArray[np.float64] = rows @ masks.astype(np.float64) @ columns.T  # whole numbers for masks of 0 and 1
-    return covered / (masks.shape[1] * masks.shape[2])
+    covered /= masks.shape[1] * masks.shape[2]
+    return covered
 
 
 @lru_cache(maxsize=64)
@@ -189,7 +201,8 @@ def _overlaps(size: int, cells: int) -> NDArray[np.float64]:
     parts = np.arange(size + 1) * cells
     low = np.maximum(edges[:-1], parts[:-1])
     high = np.minimum(edges[1:], parts[1:])
-    return np.maximum(high - low, 0).astype(np.float64)
+    overlaps: NDArray[np.float64] = np.maximum(high - low, 0).astype(np.float64)
+    return overlaps
 
 
 def _cells(start: float, stop: float) -> slice:

@@ -214,7 +214,8 @@ def removed_on_average(
 
 def _images(generator: Generator, latents: tuple[Tensor, ...]) -> Tensor:
     with torch.no_grad():
-        return generator.images(latents).mul(255.0).round_().div_(255.0)
+        images: Tensor = generator.images(latents).mul(255.0).add_(0.5).floor_().div_(255.0)
+    return images
 
 
 def _resampled(count: int, draws: int, seed: int) -> NDArray[np.float64]:

@@ -53,13 +53,15 @@ class Recipe:
 
     def to_json(self) -> str:
         """The text of a recipe file."""
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "generator": {"spec": self.generator, "fingerprint": self.fingerprint},
-            "edits": [edit_to_json(edit) for edit in self.edits],
-            "seeds": list(self.seeds),
-        }
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+        edits = ",\n  ".join(_line(edit_to_json(edit)) for edit in self.edits)
+        generator = _line({"spec": self.generator, "fingerprint": self.fingerprint})
+        parts = [
+            f'"schema_version": {SCHEMA_VERSION}',
+            f'"generator": {generator}',
+            f'"edits": [\n  {edits}]' if self.edits else '"edits": []',
+            f'"seeds": {_line(list(self.seeds))}',
+        ]
+        return "{" + ",\n ".join(parts) + "}\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "the recipe") -> Recipe:
@@ -124,7 +126,10 @@ def edit_to_json(edit: Edit) -> dict[str, Any]:
 
 
 def region_to_json(region: Region) -> dict[str, Any]:
-    """A region as it stands in a recipe: its grid in runs."""
+    """A region as it stands in a recipe: the box that it is, or its grid in runs."""
+    sides = region.sides
+    if sides is not None:
+        return {"box": list(sides)}
     flat = region.grid.reshape(-1)
     turns = np.flatnonzero(np.diff(flat)) + 1
     edges = [0, *turns.tolist(), flat.size]
@@ -135,6 +140,10 @@ def region_to_json(region: Region) -> dict[str, Any]:
 def edits_from_json(content: object, source: str = "the edits") -> tuple[Edit, ...]:
     """Edits as a recipe's list of them has it. Raises UsageError."""
     return _Reader(source).edits(content)
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, allow_nan=False)
 
 
 class _Reader:
