@@ -52,7 +52,7 @@ def draw_sheet(rows: Sequence[Row], note: str = "", per_line: int = PER_LINE) ->
         _draw_row(sheet, row, top, per_line)
         top += height
     if note:
-        ImageDraw.Draw(sheet).text((MARGIN, top), _fitting(note, width - 2 * MARGIN), FAINT, _font(TEXT_SIZE))
+        ImageDraw.Draw(sheet).text((MARGIN, top), fitting(note, width - 2 * MARGIN), FAINT, font(TEXT_SIZE))
     return sheet
 
 
@@ -62,8 +62,8 @@ def draw_grid(tiles: Sequence[Tile], title: str = "", *, side: int = SIDE, per_l
     high = side + GAP + LINE * max((len(tile.lines) for tile in tiles), default=0)
     head = 2 * LINE - 6 if title else 0
     grid = Image.new("RGB", (2 * MARGIN + across * (side + GAP) - GAP, 2 * MARGIN + head + lines * high), PAPER)
-    name = _fitting(title, grid.width - 2 * MARGIN, TITLE_SIZE)
-    ImageDraw.Draw(grid).text((MARGIN, MARGIN), name, INK, _font(TITLE_SIZE))
+    name = fitting(title, grid.width - 2 * MARGIN, TITLE_SIZE)
+    ImageDraw.Draw(grid).text((MARGIN, MARGIN), name, INK, font(TITLE_SIZE))
     for number, tile in enumerate(tiles):
         line, column = divmod(number, per_line)
         _draw_tile(grid, tile, MARGIN + column * (side + GAP), MARGIN + head + line * high, side)
@@ -81,7 +81,7 @@ def _tile_height(row: Row) -> int:
 
 def _draw_row(sheet: Image.Image, row: Row, top: int, per_line: int) -> None:
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, top), _fitting(row.title, sheet.width - 2 * MARGIN, TITLE_SIZE), INK, _font(TITLE_SIZE))
+    draw.text((MARGIN, top), fitting(row.title, sheet.width - 2 * MARGIN, TITLE_SIZE), INK, font(TITLE_SIZE))
     top += 2 * LINE - 6
     _draw_tile(sheet, row.asked, MARGIN, top)
     draw.rectangle((MARGIN - 3, top - 3, MARGIN + SIDE + 2, top + SIDE + 2), outline=FRAME, width=3)
@@ -96,12 +96,12 @@ def _draw_tile(sheet: Image.Image, tile: Tile, left: int, top: int, side: int = 
     if tile.image is None or tile.image.size == 0:
         draw.rectangle((left, top, left + side - 1, top + side - 1), fill=MISSING)
         for number, text in enumerate(_wrapped(tile.missing, side - 16, (side - 16) // LINE)):
-            draw.text((left + 8, top + 8 + number * LINE), text, FAINT, _font(TEXT_SIZE))
+            draw.text((left + 8, top + 8 + number * LINE), text, FAINT, font(TEXT_SIZE))
     else:
         sheet.paste(_at_side(tile, side), (left, top))
     for number, text in enumerate(tile.lines):
         place = (left, top + side + 3 + number * LINE)
-        draw.text(place, _fitting(text, side), INK if number == 0 else FAINT, _font(TEXT_SIZE))
+        draw.text(place, fitting(text, side), INK if number == 0 else FAINT, font(TEXT_SIZE))
 
 
 def _at_side(tile: Tile, side: int) -> Image.Image:
@@ -135,17 +135,18 @@ def _mark(square: Image.Image, box: Box, corner: tuple[int, int], size: tuple[in
     draw.rectangle((*low, *high), outline=MARK, width=2)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of sheets, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
-def _fitting(text: str, width: int, size: int = TEXT_SIZE) -> str:
+def fitting(text: str, width: int, size: int = TEXT_SIZE) -> str:
     """`text`, cut where it is wider than `width` pixels; what cannot be drawn as it is becomes a box."""
     text = "".join(character if character.isprintable() else "\N{WHITE SQUARE}" for character in text)
-    font = _font(size)
-    if font.getlength(text) <= width:
+    drawn = font(size)
+    if drawn.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}…") > width:
+    while text and drawn.getlength(f"{text}…") > width:
         text = text[:-1]
     return f"{text}…"
 
@@ -154,10 +155,10 @@ def _wrapped(text: str, width: int, most: int) -> list[str]:
     """`text` in at most `most` lines, of whole words where they fit into `width` pixels."""
     lines: list[str] = []
     for word in text.split():
-        if lines and _font(TEXT_SIZE).getlength(f"{lines[-1]} {word}") <= width:
+        if lines and font(TEXT_SIZE).getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
     if len(lines) > most:
         lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
-    return [_fitting(line, width) for line in lines]
+    return [fitting(line, width) for line in lines]
