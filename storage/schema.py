@@ -22,8 +22,19 @@ class PreprocessInfo(TypedDict):
     interpolation: str
 
 
+class GeneratorPart(TypedDict):
+    """What a generator of images takes and gives: the shape of one latent (None: it takes images), the lowest and the
+    highest value of its images, their [H, W], and of a conditional one the number and the names of its classes."""
+
+    latent_shape: list[int] | None
+    output_range: list[float]
+    size: list[int]
+    classes: int
+    class_names: list[str]
+
+
 class ModelInfo(TypedDict):
-    """The model: what the user wrote, what was loaded, and a hash of both."""
+    """The model: what the user wrote, what was loaded, and a hash of both. generator: where it is one."""
 
     spec: str
     fingerprint: str
@@ -32,6 +43,7 @@ class ModelInfo(TypedDict):
     class_names: list[str]
     parameters: int
     preprocess: PreprocessInfo
+    generator: NotRequired[GeneratorPart]
 
 
 class RemarkInfo(TypedDict):

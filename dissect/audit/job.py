@@ -175,10 +175,14 @@ class Job:
 
 
 def load_configured(config: AuditConfig) -> Model:
-    """The model that `config` names, fed and read as it says."""
+    """The model that `config` names, a generator or not, fed and read as it says."""
     settings = asdict(config)
     return load_model(
-        config.model, weights=config.weights, preprocess=preprocess_overrides(settings), tokens=token_hints(settings)
+        config.model,
+        weights=config.weights,
+        preprocess=preprocess_overrides(settings),
+        tokens=token_hints(settings),
+        generators=True,
     )
 
 

@@ -40,6 +40,7 @@ from microtome.storage.schema import (
     SCHEMA_VERSION,
     STAGES,
     DataInfo,
+    GeneratorPart,
     LayerEntry,
     ModelInfo,
     PreprocessInfo,
@@ -254,7 +255,7 @@ def _plan(
 def model_info(model: Model) -> ModelInfo:
     """What run.json says of a model."""
     preprocess = asdict(model.preprocess)
-    return ModelInfo(
+    info = ModelInfo(
         spec=model.spec,
         fingerprint=model.fingerprint,
         trained=model.trained,
@@ -269,6 +270,16 @@ def model_info(model: Model) -> ModelInfo:
             interpolation=preprocess["interpolation"],
         ),
     )
+    if model.generator is not None:
+        made = model.generator
+        info["generator"] = GeneratorPart(
+            latent_shape=None if made.latent_shape is None else list(made.latent_shape),
+            output_range=list(made.output_range),
+            size=list(made.size),
+            classes=made.classes,
+            class_names=list(made.class_names),
+        )
+    return info
 
 
 def _layer_entry(

@@ -82,7 +82,7 @@ class ActivationCapture(Generic[T]):
         early_stop: bool = True,
         gradients: bool = False,
     ) -> None:
-        self._module = model.module
+        self._model, self._module = model, model.module
         self._names = tuple(dict.fromkeys(names))
         self._transform = transform
         self._early_stop = early_stop
@@ -118,15 +118,19 @@ class ActivationCapture(Generic[T]):
         while self._handles:
             self._handles.pop().remove()
 
-    def __call__(self, batch: Tensor) -> dict[str, T]:
-        """Run `batch` (B, 3, H, W) through the module; the captured maps by layer name, in the order of `names`."""
+    def __call__(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, T]:
+        """Run `batch` through the module: images (B, 3, H, W), or a generator's latents, each with B rows.
+
+        Gives the captured maps by layer name, in the order of `names`.
+        """
+        inputs = batch if isinstance(batch, tuple) else (batch,)
         if not self._handles and self._names:
             raise UsageError("the capture is closed: use it inside `with ActivationCapture(...) as capture:`")
-        record: _Pass[T] = _Pass(len(batch))
+        record: _Pass[T] = _Pass(len(inputs[0]))
         self._local.record = record
         try:
             with torch.set_grad_enabled(self._gradients), suppress(_Stop):
-                self._module(batch)
+                self._model.run(inputs)
         finally:
             self._local.record = None
             while record.watches:

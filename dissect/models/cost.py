@@ -71,7 +71,7 @@ def measure_cost(
     module = model.module.to(device)
     try:
         with _threads(threads), ActivationCapture(model, [i.name for i in infos], transform=_halve) as capture:
-            images = model.noise(batch)
+            images = model.inputs(batch)
             capture(images)
             seconds = [_timed(capture, images, device) for _ in range(n_batches)]
     finally:
@@ -85,7 +85,7 @@ def measure_cost(
     )
 
 
-def _timed(capture: ActivationCapture[Tensor], images: Tensor, device: torch.device) -> float:
+def _timed(capture: ActivationCapture[Tensor], images: tuple[Tensor, ...], device: torch.device) -> float:
     start = time.perf_counter()
     capture(images)
     if device.type == "cuda":

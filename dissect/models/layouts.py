@@ -224,6 +224,27 @@ def hinted_layout(shape: Sequence[int], batch: int, hints: TokenHints) -> Layout
     return None
 
 
+def generated_layout(shape: Sequence[int], batch: int, hints: TokenHints) -> Layout:
+    """The layout of a tensor of `shape` in a generator: maps (B, C, h, w), one vector (B, C), or tokens as `hints` say.
+
+    Raises UnresolvedError for any other.
+    """
+    text = _shape_text(shape)
+    if not shape or shape[0] != batch or math.prod(shape) == 0:
+        raise UnresolvedError(f"gives {text} for a batch of {batch}: its first dimension is not the batch")
+    rest = tuple(shape[1:])
+    if len(rest) == 1:
+        return Layout(1, rest, (1,), (1, 1), (0,), "one vector an image")
+    if len(rest) == 3 and (hints.grid is None or rest[1:] == hints.grid or rest[:2] != hints.grid):
+        grid = (rest[1], rest[2])
+        return Layout(1, rest, (1,), grid, tuple(range(grid[0] * grid[1])), f"{grid[0]}x{grid[1]}")
+    said = hinted_layout(shape, batch, hints)
+    if said is not None:
+        return said
+    advice = "; if these are tokens, say where they lie: --grid HxW and --prefix P" if len(rest) == 2 else ""
+    raise UnresolvedError(f"gives {text}, which are neither maps (B, C, h, w) nor vectors (B, C){advice}")
+
+
 def _varies(cells: Tensor, axis: int) -> bool:
     return bool((cells != cells.narrow(axis, 0, 1)).any())
 

@@ -7,10 +7,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from microtome.dissect.models.generators import GeneratorInfo, Latents, as_input, draw_latents, run_module
 from microtome.dissect.models.preprocess import Preprocess
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -32,7 +34,8 @@ class Model:
     spec: as the user gave it; module: in eval mode, without compile or parallel wrappers; class_names: one a logit,
     or empty; trained: False for random weights; weights: where they come from, in words; fingerprint: hexadecimal
     sha256 (see `fingerprint`), empty when loaded for inspection only; tokens: what the user says of token streams;
-    channels: of its images, 3 but for a bare module that was given others.
+    channels: of its images, 3 but for a bare module that was given others; generator: of a generator how it is called,
+    None for a network that takes images to answer about them. `preprocess` of a generator leaves its images as they are.
     """
 
     spec: str
@@ -44,6 +47,7 @@ class Model:
     fingerprint: str = ""
     tokens: TokenHints = TokenHints()
     channels: int = 3
+    generator: GeneratorInfo | None = None
 
     @property
     def parameters(self) -> int:
@@ -52,15 +56,39 @@ class Model:
 
     def placeholder(self) -> Tensor:
         """The tensor whose dtype and device inputs must have (empty)."""
-        for tensor in (*self.module.parameters(), *self.module.buffers()):
-            if tensor.is_floating_point():
-                return torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return torch.empty(0)
+        return placeholder_of(self.module)
 
     def noise(self, batch: int = 1, *, seed: int = 0) -> Tensor:
         """A batch of normal noise with the model's input shape, dtype and device: (batch, channels, H, W)."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(batch, self.channels, *self.preprocess.size, generator=generator).to(self.placeholder())
+
+    def inputs(self, batch: int = 1, *, seed: int = 0) -> Latents:
+        """What the module may be called with, for a try: noise as images; of a generator the latents of `batch` seeds.
+
+        Tensors, the batch first, in the model's dtype and on its device.
+        """
+        made = self.generator
+        if made is None:
+            return (self.noise(batch, seed=seed),)
+        if made.latent_shape is not None:
+            seeds = range(seed * batch, (seed + 1) * batch)
+            return as_input(draw_latents(self.module, made.latent_shape, made.classes, seeds), self.placeholder())
+        size = self.preprocess.size if made.inputs is None else made.inputs.size
+        noise = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+        return as_input((noise,), self.placeholder())
+
+    def run(self, inputs: Latents) -> Any:
+        """What the module gives for `inputs`; noise that a generator draws is each sample's own (`noise.py`)."""
+        return run_module(self.module, inputs, draws=self.generator is not None and self.generator.draws)
+
+
+def placeholder_of(module: nn.Module) -> Tensor:
+    """The tensor whose dtype and device inputs of `module` must have (empty)."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            return torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return torch.empty(0)
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor, memory_format: torch.memory_format) -> Tensor:
@@ -69,13 +97,15 @@ def normalise(pixels: Tensor, mean: Tensor, std: Tensor, memory_format: torch.me
     return batch.div_(255.0).sub_(mean).div_(std)
 
 
-def fingerprint(module: nn.Module, preprocess: Preprocess) -> str:
-    """sha256 over the repr of the architecture, the preprocessing, and all parameters and buffers (name, type, bytes).
+def fingerprint(module: nn.Module, preprocess: Preprocess, generator: GeneratorInfo | None = None) -> str:
+    """sha256 over the repr of the architecture, the preprocessing, and all parameters and buffers (name, type, bytes);
+    of a generator also over what it states.
 
     Memory addresses inside the repr are left out, so that the same model has the same fingerprint in every process.
     Reads each tensor once: about 0.1 s for 100 MB.
     """
-    return digest_of(module, json.dumps(preprocess.to_dict(), sort_keys=True))
+    settings = preprocess.to_dict() | ({} if generator is None else generator.to_dict())
+    return digest_of(module, json.dumps(settings, sort_keys=True))
 
 
 def digest_of(module: nn.Module, settings: str) -> str:

@@ -103,6 +103,11 @@ def resolve(spec: str, stated: Preprocess | None, overrides: PreprocessOverrides
     return Preprocess.from_dict(base | given, source="the preprocessing flags")
 
 
+def untouched(size: tuple[int, int]) -> Preprocess:
+    """Images of `size` (H, W), as they are."""
+    return Preprocess(size, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
+
+
 def of_module(module: object, spec: str) -> Preprocess | None:
     """The `preprocess` attribute of a factory's module, or None where it has none (a method is none)."""
     stated = getattr(module, "preprocess", None)

@@ -22,8 +22,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from microtome.dissect.models.factories import build_from_file, build_from_module
-from microtome.dissect.models.model import Model, TokenHints, fingerprint
-from microtome.dissect.models.preprocess import Preprocess, PreprocessOverrides, of_module, resolve
+from microtome.dissect.models.generators import GeneratorInfo, examine, is_generator
+from microtome.dissect.models.model import Model, TokenHints, fingerprint, placeholder_of
+from microtome.dissect.models.preprocess import Preprocess, PreprocessOverrides, of_module, resolve, untouched
 from microtome.dissect.models.transformers_zoo import build_hf
 from microtome.dissect.models.weights import load_weights
 from microtome.dissect.models.wrappers import unwrap
@@ -62,12 +63,14 @@ def load_model(
     preprocess: PreprocessOverrides | None = None,
     for_inspection: bool = False,
     tokens: TokenHints = TokenHints(),  # noqa: B008 - frozen
+    generators: bool = False,
 ) -> Model:
     """Load the model that `spec` names, in eval mode.
 
     weights: a file with a state dict, in place of the spec's own; preprocess: the user's flags, which win over what
     the model states; for_inspection: weights do not matter, so random ones stand in for those that would have to be
-    found, and the fingerprint is left empty; tokens: where the patches of token streams are, if that has to be said.
+    found, and the fingerprint is left empty; tokens: where the patches of token streams are, if that has to be said;
+    generators: whether a generator of images will do (`generators.py`), too.
 
     Raises UsageError (or UnknownNameError) when any of these cannot be used.
     """
@@ -84,17 +87,39 @@ def load_model(
         load_weights(module, weights)
         words = f"file {weights}"
     module.eval()
-    prepared = resolve(spec, of_module(module, spec) or made.preprocess, preprocess)
+    stated = of_module(module, spec) or made.preprocess
+    generator = _generator(spec, module, stated, preprocess, allowed=generators) if is_generator(module) else None
+    prepared = resolve(spec, stated, preprocess) if generator is None else untouched(generator.size)
     return Model(
         spec=spec,
         module=module,
         preprocess=prepared,
-        class_names=names,
+        class_names=names if generator is None else (),
         trained=not words.startswith("random"),
         weights=words,
-        fingerprint="" if for_inspection else fingerprint(module, prepared),
+        fingerprint="" if for_inspection else fingerprint(module, prepared, generator),
         tokens=tokens,
+        generator=generator,
     )
+
+
+def _generator(
+    spec: str, module: nn.Module, stated: Preprocess | None, given: PreprocessOverrides | None, *, allowed: bool
+) -> GeneratorInfo:
+    """What is to be known of a generator. Raises UsageError where none is wanted, or it does not keep its contract."""
+    if not allowed:
+        raise UsageError(
+            f"{spec} is a generator, which makes images and answers nothing about them; dissect it by its own images: "
+            f"microtome audit {spec} generated:1000 --segmenter SPEC"
+        )
+    takes_images = getattr(module, "latent_shape", None) is None
+    flags = given.given() if given else {}
+    if flags and not takes_images:
+        raise UsageError(
+            f"{spec} is a generator and takes no images; leave out {', '.join(f'--{name}' for name in flags)}"
+        )
+    inputs = resolve(spec, stated, given) if takes_images and (stated is not None or flags) else None
+    return examine(module, spec, inputs, placeholder_of(module))
 
 
 def parse_spec(spec: str) -> Spec:

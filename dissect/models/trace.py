@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +17,8 @@ from microtome.dissect.models.adapter import tensors_of
 from microtome.dissect.models.class_token import base_of, class_token
 from microtome.dissect.models.finding import Finder, Found, Frame
 from microtome.dissect.models.following import Follow
-from microtome.dissect.models.layouts import Layout, UnresolvedError, find_layout, hinted_layout
+from microtome.dissect.models.generators import Latents
+from microtome.dissect.models.layouts import Layout, UnresolvedError, find_layout, generated_layout, hinted_layout
 from microtome.dissect.models.model import Model, TokenHints
 from microtome.dissect.models.places import ATTENTION_KINDS, CLASS_TOKEN, ROLLOUT, Inside, Place
 from microtome.storage.errors import UnknownNameError, UsageError
@@ -115,7 +117,7 @@ def _class_token_place(model: Model, name: str, base: str) -> Place:
 
 
 def _run(model: Model, batch: int) -> list[Call]:
-    images = model.noise(batch)
+    inputs = model.inputs(batch)
     follow = Follow(batch)
     recorder = _Recorder(follow, hints_of(model))
     handles = []
@@ -123,13 +125,13 @@ def _run(model: Model, batch: int) -> list[Call]:
         handles.append(module.register_forward_pre_hook(partial(recorder.enter, name)))
         handles.append(module.register_forward_hook(partial(recorder.leave, name)))
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), recorder.finder, follow:
-            follow.begin(images)
-            model.module(images)
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), recorder.watching(model, inputs):
+            model.run(inputs)
     except Exception as error:
-        shape = ", ".join(map(str, (model.channels, *model.preprocess.size)))
+        what = "images" if model.generator is None else "latents"
+        shapes = " and ".join("(B" + "".join(f", {side}" for side in tensor.shape[1:]) + ")" for tensor in inputs)
         text = " ".join(str(error).split())
-        raise UsageError(f"{model.spec} does not run on images (B, {shape}): {type(error).__name__}: {text}") from error
+        raise UsageError(f"{model.spec} does not run on {what} {shapes}: {type(error).__name__}: {text}") from error
     finally:
         for handle in handles:
             handle.remove()
@@ -149,22 +151,35 @@ class _Recorder:
     """Hooks that note what every call gives."""
 
     def __init__(self, follow: Follow, hints: TokenHints) -> None:
-        self.finder = Finder(follow)
+        self._finder = Finder(follow)
         self._follow, self._hints = follow, hints
+        self._generates = False
         self._calls: list[Call] = []
         self._count: Counter[str] = Counter()
         self._attended: list[tuple[Place, int]] = []  # where a rollout passes, and how many tokens it has there
 
+    @contextmanager
+    def watching(self, model: Model, inputs: Latents) -> Iterator[None]:
+        """While open, the positions of images are followed, and attention is seen; in a generator neither: its maps lie
+        as (B, C, h, w), and no place in them comes from a place in its latents."""
+        self._generates = model.generator is not None
+        if self._generates:
+            yield
+            return
+        with self._finder, self._follow:
+            self._follow.begin(inputs[0])
+            yield
+
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
         """A forward pre-hook, but for the first argument."""
         self._count[name] += 1
-        self.finder.frames.append(Frame(module, name, self._count[name]))
+        self._finder.frames.append(Frame(module, name, self._count[name]))
 
     def leave(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
         """A forward hook, but for the first argument."""
-        frame = self.finder.frames.pop()
+        frame = self._finder.frames.pop()
         while frame.name != name:  # left by an exception that the model has caught
-            frame = self.finder.frames.pop()
+            frame = self._finder.frames.pop()
         place, note = None, ""
         try:
             layout, part = self._layout(output)
@@ -197,6 +212,8 @@ class _Recorder:
         if not tensor.is_floating_point():
             words = "(" + ", ".join(map(str, shape)) + ")"
             raise UnresolvedError(f"gives {str(tensor.dtype).removeprefix('torch.')} values {words}, not activations")
+        if self._generates:
+            return generated_layout(shape, self._follow.grids.batch, self._hints)
         try:
             return find_layout(self._follow.ids_of(tensor), shape, self._follow.grids)
         except UnresolvedError as error:

@@ -1,0 +1,195 @@
+"""A generator of images, ready to be sampled: latents from seeds, images from latents, and pictures as bytes.
+
+Seed i always gives the same latent, whatever else is asked for, and the same picture to the last bit: pictures are
+computed by one thread, in batches only of sizes in which the network gives an image the bits of any other such size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from microtome.datasets.base import ImageDataset
+from microtome.datasets.geometry import CropGeometry
+from microtome.datasets.images import Interpolation, resize_crop
+from microtome.dissect.models import Model, load_model
+from microtome.dissect.models.generators import GeneratorInfo, Latents, as_input, draw_latents, image_of
+from microtome.dissect.models.model import normalise
+from microtome.dissect.synthesis.batches import Batches, filled, find_batches, starts_of
+from microtome.storage.errors import RunMismatchError, UsageError
+from microtome.storage.run import Run
+
+__all__ = ["Generator", "Latents", "generator_of_run", "open_generator"]
+
+AT_ONCE = 16
+"""Pictures in a batch, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """A generator. model: its module gives images in `output_range` when it is called with latents.
+
+    inputs: for an image-to-image network, the images that seeds number; else None.
+    """
+
+    model: Model
+    inputs: ImageDataset | None = None
+
+    @property
+    def info(self) -> GeneratorInfo:
+        """How the module is called, and what it gives."""
+        if self.model.generator is None:
+            raise UsageError(f"{self.model.spec} is no generator: it has no latent_shape and no output_range")
+        return self.model.generator
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of its images."""
+        return self.info.size
+
+    @property
+    def output_range(self) -> tuple[float, float]:
+        """The lowest and the highest value of what the module gives."""
+        return self.info.output_range
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        return self.model.placeholder().device
+
+    def latents(self, seeds: Sequence[int]) -> Latents:
+        """The latents of `seeds`, on the module's device and in its dtype: (z,), or (z, y) with classes y (B,) int64,
+        or (image,) for an image-to-image network, whose seeds number its inputs.
+
+        Raises SampleError for an input that cannot be read.
+        """
+        return as_input(self.drawn(seeds), self.model.placeholder())
+
+    def drawn(self, seeds: Sequence[int]) -> Latents:
+        """The same as they are drawn: on the CPU."""
+        info = self.info
+        if info.latent_shape is not None:
+            return draw_latents(self.model.module, info.latent_shape, info.classes, seeds)
+        if not len(seeds):
+            size = self.size if info.inputs is None else info.inputs.size
+            return (torch.zeros(0, 3, *size),)
+        return (torch.cat([self._input(seed) for seed in seeds]),)
+
+    def _input(self, number: int) -> Tensor:
+        prepared = self.info.inputs
+        if self.inputs is None or prepared is None:
+            raise UsageError(
+                f"{self.model.spec} makes images from images: say which, as generated:FOLDER instead of a number"
+            )
+        if not 0 <= number < len(self.inputs):
+            raise UsageError(f"there is no input {number}; {self.inputs.spec} has {len(self.inputs):,}, from 0")
+        image = self.inputs.read(number).image
+        geometry = CropGeometry.of(*image.shape[:2], size=prepared.size, resize=prepared.resize)
+        crop = resize_crop(image, geometry, cast("Interpolation", prepared.interpolation))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (prepared.mean, prepared.std))
+        return normalise(torch.from_numpy(crop)[None], mean, std, torch.contiguous_format)
+
+    def images(self, latents: Latents) -> Tensor:
+        """(B, 3, H, W) float in [0, 1], on the module's device; clamped to that unless gradients are on."""
+        output = self.model.run(latents)
+        found = image_of(output, len(latents[0]))
+        if found is None:
+            raise UsageError(f"{self.model.spec} gives no images (B, 3, H, W) for {len(latents[0])} latents")
+        low, high = self.output_range
+        scaled = (found - low) / (high - low)
+        scaled = scaled if scaled.shape[1] == 3 else scaled.expand(-1, 3, -1, -1)
+        return scaled if torch.is_grad_enabled() else scaled.clamp(0, 1)
+
+    def pictures(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """(n, H, W, 3) uint8 RGB: the same bytes for a seed whatever others are asked for."""
+        return self.pictures_of(self.latents(seeds))
+
+    def pictures_of(self, latents: Latents) -> NDArray[np.uint8]:
+        """The same from latents; hooks that edit may be open."""
+        count = len(latents[0])
+        out = np.empty((count, *self.size, 3), np.uint8)
+        with torch.no_grad(), _alone():
+            for part in starts_of(self.batches.plan(count)):
+                rows = tuple(filled(tensor[part], self.batches.fill) for tensor in latents)
+                images = self.images(rows)[: part.stop - part.start]
+                pixels = images.float().nan_to_num(0.0).mul(255.0).add(0.5).to(torch.uint8)
+                out[part] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+        return out
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The sizes of batches that give a picture the same bits, found by trying; one by one where none do."""
+        first = self.model.inputs(1)
+        with torch.no_grad(), _alone():
+            found = find_batches(
+                lambda copies: self.images(tuple(part.expand(copies, *part.shape[1:]) for part in first)),
+                AT_ONCE,
+                AT_ONCE,
+            )
+        return found if found.alike else Batches((1,), 1, True)
+
+    def to(self, device: torch.device) -> Generator:
+        """Move it, in place."""
+        self.model.module.to(device)
+        return self
+
+    @classmethod
+    def of_run(cls, run: Run) -> Generator:
+        """As `generator_of_run`."""
+        return generator_of_run(run)
+
+
+def open_generator(spec: str, weights: Path | None = None, inputs: ImageDataset | None = None) -> Generator:
+    """The generator that `spec` names. weights: a file in place of its own; inputs: for an image-to-image network.
+
+    Raises UsageError where it cannot be had, or is none.
+    """
+    generator = Generator(load_model(spec, weights=weights, generators=True), inputs)
+    _ = generator.info  # raises where it is none
+    return generator
+
+
+def generator_of_run(run: Run) -> Generator:
+    """The generator that `run` is about, where its model runs. Raises UsageError for the run of another network,
+    RunMismatchError where the generator is not the one of the run."""
+    from microtome.dissect.audit.config import config_of_run
+    from microtome.dissect.audit.job import choose_device, load_configured
+    from microtome.dissect.generators.data import inputs_of
+
+    info = run.info
+    if "generator" not in info["model"]:
+        raise UsageError(
+            f"{run.url} is a run of {info['model']['spec']}, which is no generator; give a run of "
+            "microtome audit GENERATOR generated:COUNT"
+        )
+    config = config_of_run(info["config"], out=run.url, workers=1)
+    model = load_configured(config)
+    if model.fingerprint != info["model"]["fingerprint"]:
+        raise RunMismatchError(
+            f"{config.model} is another generator, or has other weights, than {run.url} was made with; bring it back"
+        )
+    try:
+        device = choose_device(config.device)
+    except UsageError:
+        device = torch.device("cpu")
+    return Generator(model, inputs_of(config.dataset)).to(device)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While open, this thread computes by itself: how work is divided among threads decides the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

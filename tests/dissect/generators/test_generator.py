@@ -1,0 +1,100 @@
+"""The contract of generators: latents by seed, images in [0, 1], pictures that depend on nothing but the seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.generators import KINDS, write_generators
+from PIL import Image
+
+from microtome.datasets.specs import open_dataset
+from microtome.dissect.generators.generator import Generator, open_generator
+from microtome.dissect.models import load_model
+from microtome.storage.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_generators(tmp_path_factory.mktemp("generators"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (20, 24, 20, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"photo{number:02d}.png")
+    return folder
+
+
+def opened(nets: Path, photos: Path, kind: str) -> Generator:
+    inputs = open_dataset(f"images:{photos}") if kind == "translator" else None
+    return open_generator(f"{nets}:{kind}", inputs=inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_gives_the_same_whatever_else_is_asked_for(nets: Path, photos: Path, kind: str) -> None:
+    generator = opened(nets, photos, kind)
+    many, few = generator.latents(range(20)), generator.latents([7, 3])
+    assert all(torch.equal(one[[7, 3]], other) for one, other in zip(many, few, strict=True))
+    pictures = generator.pictures(range(20))
+    assert pictures.shape == (20, *generator.size, 3)
+    assert len(np.unique(pictures.reshape(20, -1), axis=0)) == 20
+    np.testing.assert_array_equal(generator.pictures([7, 3, 19]), pictures[[7, 3, 19]])
+    np.testing.assert_array_equal(opened(nets, photos, kind).pictures([11])[0], pictures[11])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_are_in_the_unit_range_and_carry_gradients(nets: Path, photos: Path, kind: str) -> None:
+    generator = opened(nets, photos, kind)
+    latents = generator.latents([0, 1, 2])
+    with torch.no_grad():
+        images = generator.images(latents)
+    assert images.shape == (3, 3, *generator.size)
+    assert 0 <= float(images.min()) < float(images.max()) <= 1
+    first = latents[0].clone().requires_grad_()
+    generator.images((first, *latents[1:])).sum().backward()
+    assert first.grad is not None
+    assert bool(first.grad.abs().sum() > 0)
+    low, high = generator.output_range
+    raw = generator.model.run(latents)
+    raw = raw["image"] if isinstance(raw, dict) else raw
+    torch.testing.assert_close(images, ((raw.detach() - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1))
+
+
+def test_classes_take_turns(nets: Path) -> None:
+    generator = open_generator(f"{nets}:conditional")
+    _, classes = generator.latents([0, 1, 5, 300])
+    assert classes.tolist() == [0, 1, 2, 0]
+
+
+def test_a_generator_is_no_model_for_those_that_want_answers(nets: Path) -> None:
+    with pytest.raises(UsageError, match=r"is a generator.*microtome audit .*generated:1000 --segmenter"):
+        load_model(f"{nets}:plain")
+
+
+def test_a_classifier_is_no_generator() -> None:
+    with pytest.raises(UsageError, match="is no generator"):
+        open_generator("builtin:scenes-cnn")
+
+
+BROKEN = {
+    "(0,)": ("(-1, 1)", "latent_shape is (0,)"),
+    "'8'": ("(-1, 1)", "latent_shape is '8'"),
+    "(8,)": ("None", "no output_range"),
+    "(8, )": ("(1, -1)", "output_range is (1, -1)"),
+    "(9,)": ("(-1, 1)", "does not run on latents (B, 9)"),
+}
+
+
+@pytest.mark.parametrize("shape", BROKEN)
+def test_what_does_not_keep_the_contract_is_refused(tmp_path: Path, shape: str) -> None:
+    span, words = BROKEN[shape]
+    file = write_generators(tmp_path)
+    text = file.read_text() + f"\n\ndef broken():\n    net = Plain()\n    net.latent_shape = {shape}\n"
+    file.write_text(text + f"    net.output_range = {span}\n    net.sample = None\n    return net.eval()\n")
+    with pytest.raises(UsageError) as refused:
+        open_generator(f"{file}:broken")
+    assert words in str(refused.value)
