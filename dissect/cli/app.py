@@ -14,6 +14,7 @@ from microtome.dissect.cli.audit import audit_command
 from microtome.dissect.cli.data import data_command
 from microtome.dissect.cli.explain import explain_command
 from microtome.dissect.cli.extend import extend_command
+from microtome.dissect.cli.generate import generate_command
 from microtome.dissect.cli.importance import importance_command
 from microtome.dissect.cli.inspect import inspect_command
 from microtome.dissect.cli.map import map_command
@@ -28,7 +29,7 @@ from microtome.storage.errors import MicrotomeError
 
 INTERRUPTED = 130
 
-_ANEW = ("explain", "visualize")
+_ANEW = ("explain", "visualize", "generate")
 """Commands that begin anew: what they wrote is complete, but nothing notes how far they came."""
 
 
@@ -63,6 +64,7 @@ for _command in (
     map_command,
     explain_command,
     visualize_command,
+    generate_command,
     report_command,
     serve_command,
 ):

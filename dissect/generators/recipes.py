@@ -93,8 +93,10 @@ class Recipe:
 
 def edited_pictures(generator: Generator, edits: Sequence[Edit], seeds: Sequence[int]) -> NDArray[np.uint8]:
     """The images of `seeds` with `edits`, (n, H, W, 3) uint8: what everything that applies edits shows and writes."""
+    latents = generator.latents(seeds)
+    _ = generator.batches  # found out by untouched passes, so that edits have no say in how images are batched
     with applied(generator.model, edits):
-        return generator.pictures_of(generator.latents(seeds))
+        return generator.pictures_of(latents)
 
 
 def read_recipe(path: Path | str) -> Recipe:

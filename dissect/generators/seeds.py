@@ -5,17 +5,15 @@ Units that were ranked on the latents of the run flatter themselves there; so wh
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from microtome.dissect.generators.data import is_generated, parse_generated
 from microtome.dissect.generators.generator import Generator
 from microtome.storage.errors import UsageError
 from microtome.storage.run import Run
 
 FRESH = 100_000
 """The first fresh seed, where the run has none there."""
-
-_SPEC = re.compile(r"generated:(\d+)(?:\?seed=(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,10 @@ def fresh_seeds(run: Run, generator: Generator, count: int) -> Seeds:
 
 def named_seeds(run: Run, generator: Generator, spec: str, count: int | None) -> Seeds:
     """Those of a dataset spec, at most `count`. Raises UsageError for a spec that is none, or has fewer than 2."""
-    found = _SPEC.fullmatch(spec)
-    if found is None or generator.inputs is not None:
+    asked = parse_generated(spec) if is_generated(spec) else None
+    if asked is None or asked.folder or generator.inputs is not None:
         raise UsageError(f"--dataset {spec}: give latents of the generator, as in generated:500?seed={FRESH}")
-    total, first = int(found[1]), int(found[2] or 0)
-    total = total if count is None else min(total, count)
+    first, total = asked.first, asked.count if count is None else min(asked.count, count)
     if total < 2:
         raise UsageError(f"--dataset {spec}: give at least 2 latents, so that there is an interval")
     return _seeds(run, range(first, first + total))
@@ -49,8 +46,7 @@ def named_seeds(run: Run, generator: Generator, spec: str, count: int | None) ->
 
 def of_run(run: Run) -> range:
     """The seeds of the run's own samples."""
-    found = _SPEC.fullmatch(run.info["data"]["spec"])
-    first = 0 if found is None else int(found[2] or 0)
+    first = parse_generated(run.info["data"]["spec"]).first
     return range(first, first + run.plan.samples)
 
 
