@@ -1,4 +1,7 @@
-"""The page of ablations: what each class loses without chosen units, beside random sets of as many units."""
+"""The page of ablations: what each class loses without chosen units, beside random sets of as many units.
+
+Those of generators, which lose concepts, are in `generated.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from microtome.reports.generated import generated_ablation, is_generated
 from microtome.reports.importance import ClassEntry, readable
 
 PICTURED = 40
@@ -20,20 +24,24 @@ def ablations_context(
     """What ablations.html shows.
 
     kept: as `ReportRun.ablations` gives them; addresses: pages of classes by name; components: the layers whose units
-    are principal components
+    are principal components. Of classifiers in "ablations", of generators in "generated", each with its "file".
     """
     shown: list[dict[str, Any]] = []
+    generated: list[dict[str, Any]] = []
     damaged: list[dict[str, str]] = []
     for one in kept:
         file = readable(one.get("file", ""))
         error = str(one.get("error", ""))
-        ablation = None if error else _ablation(one, addresses)
-        if ablation is None:
+        made = None if error or not is_generated(one) else generated_ablation(one)
+        ablation = None if error or is_generated(one) else _ablation(one, addresses)
+        if made is not None:
+            generated.append({**made, "file": str(one["file"]), "anchor": f"generated-{len(generated) + 1}"})
+        elif ablation is None:
             damaged.append({"file": file, "why": error or "it has not the parts of an ablation"})
         else:
             place = {"components": ablation["layer"] in components, "anchor": f"ablation-{len(shown) + 1}"}
             shown.append({**ablation, **place})
-    return {"ablations": shown, "damaged": damaged}
+    return {"ablations": shown, "generated": generated, "damaged": damaged}
 
 
 def pages_by_name(classes: Sequence[ClassEntry], address: Any) -> dict[str, str]:

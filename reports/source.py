@@ -78,6 +78,10 @@ class ReportRun(Protocol):
         """The kept ablations, each with the name of its "file"; what could not be read has an "error" instead."""
         ...
 
+    def ablation_picture(self, file: str) -> bytes | None:
+        """The contact sheet beside a kept ablation, a PNG; None where there is none. file: as `ablations` names it."""
+        ...
+
     def activation_maps(self, layer: str, samples: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float32]:
         """Activation map of unit `units[i]` for sample `samples[i]`, for all i: (n, h, w) float32, true values."""
         ...

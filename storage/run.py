@@ -311,6 +311,11 @@ class Run:
             found.append({"file": file, "error": error} if error else {**content, "file": file})
         return found
 
+    def ablation_picture(self, file: str) -> bytes | None:
+        """The contact sheet beside a kept ablation, a PNG; None where there is none. file: as `ablations` names it."""
+        key = f"{ABLATIONS}{file.removesuffix('.json')}.png"
+        return None if self.place.size(key) is None else self.place.read(key)
+
     # Explanations
 
     def picture_blocks(self, layer: str | None) -> Iterator[PictureBlock]:
