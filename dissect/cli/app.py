@@ -16,6 +16,7 @@ from microtome.dissect.cli.explain import explain_command
 from microtome.dissect.cli.extend import extend_command
 from microtome.dissect.cli.generate import generate_command
 from microtome.dissect.cli.importance import importance_command
+from microtome.dissect.cli.insert import insert_command
 from microtome.dissect.cli.inspect import inspect_command
 from microtome.dissect.cli.map import map_command
 from microtome.dissect.cli.neighbors import neighbors_command
@@ -61,6 +62,7 @@ for _command in (
     neighbors_command,
     importance_command,
     ablate_command,
+    insert_command,
     map_command,
     explain_command,
     visualize_command,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from microtome.dissect.generators.edits import Edit, Region
-from microtome.dissect.generators.effects import BATCH, passes
+from microtome.dissect.generators.effects import BATCH, areas_of, passes
 from microtome.dissect.generators.generator import Generator
 from microtome.dissect.models.segmenters import Segmenter
 from microtome.storage.errors import UsageError
@@ -167,11 +167,10 @@ def contexts(ids: Tensor, places: Tensor, labels: int) -> NDArray[np.int64]:
     UNLABELLED where more pixels have no label in any plane than have the commonest one."""
     found = np.empty((len(ids), len(places)), np.int64)
     for number, inside in enumerate(places):
-        here = ids[:, :, inside].cpu().numpy()
-        for row, planes in enumerate(here):
-            counts = np.bincount(planes[planes >= 0], minlength=labels)
-            unlabelled = int((planes < 0).all(axis=0).sum())
-            found[row, number] = UNLABELLED if unlabelled > counts.max() else counts.argmax()
+        here = ids[:, :, inside]
+        shares = areas_of(here.unsqueeze(2), labels)
+        unlabelled = (here < 0).all(1).double().mean(1).cpu().numpy()
+        found[:, number] = np.where(unlabelled > shares.max(axis=1), UNLABELLED, shares.argmax(axis=1))
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 SQUARE, GRASS, SKY, CHECKS = 0, 1, 2, 3
 
-SOURCE = '''
+SOURCE = """
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -77,7 +77,7 @@ def colours():
 
 def roughness():
     return lambda images: (images[..., 1:] - images[..., :-1]).abs().mean((1, 2, 3))
-'''
+"""
 
 
 def write_painter(folder: Path) -> Path:
