@@ -30,6 +30,9 @@ UNREADABLE_ROWS = 20
 UNFOUND = 120
 MAP_FILES = ("map.", "layermap.")
 """How the names of static files begin that only pages with maps need."""
+GENERATOR_PAGE = "gan.html"
+_GENERATOR_FILES = ("gan.", "gan-")
+"""How those begin that only the page of a generator needs."""
 _OTHER_CATEGORIES = 4
 
 Context: TypeAlias = Mapping[str, Any]
@@ -55,10 +58,12 @@ def package_file(folder: str, name: str) -> Traversable:
     return resources.files("microtome.reports").joinpath(folder, name)
 
 
-def static_files(*, maps: bool = True) -> list[Traversable]:
-    """Every static file that goes beside the pages; those of maps where there are any."""
+def static_files(*, maps: bool = True, generator: bool = True) -> list[Traversable]:
+    """Every static file that goes beside the pages; those of maps where there are any, and those of a generator's page
+    where the run is one of a generator."""
     entries = resources.files("microtome.reports").joinpath("static").iterdir()
-    found = (entry for entry in entries if entry.is_file() and (maps or not entry.name.startswith(MAP_FILES)))
+    left_out = (() if maps else MAP_FILES) + (() if generator else _GENERATOR_FILES)
+    found = (entry for entry in entries if entry.is_file() and not entry.name.startswith(left_out))
     return sorted(found, key=lambda entry: entry.name)
 
 

@@ -27,7 +27,9 @@ def serve_command(run: Path | str, port: int, host: str, device: str | None, ope
     """Serve the pages of RUN, and let its model explain units and classes on demand.
 
     On cards of units and pages of classes a section "Explain" appears, for images of the run and for your own. The
-    model is opened when it is first asked for, and does one thing at a time. Nothing is sent anywhere. Ctrl-C ends it.
+    model is opened when it is first asked for, and does one thing at a time. Of a generator, the page "Edit" shows its
+    images while units are ablated or inserted, everywhere or where one paints. Nothing is sent anywhere. Ctrl-C ends
+    it.
 
     \b
     Examples:
@@ -93,10 +95,11 @@ def _serve(
 ) -> None:
     import uvicorn
 
-    from microtome.dissect.live.on_demand import OnDemand
+    from microtome.dissect.live.on_demand import GeneratorOnDemand, OnDemand
     from microtome.reports.server.app import create_app
 
-    app = create_app(run.place, OnDemand(run, device), host=host, port=port, token=token)
+    generator = GeneratorOnDemand(run, device) if "generator" in run.info["model"] else None
+    app = create_app(run.place, OnDemand(run, device), host=host, port=port, token=token, generator=generator)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3, lifespan="on"
     )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from microtome.dissect.live.unit_tables import UnitTables
 from microtome.reports.server.actions import Methods, Picture, Stop, Subject
+from microtome.reports.server.generation import Areas, Edits
 from microtome.storage.run import Run
 
 if TYPE_CHECKING:
     from microtome.dissect.live.actions import LiveActions
+    from microtome.dissect.live.generation import LiveGenerator
 
 
 class OnDemand:
@@ -48,3 +52,64 @@ class OnDemand:
     def visualise(self, subject: Subject, seed: int, stop: Stop) -> Sequence[Picture]:
         """An image synthesised for the subject."""
         return self._live.visualise(subject, seed, stop)
+
+
+class GeneratorOnDemand:
+    """The page of a run's generator: its tables at once, `LiveGenerator` at the first picture."""
+
+    def __init__(self, run: Run, device: str | None = None) -> None:
+        self._run, self._device = run, device
+
+    @cached_property
+    def _live(self) -> LiveGenerator:
+        from microtome.dissect.live.generation import LiveGenerator
+
+        return LiveGenerator(self._run, self._device)
+
+    @cached_property
+    def _tables(self) -> UnitTables:
+        return UnitTables(self._run)
+
+    def about(self) -> dict[str, Any]:
+        """What can be edited: "layers" (name, units, grid), "size" (H, W) of images, "first_seed" and "last_seed"
+        (None: any), whether there is a "segmenter"."""
+        info = self._run.info
+        generator = info["model"]["generator"]
+        layers = [
+            {"name": layer["name"], "units": layer["units"], "grid": layer["grid"]}
+            for layer in info["layers"]
+            if "readout" not in layer
+        ]
+        first = re.search(r"[?&]seed=(\d+)", info["data"]["spec"])
+        return {
+            "spec": info["model"]["spec"],
+            "layers": layers,
+            "size": generator["size"],
+            "first_seed": int(first[1]) if first else 0,
+            "last_seed": None if generator["latent_shape"] is not None else info["data"]["samples"] - 1,
+            "segmenter": "segmenter" in info,
+        }
+
+    def units(self, layer: str) -> dict[str, Any]:
+        """The units of a layer, by the run's tables."""
+        return self._tables.units(layer)
+
+    def ranking(self, layer: str, concept: int, by: str) -> Sequence[tuple[int, float]]:
+        """Unit and score, best first."""
+        return self._tables.ranking(layer, concept, by)
+
+    def picture(self, seed: int, edits: Edits, stop: Stop) -> NDArray[np.uint8]:
+        """The image of a seed under edits, (H, W, 3)."""
+        return self._live.picture(seed, edits, stop)
+
+    def areas(self, seed: int, edits: Edits, stop: Stop) -> Areas:
+        """What the run's segmenter sees in it without and with the edits."""
+        return self._live.areas(seed, edits, stop)
+
+    def recipe(self, edits: Edits, seeds: Sequence[int]) -> dict[str, Any]:
+        """The recipe of edits, as its file has it."""
+        return self._live.recipe(edits, seeds)
+
+    def read_recipe(self, recipe: Mapping[str, Any]) -> tuple[Edits, Sequence[int]]:
+        """Edits and seeds of a recipe that somebody brings."""
+        return self._live.read_recipe(recipe)

@@ -57,7 +57,9 @@ class GeneratorActions(Protocol):
     """
 
     def about(self) -> dict[str, Any]:
-        """What can be edited, as JSON values: "layers", "size", "first_seed", "segmenter". Opens no model."""
+        """What can be edited, as JSON values: "spec", "layers", "size", "first_seed", "last_seed", "segmenter".
+
+        Opens no model."""
         ...
 
     def units(self, layer: str) -> dict[str, Any]:
