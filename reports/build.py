@@ -5,7 +5,8 @@
     report/data/LAYER.js          what that page shows, as a classic script (pages from disk cannot fetch)
     report/patches/LAYER/123.jpg  the top patches of unit 123 side by side
     report/classes.html           what each class needs, where importance was measured; a page for each in classes/
-    report/ablations.html         what was kept of ablations, where any was
+    report/ablations.html         what was kept of ablations, where any was; their contact sheets in ablations/
+    report/gan.html               of a generator: edits its images, when the run is served
     report/map.html               the interactive map, where the run has one; its data lie in map/ (maps/build.py)
     report/maps/LAYER.png         its picture for papers, a layer
     report/explanations/          pictures that explain units and classes, where the run has some (explained.py)
@@ -43,6 +44,7 @@ from microtome.reports.maps.page import PAGE as MAP_PAGE
 from microtome.reports.maps.write import write_map_files
 from microtome.reports.matrix import classes_payload, matrix_context
 from microtome.reports.pages import (
+    GENERATOR_PAGE,
     LayerFiles,
     axis_ticks,
     category_classes,
@@ -182,6 +184,7 @@ def _write_pages(
     more = [("Map", MAP_PAGE)] if maps else []
     more += [("Classes", "classes.html")] if classes or portraits else []
     more += [("Ablations", "ablations.html")] if any(ablations.values()) else []
+    more += [("Edit", GENERATOR_PAGE)] if "generator" in run.info["model"] else []
     shared = shared_context(run.info, concepts, summaries, more)
 
     def write(name: str, template: str, context: Mapping[str, Any]) -> None:
@@ -198,12 +201,25 @@ def _write_pages(
         portraits.write(env, folder, shared)
     if maps:
         write(MAP_PAGE, "map.html", {"page": MAP_PAGE, **maps.page()})
+    _write_ablation_pictures(run, folder, ablations["generated"])
     if any(ablations.values()):
         write("ablations.html", "ablations.html", {"page": "ablations.html", **ablations})
+    if "generator" in run.info["model"]:
+        write(GENERATOR_PAGE, "gan.html", {"page": GENERATOR_PAGE})
     write(
         "index.html", "index.html", _index(run, layers, concepts, samples, classes, maps, ablations, shared["layers"])
     )
-    _write_static(folder / "static", maps is not None)
+    _write_static(folder / "static", maps is not None, "generator" in run.info["model"])
+
+
+def _write_ablation_pictures(run: ReportRun, folder: Path, ablations: Sequence[dict[str, Any]]) -> None:
+    """The contact sheets of generators' ablations, and into each ablation its "picture", or None."""
+    for number, ablation in enumerate(ablations, 1):
+        picture = run.ablation_picture(ablation["file"])
+        ablation["picture"] = None if picture is None else f"ablations/{number}.png"
+        if picture is not None:
+            (folder / "ablations").mkdir(exist_ok=True)
+            (folder / "ablations" / f"{number}.png").write_bytes(picture)
 
 
 def _write_layers(
@@ -254,14 +270,15 @@ def _index(
         "map": maps.teaser(own) if maps else None,
         "classes": classes.teaser() if classes else None,
         "ablations": ablations["ablations"],
+        "generated": ablations["generated"],
         "alignments": alignments(summaries, rows),
     }
 
 
-def _write_static(folder: Path, maps: bool) -> None:
+def _write_static(folder: Path, maps: bool, generator: bool) -> None:
     """Scripts and styles."""
     folder.mkdir()
-    for file in static_files(maps=maps):
+    for file in static_files(maps=maps, generator=generator):
         (folder / file.name).write_bytes(file.read_bytes())
     if maps and not has_bundle():
         (folder / BUNDLE).write_text(script_without_bundle(), encoding="ascii")
