@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,9 +26,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from microtome.dissect.builtin.cnn import MEAN, SIZE, STD, ScenesCNN
 from microtome.dissect.builtin.rendering import PIXELS, render
 from microtome.dissect.builtin.storing import save_weights
+from microtome.dissect.builtin.training import HERE, adamw, cosine, set_rate, write_section
 from microtome.dissect.builtin.vit import ScenesViT
 
-HERE: Final = Path(__file__).parent
 TRAIN_SEED: Final = 1
 HELD_OUT_SEED: Final = 2
 HELD_OUT: Final = 3000
@@ -119,10 +118,7 @@ def accuracy(model: nn.Module, images: NDArray[np.uint8], classes: NDArray[np.in
 
 def rate_at(step: int, steps: int, recipe: Recipe) -> float:
     """Learning rate: linear warm-up over the first twentieth, then a cosine down to nothing."""
-    warm = max(steps // 20, 1)
-    if step < warm:
-        return recipe.rate * (step + 1) / warm
-    return recipe.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+    return cosine(step, steps, recipe.rate)
 
 
 def train(recipe: Recipe, cache: Path, target: Path, workers: int) -> Outcome:
@@ -131,12 +127,11 @@ def train(recipe: Recipe, cache: Path, target: Path, workers: int) -> Outcome:
     images, classes = render(TRAIN_SEED, recipe.samples, cache, workers)
     held_out, held_out_classes = render(HELD_OUT_SEED, HELD_OUT, cache, workers)
     model = recipe.build().to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, recipe)
+    optimizer = adamw(model, recipe.rate, recipe.decay)
     steps, recent = recipe.epochs * (len(images) // recipe.batch), 0.0
     started = time.monotonic()
     for step, (x, chosen) in enumerate(batches(images, recipe)):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, steps, recipe)
+        set_rate(optimizer, rate_at(step, steps, recipe))
         # On a CPU the fused attention's backward pass is slower than the plain one.
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
             logits = model(x)
@@ -157,20 +152,9 @@ def train(recipe: Recipe, cache: Path, target: Path, workers: int) -> Outcome:
     return Outcome(score, minutes, sum(p.numel() for p in model.parameters()))
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; biases and norms without weight decay."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.rate)
-
-
 def record(name: str, recipe: Recipe, outcome: Outcome) -> None:
     """Write the model's section of TRAINING.md, leaving the others as they are."""
-    path = HERE / "TRAINING.md"
     lines = [
-        f"## scenes-{name}",
-        "",
         f"    python -m microtome.dissect.builtin.train {name}",
         "",
         f"- {outcome.parameters:,} parameters, float16 on disk",
@@ -179,13 +163,8 @@ def record(name: str, recipe: Recipe, outcome: Outcome) -> None:
         f"  input of {', '.join(map(str, recipe.sizes))} pixels over equal parts of the training",
         f"- {outcome.minutes:.0f} minutes on {torch.get_num_threads()} thread(s) (bfloat16 autocast) of a busy machine",
         f"- accuracy on {HELD_OUT:,} held-out scenes of seed {HELD_OUT_SEED}: {outcome.accuracy:.1%} (chance: 8.3%)",
-        "",
     ]
-    old = path.read_text() if path.exists() else "# How the built-in models were trained\n\n"
-    head, *sections = old.split("\n## ")
-    kept = {s.split("\n", 1)[0]: "## " + s.rstrip() + "\n" for s in sections}
-    kept[f"scenes-{name}"] = "\n".join(lines)
-    path.write_text(head.rstrip() + "\n\n" + "\n".join(kept[key] for key in sorted(kept)))
+    write_section(HERE / "TRAINING.md", f"scenes-{name}", lines)
 
 
 def main() -> None:

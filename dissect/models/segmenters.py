@@ -1,5 +1,6 @@
 """Segmenters: models that label images, where nobody has.
 
+    builtin:scenes-segmenter                          one that comes with Microtome, for scenes
     path/file.py:factory, package.module:factory      a callable of one's own
     torchvision:deeplabv3_resnet50                    with its default weights; ?weights=none for random ones
     transformers:FOLDER or transformers:NAME          semantic segmentation from a folder or the Hugging Face hub
@@ -12,6 +13,7 @@ pair of these and a confidence in [0, 1] for each id. Weights are never unpickle
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -26,9 +28,12 @@ from torch import Tensor, nn
 from microtome.dissect.models.factories import Product, make_from_file, make_from_module
 from microtome.dissect.models.model import digest_of
 from microtome.dissect.models.zoo import seeded
-from microtome.storage.errors import UsageError
+from microtome.storage.errors import UnknownNameError, UsageError
 
-_FORMS = "a segmenter is path/file.py:factory, package.module:factory, torchvision:NAME or transformers:NAME"
+BUILTIN = {"scenes-segmenter": ("microtome.dissect.builtin.segmenter", "scenes_segmenter")}
+_FORMS = (
+    "a segmenter is builtin:NAME, path/file.py:factory, package.module:factory, torchvision:NAME or transformers:NAME"
+)
 _PRODUCT = Product(
     "a callable with `labels` and `category` (images in [0, 1] to label ids)",
     lambda made: callable(made) and hasattr(made, "labels"),
@@ -116,10 +121,13 @@ def load_segmenter(spec: str) -> Segmenter:
     """The segmenter that `spec` names. Raises UsageError where it cannot be had."""
     scheme, _, rest = spec.partition(":")
     with seeded():
-        if scheme == "torchvision" and rest:
+        made: Any
+        if scheme == "builtin":
+            made = _builtin(rest)
+        elif scheme == "torchvision" and rest:
             from microtome.dissect.models.segmenter_zoo import build_torchvision
 
-            made: Any = build_torchvision(rest)
+            made = build_torchvision(rest)
         elif scheme == "transformers" and rest:
             from microtome.dissect.models.segmenter_zoo import build_transformers
 
@@ -153,6 +161,13 @@ def digest_of_callable(made: Any, settings: str) -> str:
             elif isinstance(part, str | int | float | None):
                 digest.update(f"{name} {part!r}".encode())
     return digest.hexdigest()
+
+
+def _builtin(name: str) -> object:
+    if name not in BUILTIN:
+        raise UnknownNameError("built-in segmenter", name, BUILTIN)
+    module, factory = BUILTIN[name]
+    return getattr(importlib.import_module(module), factory)()
 
 
 def _from_factory(spec: str) -> object:
