@@ -12,6 +12,7 @@ import click
 from microtome.dissect.cli.ablate import ablate_command
 from microtome.dissect.cli.audit import audit_command
 from microtome.dissect.cli.data import data_command
+from microtome.dissect.cli.defects import defects_command
 from microtome.dissect.cli.explain import explain_command
 from microtome.dissect.cli.extend import extend_command
 from microtome.dissect.cli.generate import generate_command
@@ -63,6 +64,7 @@ for _command in (
     importance_command,
     ablate_command,
     insert_command,
+    defects_command,
     map_command,
     explain_command,
     visualize_command,
