@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 SCHEMA_VERSION = 1
-STAGES = ("index", "segment", "capture", "thresholds", "tally", "patches", "map", "explain", "report")
+STAGES = ("index", "segment", "capture", "thresholds", "tally", "information", "patches", "map", "explain", "report")
 
 
 class PreprocessInfo(TypedDict):
@@ -221,7 +221,8 @@ class StageInfo(TypedDict):
 
 
 class RunInfo(TypedDict):
-    """All of run.json. Stage segment is there where a segmenter is, stages map and explain where they are wanted.
+    """All of run.json. Stage segment is there where a segmenter is, stages information, map and explain where they are
+    wanted.
 
     importance, map: of the layers that it was measured of, that have one; more_arrays: arrays of samples that the run
     has and runs of earlier versions lack; maps_left_out: layers that are to have no map in a run of an audit that asked

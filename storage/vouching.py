@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from microtome.storage.files import json_bytes
 from microtome.storage.places import Place
 
-TABLED = ("index", "thresholds", "tally", "patches")
+TABLED = ("index", "thresholds", "tally", "information", "patches")
 ARRAYS_STAGE = "index"
 
 

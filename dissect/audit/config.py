@@ -21,7 +21,7 @@ PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 _MORE_COUNTS = ("min_images", "segmenter_size", "map_neighbors", "explain_units", "explain_classes")
-_SWITCHES = ("keep_activations", "rotation_baseline", "map", "explain")
+_SWITCHES = ("keep_activations", "rotation_baseline", "map", "explain", "information")
 
 SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://.+")
 
@@ -58,6 +58,8 @@ class AuditConfig:
     it keeps, all alike; map_perplexity: in place of that, of Gaussian affinities; map_seed: of what it draws by lot.
     explain: whether pages show what units and classes look for (dissect/audit/stages/explain.py); explain_units: of how
     many units a layer, explain_classes: of how many classes.
+    information: whether units and concepts also get thresholds of most information (dissect/maths/information.py), None
+    = in audits of generators over their own images.
     """
 
     model: str
@@ -102,6 +104,7 @@ class AuditConfig:
     explain: bool = False
     explain_units: int = 64
     explain_classes: int = 100
+    information: bool | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -226,7 +229,7 @@ def _check(config: AuditConfig) -> None:
     if config.channels_last not in ("auto", "yes", "no"):
         raise UnknownNameError("value of channels_last", config.channels_last, ("auto", "yes", "no"))
     for name in _SWITCHES:
-        if not isinstance(getattr(config, name), bool):
+        if not isinstance(getattr(config, name), bool) and (name, getattr(config, name)) != ("information", None):
             raise UnknownNameError(f"value of {name}", str(getattr(config, name)), ("yes", "no"))
     if config.interpolation is not None and config.interpolation not in INTERPOLATIONS:
         raise UnknownNameError("interpolation", config.interpolation, INTERPOLATIONS)

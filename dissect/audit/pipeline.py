@@ -26,6 +26,7 @@ from microtome.dissect.audit.schedule import Executor, ThreadExecutor
 from microtome.dissect.audit.stages.capture import run_capture
 from microtome.dissect.audit.stages.explain import run_explain
 from microtome.dissect.audit.stages.index import run_index
+from microtome.dissect.audit.stages.information import run_information
 from microtome.dissect.audit.stages.map import memory_for_maps, refuse_memory, run_map
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.dissect.audit.stages.patches import run_patches
@@ -49,6 +50,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "capture": run_capture,
     "thresholds": run_thresholds,
     "tally": run_tally,
+    "information": run_information,
     "patches": run_patches,
     "map": run_map,
     "explain": run_explain,
@@ -56,7 +58,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
 }
 
 
-SHARDED = ("segment", "capture", "thresholds", "tally")
+SHARDED = ("segment", "capture", "thresholds", "tally", "information")
 MOST_SKIPPED_LINES = 1000
 
 

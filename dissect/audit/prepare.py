@@ -27,6 +27,7 @@ from microtome.dissect.audit.readouts import changed_matrices, readout_files, re
 from microtome.dissect.audit.schedule import Executor
 from microtome.dissect.audit.stages.segment import try_segmenter
 from microtome.dissect.audit.stopping import StopSignal
+from microtome.dissect.generators.data import is_generated
 from microtome.dissect.models import (
     LayerInfo,
     Model,
@@ -62,6 +63,7 @@ ADDED_LATER: dict[str, object] = {
     "map_perplexity": None,
     "map_neighbors": 15,
     "map_seed": 0,
+    "information": False,
 }
 """Settings that older runs do not name, and what they were then."""
 TOLD_APART = ("model", "dataset", "weights", "concepts", "limit", "map")
@@ -137,7 +139,10 @@ def create(config: AuditConfig, budget: Budget) -> Model:
     dataset = open_data(config, None, segments_of(segmenter))
     pilot = run_pilot(config, model, dataset, samples, division)
     config = with_changes(
-        config, torch_threads=division.torch_threads, channels_last="yes" if pilot.channels_last else "no"
+        config,
+        torch_threads=division.torch_threads,
+        channels_last="yes" if pilot.channels_last else "no",
+        information=is_generated(config.dataset) if config.information is None else config.information,
     )
     budget.refuse_disk(pilot.estimate, samples, kept=config.keep_activations)
     fits = budget.samples_a_shard(pilot.bytes_in_memory, division.lanes, resident_bytes())
@@ -146,6 +151,8 @@ def create(config: AuditConfig, budget: Budget) -> Model:
         del info["stages"]["segment"]
     else:
         info["segmenter"] = segmenter
+    if not config.information:
+        del info["stages"]["information"]
     if not config.map:
         del info["stages"]["map"]
     if not config.explain:
@@ -203,8 +210,8 @@ def _default_threads(config: AuditConfig, threads: int) -> int:
 
 def _left_open(config: AuditConfig, run: Run) -> AuditConfig:
     """The config with what it leaves open (None or auto) taken from the run that is to be resumed."""
-    made_with = run.info["config"]
-    open_ = {"device": "auto", "torch_threads": None, "channels_last": "auto"}
+    made_with = {**ADDED_LATER, **run.info["config"]}
+    open_ = {"device": "auto", "torch_threads": None, "channels_last": "auto", "information": None}
     return with_changes(
         config, **{name: made_with[name] for name, value in open_.items() if getattr(config, name) == value}
     )

@@ -18,7 +18,7 @@ from microtome.storage.runlog import read_log
 from microtome.storage.schema import STAGES
 
 SHOWN_EVENTS = 5
-SHARDED = ("segment", "capture", "thresholds", "tally")
+SHARDED = ("segment", "capture", "thresholds", "tally", "information")
 
 _RECORD = re.compile(r"commits/(?P<stage>\w+)/\d+\.json")
 

@@ -32,7 +32,7 @@ from microtome.storage.readouts import read_readout, readout_key
 from microtome.storage.run import Run
 from microtome.storage.vouching import TABLED, tables_key
 
-SHARDED = ("segment", "capture", "thresholds", "tally")
+SHARDED = ("segment", "capture", "thresholds", "tally", "information")
 REPORT_PAGE = "report/index.html"
 READERS = 8
 INDEX, GUESS = "index", "guess"

@@ -66,6 +66,11 @@ UNREADABLE_SAMPLES = 3
 @click.option("--explain/--no-explain", default=None, help="Show what units and classes look for. [no]")
 @click.option("--explain-units", type=click.IntRange(min=1), metavar="N", help="Units a layer that it shows. [64]")
 @click.option("--explain-classes", type=click.IntRange(min=1), metavar="N", help="Classes that it shows. [100]")
+@click.option(
+    "--information/--no-information",
+    default=None,
+    help="Also the threshold that says most about each concept. [generators: yes]",
+)
 @label_options
 @click.option("--min-images", type=int, metavar="N", help="Drop concepts in fewer images. [1]")
 @segmenter_options
@@ -158,6 +163,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     simple += ["workers", "cluster", "concepts", "min_images"]
     simple += ["segmenter", "segmenter_confidence", "segmenter_size"]
     simple += ["map_perplexity", "map_neighbors", "map_seed", "explain", "explain_units", "explain_classes"]
+    simple += ["information"]
     values |= {name: options[name] for name in simple} | preprocess_values(options)
     return {name: value for name, value in values.items() if value not in (None, ())}
 

@@ -38,8 +38,8 @@ from microtome.storage.errors import UsageError
 CHOOSING, JUDGING = 0, 1
 """The halves: thresholds and labels are chosen on one, IoU is reported of the other."""
 OCTAVES, STEPS = 12, 8
-"""Candidates are exceeded on 1/2 of all positions down to 1/8000, in so many halvings of so many steps: 96 of them, each
-6 to 12% below the one before, so that they lie densely in the tail."""
+"""Candidates are exceeded on 1/2 of all positions down to 1/8000, in so many halvings of so many steps: 96 of them,
+each on 6 to 12% fewer than the one before, so that they lie densely in the tail."""
 MIN_INFORMATION = 0.001
 """Pairs whose best ratio is below are no rows of the table: unit and concept say next to nothing about each other."""
 
@@ -159,7 +159,7 @@ class InformationCounts:
     def empty(
         cls, units: int, concepts: int, categories: int, edges: int, convention: Convention = "image"
     ) -> InformationCounts:
-        """Nothing counted yet. Raises UsageError for an unknown convention, ValueError for more than MAX_EDGES edges."""
+        """Nothing counted yet. Raises UsageError for an unknown convention, ValueError beyond MAX_EDGES edges."""
         if convention not in CONVENTIONS:
             raise UsageError(f"no IoU convention {convention!r}; known: {', '.join(CONVENTIONS)}")
         if edges > MAX_EDGES:

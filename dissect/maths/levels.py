@@ -65,7 +65,7 @@ def count_levels(
     categories: Categories,
     counts: Counts,
 ) -> None:
-    """Add to counts = (intersection (C, 2, K+1, B), unit_pixels (C, 2, G+1, B)): pixels with edge b < value <= edge b+1.
+    """Add to counts = (intersection (C, 2, K+1, B), unit_pixels (C, 2, G+1, B)) pixels with edge b < value <= edge b+1.
 
     axes: for rows and columns the cells, and the second input of each output; labelled: (n, P), which planes hold any
     label; halves: (n,) 0 or 1. The last category counts every sample. Under "mask" what is above the highest pixel

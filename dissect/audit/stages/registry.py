@@ -5,6 +5,7 @@ from __future__ import annotations
 from microtome.dissect.audit.schedule import ShardedWork
 from microtome.dissect.audit.stages.capture import CAPTURE
 from microtome.dissect.audit.stages.guess import GUESS
+from microtome.dissect.audit.stages.information import INFORMATION, STREAMED_INFORMATION
 from microtome.dissect.audit.stages.merge import ShardedStage
 from microtome.dissect.audit.stages.near import PREFIX, neighbors_work
 from microtome.dissect.audit.stages.segment import SEGMENT
@@ -13,7 +14,16 @@ from microtome.dissect.audit.stages.thresholds import STREAMED_THRESHOLDS, THRES
 
 SHARDED: dict[str, ShardedStage] = {
     stage.name + stage.variant: stage
-    for stage in (SEGMENT, CAPTURE, THRESHOLDS, STREAMED_THRESHOLDS, TALLY, STREAMED_TALLY)
+    for stage in (
+        SEGMENT,
+        CAPTURE,
+        THRESHOLDS,
+        STREAMED_THRESHOLDS,
+        TALLY,
+        STREAMED_TALLY,
+        INFORMATION,
+        STREAMED_INFORMATION,
+    )
 }
 
 

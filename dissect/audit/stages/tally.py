@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.schedule import Advance, ShardTask
+from microtome.dissect.audit.stages.information import information_of_shard
 from microtome.dissect.audit.stages.merge import (
     ShardedStage,
     State,
@@ -26,14 +25,15 @@ from microtome.dissect.audit.stages.merge import (
     under,
     whole_state,
 )
+from microtome.dissect.audit.stages.shard_labels import ShardLabels, convention
 from microtome.dissect.audit.stages.stream import second_pass, write_top_maps
 from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
 from microtome.dissect.audit.stages.totals import capture_totals, dropped_concepts, narrow
 from microtome.dissect.audit.unit_tables import LayerCounts, write_layer_tables
-from microtome.dissect.maths.labels import count_labels, presence_bits
-from microtome.dissect.maths.tally import Convention, TallyCounts, tally
+from microtome.dissect.maths.labels import presence_bits
+from microtome.dissect.maths.tally import TallyCounts, tally
 from microtome.dissect.maths.thresholds import Thresholds
-from microtome.storage.arrays import IMAGE_LABELS, LABELS, PRESENCE
+from microtome.storage.arrays import PRESENCE
 from microtome.storage.files import Written
 from microtome.storage.schema import LayerEntry
 
@@ -74,14 +74,19 @@ def _ready(job: Job, advance: Advance) -> Iterator[ShardTask]:
 
 @contextmanager
 def _ready_streamed(job: Job, advance: Advance) -> Iterator[ShardTask]:
-    """The same over activations that are computed again; the maps of top patches are kept."""
+    """The same over activations that are computed again; the maps of top patches are kept.
+
+    What stage information would count in them, where the run has that stage, is counted while they are there.
+    """
     thresholds, commits = merged_thresholds(job), job.commits(STAGE)
+    inform = information_of_shard(job)
     with second_pass(job, job.layers, advance) as maps_of:
 
         def task(shard: int) -> None:
             labels = ShardLabels.read(job, shard)
             with maps_of(shard) as maps:
                 state = _count(job, thresholds, labels, lambda layer: maps[layer["name"]])
+                inform(shard, labels, lambda layer: maps[layer["name"]])
                 files = write_top_maps(job, shard, maps)
             commits.commit(shard, state, files + _write_presence(job, shard, labels))
 
@@ -95,7 +100,7 @@ def _count(
     for number, (layer, found) in enumerate(zip(job.layers, thresholds, strict=True)):
         maps = maps_of(layer)
         for split in np.unique(labels.splits).tolist():
-            counts = labels.tally(job, maps, split, found.for_masks, found.saturated)
+            counts = _tally_split(job, labels, maps, split, found.for_masks, found.saturated)
             state |= under(f"{number}/{split}", pack(counts))
     return state
 
@@ -111,68 +116,28 @@ def _write_presence(job: Job, shard: int, labels: ShardLabels) -> list[Written]:
     return job.run.arrays.write_shard(PRESENCE, shard, bits)
 
 
-@dataclass(frozen=True)
-class ShardLabels:
-    """One shard's labels (n, P, H, W) and (n, Q), its readable samples, their splits and annotated categories."""
-
-    labels: NDArray[np.uint16]
-    image_labels: NDArray[np.uint16]
-    rows: NDArray[np.int64]
-    splits: NDArray[np.int8]
-    annotated: NDArray[np.bool_]
-
-    @classmethod
-    def read(cls, job: Job, shard: int) -> ShardLabels:
-        """Read the labels of `shard`; samples that could not be read are left out of `rows`."""
-        samples = job.run.plan.samples_of(shard)
-        totals = capture_totals(job)
-        rows = np.flatnonzero(totals.error[samples.start : samples.stop] == "")
-        found = cls(
-            labels=_read_or_empty(job, LABELS, shard, (len(job.dataset.plane_names), *job.label_size)),
-            image_labels=_read_or_empty(job, IMAGE_LABELS, shard, (job.dataset.image_label_slots,)),
-            rows=rows,
-            splits=job.split_of[samples.start : samples.stop][rows],
-            annotated=totals.annotated[samples.start : samples.stop],
-        )
-        dropped = dropped_concepts(job)
-        return found.without(job, dropped) if dropped.any() else found
-
-    def without(self, job: Job, dropped: NDArray[np.bool_]) -> ShardLabels:
-        """The same labels, where some concepts are none."""
-        stays = np.where(dropped, 0, np.arange(len(dropped))).astype(np.uint16)
-        labels, image_labels = stays[self.labels], stays[self.image_labels]
-        concepts, categories = len(job.dataset.concepts), len(job.categories)
-        counts = count_labels(labels, image_labels, concepts, job.category_of, categories)
-        return replace(self, labels=labels, image_labels=image_labels, annotated=counts.annotated)
-
-    def tally(
-        self,
-        job: Job,
-        maps: NDArray[np.float16],
-        split: int,
-        thresholds: NDArray[np.float16],
-        saturated: NDArray[np.bool_],
-    ) -> TallyCounts:
-        """Counts over the readable samples of one split."""
-        chosen = self.rows[self.splits == split]
-        everything = len(chosen) == len(maps)
-        pick = slice(None) if everything else chosen
-        return tally(
-            maps[pick],
-            thresholds,
-            saturated,
-            self.labels[pick],
-            self.image_labels[pick],
-            job.category_of,
-            self.annotated[pick],
-            convention=convention(job),
-        )
-
-
-def _read_or_empty(job: Job, name: str, shard: int, item: tuple[int, ...]) -> NDArray[np.uint16]:
-    if job.run.arrays.exists(name):
-        return np.ascontiguousarray(job.run.arrays.read_shard(name, shard), np.uint16)
-    return np.zeros((len(job.run.plan.samples_of(shard)), *item), np.uint16)
+def _tally_split(
+    job: Job,
+    labels: ShardLabels,
+    maps: NDArray[np.float16],
+    split: int,
+    thresholds: NDArray[np.float16],
+    saturated: NDArray[np.bool_],
+) -> TallyCounts:
+    """Counts over the readable samples of one split."""
+    chosen = labels.of_split(split)
+    everything = len(chosen) == len(maps)
+    pick = slice(None) if everything else chosen
+    return tally(
+        maps[pick],
+        thresholds,
+        saturated,
+        labels.labels[pick],
+        labels.image_labels[pick],
+        job.category_of,
+        labels.annotated[pick],
+        convention=convention(job),
+    )
 
 
 def pack(counts: TallyCounts) -> State:
@@ -181,11 +146,6 @@ def pack(counts: TallyCounts) -> State:
     where = np.flatnonzero(flat)
     found = {"where": where, "count": flat[where], "unit_pixels": counts.unit_pixels}
     return {name: narrow(values) for name, values in found.items()}
-
-
-def convention(job: Job) -> Convention:
-    """The run's IoU convention."""
-    return cast("Convention", job.config.iou)  # checked by AuditConfig
 
 
 def _fold(job: Job, states: Iterator[State]) -> State:
