@@ -53,7 +53,8 @@ def conclusion(result: Mapping[str, Any]) -> str:
     random = ""
     if row["removed_random"] is not None:
         random = f"; as many random units: {_percent(row['removed_random'])} {_interval(row['random_interval'])}"
-    return f"{units} remove {_percent(row['removed'])} {_interval(row['interval'])} of the area of {name}{random}."
+    verb = "removes" if len(result["units"]) == 1 else "remove"
+    return f"{units} {verb} {_percent(row['removed'])} {_interval(row['interval'])} of the area of {name}{random}."
 
 
 def side_effects(result: Mapping[str, Any]) -> str:

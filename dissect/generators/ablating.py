@@ -134,7 +134,7 @@ def ablate_generator(
             write_recipe(export_recipe, Recipe.of(generator, [subject.edit(choice.units)], seeds.numbers))
         with arithmetic("float32", generator.model.placeholder().device):
             looked, dose = measure(subject, seeds, draws, seed)
-        name = name_of(choice, region, value, seeds, draws, seed)
+        name = name_of(choice, region, value, seeds, draws, seed, dataset=dataset is not None)
         result = result_of(subject, seeds, looked, dose, name=name, value=value, draws=draws, seed=seed)
         return write(run, name, result, looked)
 
@@ -201,14 +201,17 @@ def seeds_of(run: Run, generator: Generator, dataset: str | None, samples: int |
     return named_seeds(run, generator, dataset, samples)
 
 
-def name_of(choice: Choice, region: str | None, value: str, seeds: Seeds, draws: int, seed: int) -> str:
+def name_of(
+    choice: Choice, region: str | None, value: str, seeds: Seeds, draws: int, seed: int, *, dataset: bool
+) -> str:
     """The ablation's name: what was ablated, and settings that are no defaults."""
     settings = {
         str(choice.rank): choice.rank is not None,
         f"of-{choice.concept}": choice.rank is None and choice.concept is not None,
         f"region-{region}": region is not None,
         value: value != "zero",
-        f"on-{seeds.spec}": not (seeds.fresh and len(seeds.numbers) == SAMPLES),
+        f"on-{seeds.spec}": dataset,
+        f"samples-{len(seeds.numbers)}": not dataset and len(seeds.numbers) != SAMPLES,
         f"draws-{draws}": draws != DRAWS,
         f"seed-{seed}": seed != SEED,
     }

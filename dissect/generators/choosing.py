@@ -36,8 +36,9 @@ class Choice:
     concept: str | None
 
     def doses(self) -> list[int]:
-        """How many units the dose curve removes: 1, 2, 4, ... 64 of those ranked; none where units were named."""
-        most = 0 if self.ranked is None else min(MOST_DOSED, len(self.ranked))
+        """How many units the dose curve removes: 1, 2, 4, ... 64 of those ranked, at most half of them, so that random
+        ones can be others; none where units were named."""
+        most = 0 if self.ranked is None else min(MOST_DOSED, max(1, len(self.ranked) // 2))
         return [2**power for power in range(most.bit_length()) if 2**power <= most]
 
 
@@ -93,5 +94,6 @@ def _ranked(run: Run, layer: str | None, concept: str, top: int, rank: str | Non
         raise UsageError(f"--top {top}: layer {layer} has {entry['units']} units")
     ranked = rankings(run, layer, concept, by=rank, compute=True)
     found = ranked[:top]
-    words = f"the {len(found)} units of highest {RANKINGS[rank]} for {concept}"
+    which = "unit" if top == 1 else f"{top} units"
+    words = f"the {which} of highest {RANKINGS[rank]} for {concept}"
     return Choice(entry, found, ranked, f"concept-{concept}-{top}", words, rank, why, concept)

@@ -82,6 +82,7 @@ def side_effects(segmenter: Segmenter, concept: NDArray[np.int64], looked: Looke
     before, after = looked.areas.before, looked.areas.after
     others = np.setdiff1d(np.arange(before.shape[1]), concept)
     lost = [_lost(before[:, others], one[:, others]) for one in after]
+    random = [share for share in lost[1:] if share is not None]
     large = others[before[:, others].mean(axis=0) >= LEAST_AREA]
     most = None
     if len(large):
@@ -90,7 +91,7 @@ def side_effects(segmenter: Segmenter, concept: NDArray[np.int64], looked: Looke
         most = {"concept": names_of(segmenter)[large[at]], **_shares(shares, at, "removed", "interval")}
     return {
         "others_lose": lost[0],
-        "others_lose_random": float(np.mean(lost[1:])) if lost[1:] else None,
+        "others_lose_random": float(np.mean(random)) if random else None,
         "most": most,
         "outside": f"outside the concept's mask, grown by {DILATION:g} of the side" if len(concept) else "everywhere",
         "pixels": _change([one.pixels for one in looked.outside], "mean absolute difference, of 1"),

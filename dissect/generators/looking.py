@@ -71,7 +71,10 @@ def look(
         found.before.append(areas_of(untouched.ids, labels))
         found.after.append(areas)
         found.outside.append(changes)
-        found.pairs += _pairs(untouched, shown, concept, seeds[start : start + count], PAIRS - len(found.pairs))
+        part, most = seeds[start : start + count], PAIRS - len(found.pairs)
+        found.pairs += _pairs(
+            untouched, shown, concept, segmenter.labels[concept[0]] if len(concept) else "", part, most
+        )
         start += count
     after = np.stack([np.concatenate(parts) for parts in zip(*found.after, strict=True)])
     return Looked(
@@ -82,7 +85,7 @@ def look(
 
 
 def _pairs(
-    untouched: Seen, changed: Sequence[Seen], concept: NDArray[np.int64], seeds: Sequence[int], most: int
+    untouched: Seen, changed: Sequence[Seen], concept: NDArray[np.int64], name: str, seeds: Sequence[int], most: int
 ) -> list[Pair]:
     """Up to `most` pairs of a batch, in the order of its seeds, of images that have some of the concept."""
     masks = [mask_of(seen.ids, concept, 0) > 0 for seen in (untouched, *changed)]
@@ -91,10 +94,10 @@ def _pairs(
     rows = np.flatnonzero(shares[0] >= LEAST_SHOWN) if len(concept) else np.arange(len(seeds))
     pairs = []
     for row in rows[: max(most, 0)].tolist():
-        said = [f"{100 * share[row]:.0f} %" if len(concept) else "" for share in shares]
-        lines = ([f"seed {seeds[row]}", f"before {said[0]}"], ["without", said[1]], ["random units", said[-1]])
+        said = [f"{name} {100 * share[row]:.0f} %" if name else "" for share in shares]
+        lines = ([f"seed {seeds[row]}", said[0]], ["without", said[1]], ["random units", said[-1]])
         random = pictures[2][row] if len(pictures) > 2 else None
-        mask = masks[0][row] if len(concept) else None
+        mask = masks[0][row] if name else None
         pairs.append(Pair(pictures[0][row], pictures[1][row], random, mask, lines))
     return pairs
 

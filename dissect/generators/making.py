@@ -56,7 +56,8 @@ def generate(
     if read is not None:
         read.check(generator, force=force)
     edits: Sequence[Edit] = () if read is None else read.edits
-    files, tiles = [], []
+    files: list[Path] = []
+    tiles: list[Tile] = []
     with progress("generate", len(numbers), "images") as shown:
         for start in range(0, len(numbers), AT_ONCE):
             part = numbers[start : start + AT_ONCE]

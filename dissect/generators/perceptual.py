@@ -60,11 +60,15 @@ class Eye:
         self, before: Tensor, after: Tensor, outside: NDArray[np.float64], features: Sequence[Tensor] | None = None
     ) -> Change:
         """From images before to after, (B, 3, H, W) in [0, 1] each; outside: (B, H, W), 1 where it counts; features:
-        those of the images before, where they are known."""
+        those of the images before, where they are known.
+
+        Features reach into the mask, so what they see there is the image before in both."""
+        counts = torch.from_numpy(outside).to(before)[:, None]
+        seen = torch.where(counts > 0, after, before)
         pixels = (after - before).abs().mean(1).double().cpu().numpy()
         distances = [
             (one - other).square().sum(1).double().cpu().numpy()
-            for one, other in zip(features or self.features(before), self.features(after), strict=True)
+            for one, other in zip(features or self.features(before), self.features(seen), strict=True)
         ]
         each = [_mean_within(distance, at_grid(outside, distance.shape[1:])) for distance in distances]
         return Change(_mean_within(pixels, outside), np.mean(each, axis=0))
