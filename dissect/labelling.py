@@ -20,15 +20,21 @@ def label_column(splits: list[str]) -> str:
 
 
 def label_units(
-    concepts: pd.DataFrame, splits: list[str], iou: pd.DataFrame, tau: float, units: int, min_iou: float
+    concepts: pd.DataFrame,
+    splits: list[str],
+    iou: pd.DataFrame,
+    tau: float,
+    units: int,
+    min_iou: float,
+    *,
+    by: str | None = None,
 ) -> pd.DataFrame:
     """The label of every unit at one tau: unit, concept, concept_id, category, iou, ceiling, is_detector, split IoUs.
 
     With splits `train` and `val` the label is the concept of highest IoU on train; `is_detector` says whether its
-    IoU over all samples exceeds `min_iou`.
+    IoU over all samples exceeds `min_iou`. by: the column to choose by in place of that.
     """
-    by = label_column(splits)
-    labels = best_labels(columns_of(iou), units, tau, min_iou=min_iou, by=by)
+    labels = best_labels(columns_of(iou), units, tau, min_iou=min_iou, by=by or label_column(splits))
     labelled = labels.row >= 0
     rows = iou.iloc[labels.row[labelled]]
     names = concepts.set_index("id").loc[labels.concept[labelled]]

@@ -21,7 +21,7 @@ SHOWN_ROWS = 40
 @click.argument("run", type=RUN)
 @click.argument("expression", nargs=-1)
 @click.option("--summary", is_flag=True, help="Detectors and unique detectors of each layer and category.")
-@click.option("--tau", type=float, help="One of the run's fractions, in place of the first.")
+@click.option("--tau", metavar="T|information", help="One of the run's fractions, in place of the first.")
 @click.option("--json", "as_json", is_flag=True, help="All rows as one JSON object.")
 @click.option("--csv", "as_csv", is_flag=True, help="All rows as CSV.")
 @click.option("--limit", type=click.IntRange(min=1), help=f"At most so many rows. [{SHOWN_ROWS} on a terminal]")
@@ -29,7 +29,7 @@ def query_command(
     run: Path | str,
     expression: tuple[str, ...],
     summary: bool,
-    tau: float | None,
+    tau: str | None,
     as_json: bool,
     as_csv: bool,
     limit: int | None,
@@ -38,13 +38,14 @@ def query_command(
 
     Terms: concept, label, category, layer, unit, iou, ceiling, state, threshold, detector=yes, tau (selects one of
     the run's); each compared by =, !=, >, >=, <, <=. concept=X gives X's score for every unit; label=X the units
-    whose best concept is X. LAYER:UNIT ranks what that unit detects.
+    whose best concept is X. LAYER:UNIT ranks what that unit detects. tau=information: at the thresholds that say most.
 
     \b
     Examples:
       microtome query runs/first "concept=car iou>0.1"
       microtome query runs/first "category=part layer=block5 detector=yes" --csv
       microtome query runs/first block5:17
+      microtome query runs/first "tau=information concept=sky"
       microtome query runs/first --summary
     """
     from microtome.dissect.query import open_run
@@ -52,10 +53,10 @@ def query_command(
 
     if as_json and as_csv:
         raise UsageError("choose --json or --csv, not both")
-    text = " ".join([*expression, *([f"tau={tau:g}"] if tau is not None and expression else [])])
+    text = " ".join([*expression, *([f"tau={tau}"] if tau is not None and expression else [])])
     dissection = open_run(run)
     if summary or not text:
-        frame, kind = dissection.summary(tau), "summary"
+        frame, kind = dissection.summary(_tau(tau)), "summary"
     else:
         frame = dissection.query(text)
         kind = "concepts" if split_address(text)[0] else "units"
@@ -69,10 +70,22 @@ def query_command(
     return 0
 
 
+def _tau(text: str | None) -> float | str | None:
+    """What --tau says. Raises UsageError."""
+    from microtome.dissect.query.information import INFORMATION
+
+    try:
+        return text if text is None or text == INFORMATION else float(text)
+    except ValueError as error:
+        raise UsageError(f"--tau {text}: a fraction such as 0.005, or {INFORMATION}") from error
+
+
+_HALVES = ["iou_train", "iou_val", "iou_half", "information"]
+_PIXELS = ["intersection", "unit_pixels", "concept_pixels"]
 _COLUMNS = {
     "summary": ["layer", "category", "units", "detectors", "unique_detectors", "unique_by_category"],
-    "units": ["layer", "unit", "concept", "category", "iou", "ceiling", "iou_train", "iou_val", "state", "threshold"],
-    "concepts": ["concept", "category", "iou", "ceiling", "intersection", "unit_pixels", "concept_pixels"],
+    "units": ["layer", "unit", "concept", "category", "iou", "ceiling", *_HALVES, "state", "threshold"],
+    "concepts": ["concept", "category", "iou", "ceiling", "iou_half", *_PIXELS],
 }
 
 

@@ -14,6 +14,14 @@ import pandas as pd
 from microtome.dissect.labelling import columns_of, label_column, label_units
 from microtome.dissect.maths.scoring import unique_detectors
 from microtome.dissect.query.expression import Term, parse, split_address
+from microtome.dissect.query.information import (
+    CHOSEN_BY,
+    INFORMATION,
+    Tau,
+    label_by_information,
+    read_information,
+    refuse_uninformed,
+)
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
 
@@ -48,6 +56,7 @@ class Dissection:
         self.concepts = run.table("concepts")
         self._units = cache(self._read_units)
         self._iou = cache(lambda layer: run.layer_table(layer, "iou"))
+        self._informed = cache(lambda layer: read_information(run, layer))
 
     @property
     def layers(self) -> list[str]:
@@ -62,8 +71,9 @@ class Dissection:
     def query(self, expression: str = "") -> pd.DataFrame:
         """Units that meet every term of `expression`, highest IoU first, one row a unit.
 
-        A row gives the unit's label at the first tau (`tau=0.05` selects another); with `concept=NAME` it gives
-        that concept's score for every unit. `layer4:123` instead of terms ranks what that unit detects.
+        A row gives the unit's label at the first tau (`tau=0.05` selects another, `tau=information` the thresholds of
+        most information, whose `iou` is that of the half of the samples that did not choose them); with `concept=NAME`
+        it gives that concept's score for every unit. `layer4:123` instead of terms ranks what that unit detects.
         Columns: layer, unit, concept, category, iou, ceiling, is_detector, state, threshold, realised, tau, ...
         Raises UnknownNameError with near names for a concept, category, layer or tau that the run does not have.
         """
@@ -88,7 +98,7 @@ class Dissection:
             .reset_index(drop=True)
         )
 
-    def unit(self, layer: str, unit: int, tau: float | None = None) -> pd.DataFrame:
+    def unit(self, layer: str, unit: int, tau: Tau | None = None) -> pd.DataFrame:
         """What one unit detects: every concept that its mask meets, highest IoU first.
 
         Columns: layer, unit, concept, category, iou, ceiling, intersection, unit_pixels, concept_pixels, tau, ...
@@ -97,8 +107,8 @@ class Dissection:
         if not 0 <= unit < units:
             raise UsageError(f"layer {layer} has units 0 to {units - 1}, not {unit}")
         tau = self._known_tau(tau)
-        iou = self._iou(layer)
-        rows = iou[(iou["unit"] == unit) & (iou["tau"] == tau)].rename(columns={"concept": "concept_id"})
+        iou = self._iou_at(layer, tau)
+        rows = iou[iou["unit"] == unit].rename(columns={"concept": "concept_id"})
         named = rows.merge(self.concepts[["id", "name", "category"]], left_on="concept_id", right_on="id")
         named = named.rename(columns={"name": "concept"}).assign(layer=layer)
         columns = ["layer", "unit", "concept", "category", "iou", "ceiling"]
@@ -106,7 +116,7 @@ class Dissection:
         named = named.sort_values(["iou", "concept_id"], ascending=[False, True], kind="stable")
         return named[columns + rest].reset_index(drop=True)
 
-    def summary(self, tau: float | None = None) -> pd.DataFrame:
+    def summary(self, tau: Tau | None = None) -> pd.DataFrame:
         """Detectors and unique detectors for each layer and category.
 
         One row a layer and category, and one a layer with category "all". `unique_detectors` counts distinct best
@@ -118,16 +128,20 @@ class Dissection:
 
     # How the terms are met
 
-    def _tau(self, terms: list[Term]) -> float:
+    def _tau(self, terms: list[Term]) -> Tau:
         asked = [term for term in terms if term.field == "tau"]
         if not asked:
             return self.taus[0]
         if asked[0].op != "=" or len(asked) > 1:
             raise UsageError("tau selects one of the run's fractions: write tau=0.05 once")
-        return self._known_tau(asked[0].number)
+        return self._known_tau(INFORMATION if asked[0].value == INFORMATION else asked[0].number)
 
-    def _known_tau(self, tau: float | None) -> float:
-        """`tau`, or the first one for None. Raises UnknownNameError for one that was not counted."""
+    def _known_tau(self, tau: Tau | None) -> Tau:
+        """`tau`, or the first one for None. Raises UnknownNameError for one that was not counted, and UsageError for
+        INFORMATION where the run is without it."""
+        if tau == INFORMATION:
+            refuse_uninformed(self.run)
+            return INFORMATION
         if tau is not None and tau not in self.taus:
             raise UnknownNameError("tau in this run", f"{tau:g}", [f"{known:g}" for known in self.taus])
         return self.taus[0] if tau is None else tau
@@ -150,14 +164,14 @@ class Dissection:
         matching = self.concepts[self.concepts[column].str.casefold() == term.value.casefold()]
         return set(matching["id"])
 
-    def _scores(self, layer: str, terms: list[Term], tau: float) -> pd.DataFrame:
+    def _scores(self, layer: str, terms: list[Term], tau: Tau) -> pd.DataFrame:
         """Every unit with its IoU for the named concept (the best of them where several share the name)."""
         ids = set.intersection(*(self._concept_ids(term) for term in terms))
         if not ids:
             asked = " ".join(f"{term.field}={term.value}" for term in terms)
             raise UsageError(f"no concept is all of {asked}; a unit's row scores one concept: ask one after the other")
-        iou = self._iou(layer)
-        rows = iou[(iou["tau"] == tau) & iou["concept"].isin(ids)]
+        iou = self._iou_at(layer, tau)
+        rows = iou[iou["concept"].isin(ids)]
         rows = rows.sort_values(["iou", "concept"], ascending=[False, True]).drop_duplicates("unit").set_index("unit")
         frame = self._units(layer, tau).copy()
         concept_id = rows["concept"].reindex(frame["unit"]).fillna(min(ids)).astype("int64").to_numpy()
@@ -167,6 +181,9 @@ class Dissection:
         splits = [column for column in frame.columns if column.startswith("iou_")]
         for column in ("iou", "ceiling", *splits):
             frame[column] = rows[column].reindex(frame["unit"]).fillna(0.0).to_numpy()
+        if tau == INFORMATION:
+            for column, source in {"threshold": "threshold", "realised": "share", INFORMATION: INFORMATION}.items():
+                frame[column] = rows[source].reindex(frame["unit"]).to_numpy()
         frame["is_detector"] = frame["iou"] > self.run.info["config"]["min_iou"]
         return frame
 
@@ -197,17 +214,27 @@ class Dissection:
 
     # Tables
 
-    def _read_units(self, layer: str, tau: float) -> pd.DataFrame:
+    def _iou_at(self, layer: str, tau: Tau) -> pd.DataFrame:
+        """The scores of every pair at `tau`."""
+        if tau == INFORMATION:
+            return self._informed(layer)
+        iou = self._iou(layer)
+        return iou[iou["tau"] == tau]
+
+    def _read_units(self, layer: str, tau: Tau) -> pd.DataFrame:
         """One row a unit of `layer`, labelled at `tau`."""
         units = self.run.layer_table(layer, "units")
-        if tau != self.taus[0]:
-            units = self._relabelled(layer, units, tau)
+        if tau == INFORMATION:
+            bar = self.run.info["config"]["min_iou"]
+            units = label_by_information(self.concepts, self._informed(layer), units, bar)
+        elif tau != self.taus[0]:
+            units = self._relabelled(layer, units, float(tau))
         labelled = units["iou"] > 0
         frame = pd.DataFrame({"layer": layer, "unit": units["unit"]})
         for column in ("concept", "category"):
             frame[column] = units[column].astype(object).where(labelled, None)
         first = ["iou", "ceiling", "is_detector", "state", "threshold", "realised"]
-        splits = [column for column in units.columns if column.startswith("iou_")]
+        splits = [column for column in units.columns if column.startswith("iou_") or column == INFORMATION]
         rest = ["minimum", "maximum", "mean", "std", "dead_share", "nan", "infinite", "positions"]
         return pd.concat(
             [frame, units[first], pd.Series(tau, frame.index, name="tau"), units[[*splits, *rest]]], axis=1
@@ -230,18 +257,19 @@ class Dissection:
         frame["state"] = frame["state"].mask(lively, pd.Series(np.where(saturated, "saturated", "ok")))
         return frame
 
-    def _layer_summary(self, layer: str, tau: float) -> pd.DataFrame:
+    def _layer_summary(self, layer: str, tau: Tau) -> pd.DataFrame:
         data = self.run.info["data"]
         categories = data["categories"]
         position = {name: number for number, name in enumerate(categories)}
+        informed = tau == INFORMATION
         found = unique_detectors(
-            columns_of(self._iou(layer)),
+            columns_of(self._informed(layer).assign(tau=0.0) if informed else self._iou(layer)),
             self.run.layer(layer)["units"],
             [-1, *(position[name] for name in self.concepts["category"])],
             len(categories),
-            tau,
+            0.0 if informed else float(tau),
             min_iou=self.run.info["config"]["min_iou"],
-            by=label_column(data["splits"]),
+            by=CHOSEN_BY if informed else label_column(data["splits"]),
         )
         return pd.DataFrame(
             {

@@ -26,7 +26,10 @@ NUMBER_FIELDS = (
     "dead_share",
     "nan",
     "infinite",
+    "information",
 )
+WORDS = {"tau": ("information",)}
+"""What may stand for a number."""
 FIELDS = (*TEXT_FIELDS, *NUMBER_FIELDS, "detector")
 EXAMPLE = 'for example "concept=car iou>0.1 layer=block*"'
 
@@ -97,6 +100,6 @@ def _term(name: str, op: str, raw: str) -> Term:
     term = Term(field, "=" if op == "==" else op, value)
     if field in TEXT_FIELDS and term.op not in ("=", "!="):
         raise UsageError(f"{name}{op}{value}: {name} is compared by = or !=, {EXAMPLE}")
-    if field not in (*TEXT_FIELDS, "detector"):
+    if field not in (*TEXT_FIELDS, "detector") and value not in WORDS.get(field, ()):
         _ = term.number
     return term
