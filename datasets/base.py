@@ -8,6 +8,7 @@ two planes give the same concept at the same pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -148,6 +149,15 @@ class FingerprintsSamples(Protocol):
 
     def sample_fingerprint(self, index: int) -> int:
         """64 bits that change when the image, a mask or the meaning of the labels of sample `index` changes."""
+        ...
+
+
+@runtime_checkable
+class MakesTogether(Protocol):
+    """Samples that are made, not read, and cheaper to make together than one by one."""
+
+    def together(self, indices: Sequence[int]) -> AbstractContextManager[None]:
+        """While it is open, this thread reads the samples `indices` without making each by itself."""
         ...
 
 

@@ -97,6 +97,14 @@ def underlying(dataset: ImageDataset) -> ImageDataset:
     return dataset
 
 
+def place_of(dataset: ImageDataset, index: int) -> tuple[ImageDataset, int]:
+    """The dataset that one or several views show, and where sample `index` of theirs stands in it."""
+    while isinstance(dataset, View):
+        index = dataset.places([index])[0]
+        dataset = dataset.dataset
+    return dataset, index
+
+
 def sample_fingerprints(dataset: ImageDataset, count: int) -> NDArray[np.uint64] | None:
     """(count,) fingerprints of the first `count` samples; None where the dataset does not tell samples apart."""
     places: Sequence[int] = range(count)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from microtome.dissect.ablation.directions import open_directions
 from microtome.dissect.ablation.network import Held, Network, open_network
 from microtome.dissect.ablation.truth import Truth, find_truth
+from microtome.dissect.audit.config import with_changes
 from microtome.dissect.audit.cores import available_cores
-from microtome.dissect.audit.data import open_images
+from microtome.dissect.audit.data import open_images, refuse_generator
 from microtome.dissect.audit.images import read_item
 from microtome.dissect.audit.job import Job, choose_device
 from microtome.dissect.audit.precision import arithmetic
@@ -162,11 +163,13 @@ def open_subject(
     dataset: other images to measure on. Raises RunMismatchError where model or data are not those of the run,
     UsageError where the model is no classifier.
     """
+    refuse_generator(run, "importance", "microtome ablate RUN --concept NAME shows what its units do")
     job = join(run.url if run.place.path is None else run.place.path, ThreadExecutor(), workers or available_cores())
     choose_device(job.config.device)
     job.check_here()
     if dataset is not None:
-        job = Job(job.config, job.run, open_images(dataset, None), job.division, job.executor)
+        other = open_images(with_changes(job.config, dataset=dataset), None)
+        job = Job(job.config, job.run, other, job.division, job.executor)
     samples = len(job.dataset) if dataset is not None else job.samples
     samples = min(samples, limit or samples)
     truth = find_truth(job.dataset, samples, job.model.class_names)

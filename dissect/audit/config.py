@@ -184,6 +184,8 @@ def with_changes(config: AuditConfig, **changes: Any) -> AuditConfig:
 def absolute_spec(spec: str) -> str:
     """`folder:photos` or `nets/mine.py:factory` with the path made absolute, where that path exists; else as given."""
     head, colon, tail = spec.partition(":")
+    if head == "generated" and tail.partition("?")[0].isdecimal():
+        return spec  # a number of images, whatever a file is called
     if colon and head.endswith(".py") and Path(head).expanduser().exists():
         return f"{Path(head).expanduser().resolve()}:{tail}"
     if colon and tail and Path(tail).expanduser().exists():

@@ -21,16 +21,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
-from microtome.datasets.specs import open_dataset
 from microtome.datasets.views.labelled import with_labels
 from microtome.datasets.views.ordered import OrderedDataset
 from microtome.datasets.views.view import sample_fingerprints
 from microtome.dissect.audit.budget import NO_LIMITS, Budget
 from microtome.dissect.audit.config import AuditConfig, config_of_run, with_changes
-from microtome.dissect.audit.data import segments_of
+from microtome.dissect.audit.data import open_plain, refuse_unmatched, segments_of
 from microtome.dissect.audit.images import read_item
 from microtome.dissect.audit.job import choose_device, load_configured, preprocess_of, run_key, same_segmenter
-from microtome.dissect.audit.measured import drop_importance
+from microtome.dissect.audit.measured import drop_measured, without_measured
 from microtome.dissect.audit.pilot import PILOT_IMAGES, PILOT_TRIES, run_pilot
 from microtome.dissect.audit.pipeline import Outcome, executor_of, finish, holding
 from microtome.dissect.audit.prepare import divide, reopen
@@ -104,8 +103,8 @@ class Growth:
 
     def write(self, run: Run) -> None:
         """Make `run` the larger run."""
-        drop_importance(run, "is that of the smaller run")
-        self.info.pop("importance", None)
+        drop_measured(run, "is that of the smaller run")
+        without_measured(self.info)
         _say_what_stays(run, self.info, self.added)
         if self.order is not None:
             self.info["data"]["order"] = write_order(run.place, self.order)
@@ -123,7 +122,7 @@ def _planned(path: Path | str, spec: str | None, limit: int | None, budget: Budg
     config = with_changes(config, dataset=spec or config.dataset, limit=limit)
     if limit is not None and limit < run.plan.samples:
         raise UsageError(f"--limit {limit}: {run.url} has {run.plan.samples:,} samples; extend only adds")
-    reader = open_dataset(config.dataset)
+    reader = open_plain(config)
     order = _order(run, known, reader)
     view = None if order is None else OrderedDataset(reader, order)
     dataset = _labelled(view or reader, config, run)
@@ -295,6 +294,7 @@ def _larger(run: Run, config: AuditConfig, dataset: ImageDataset, samples: int) 
 
 def _same_model(run: Run, config: AuditConfig) -> Model:
     model = load_configured(config)
+    refuse_unmatched(config, model)
     if model.fingerprint != run.info["model"]["fingerprint"]:
         raise RunMismatchError(
             f"{config.model} is another model, or has other weights, than {run.url} was made with; "

@@ -106,10 +106,10 @@ def fit_components(
     ):
         for first in range(0, len(chosen), config.batch):
             items: list[Item] = list(decoders.map(read, chosen[first : first + config.batch]))
-            pixels = [item.image for item in items if item.ok]
-            if pixels:
-                forward.observe(np.stack(pixels), add)
-            images += len(pixels)
+            fed = [item.fed for item in items if item.ok]
+            if fed:
+                forward.observe(fed, add)
+            images += len(fed)
             shown.advance(len(items))
     if not all(seen.count for seen in moments.values()):
         raise UsageError(f"{config.dataset}: no image of {len(chosen)} gave activations to fit principal components to")

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from microtome.dissect.audit.devices import Arrival, Device, finite_magnitude, open_device
+from microtome.dissect.audit.images import Fed
 from microtome.dissect.audit.job import Division
 from microtome.dissect.audit.precision import arithmetic, autocast, check_precision
 from microtome.dissect.audit.turns import TurnPool
 from microtome.dissect.models import ActivationCapture, Model
+from microtome.dissect.models.generators import as_input
 from microtome.dissect.models.model import normalise
 from microtome.dissect.models.readouts import Readout
 
@@ -76,7 +78,8 @@ class Captured:
 
 
 class Forward:
-    """Runs the model over batches of uint8 images; a context manager, so that hooks always detach.
+    """Runs the model over batches of uint8 images, or of a generator's latents; a context manager, so that hooks
+    always detach.
 
     readouts: of those of `layers` that are read out of another layer, which is captured for them; where `layers` has
     that one, too, one pass serves both.
@@ -126,21 +129,31 @@ class Forward:
         self._arithmetic.__exit__(kind, error, trace)
         torch.set_num_threads(self._threads_before)
 
-    def submit(self, images: Sequence[NDArray[np.uint8]], turn: int = 0) -> Captured:
-        """Have a batch computed: images of one size, (H, W, 3) uint8 RGB; where several wait, the lowest turn first."""
-        pixels = self._device.on_host((len(images), *images[0].shape), torch.uint8)
-        np.stack(images, out=pixels.numpy())
-        return Captured(self._passes.submit(turn, lambda: self._compute(pixels)), self._limits)
+    def submit(self, fed: Sequence[Fed], turn: int = 0) -> Captured:
+        """Have a batch computed: images of one size, (H, W, 3) uint8 RGB, or latents; where several wait, the lowest
+        turn first."""
+        host = self._on_host(fed)
+        return Captured(self._passes.submit(turn, lambda: self._compute(host)), self._limits)
 
-    def largest_magnitudes(self, images: NDArray[np.uint8]) -> dict[str, float]:
+    def largest_magnitudes(self, fed: Sequence[Fed]) -> dict[str, float]:
         """The largest finite |activation| of each layer over a batch; 0 where there is none."""
-        return self.observe(images, _magnitude)
+        return self.observe(fed, _magnitude)
 
-    def observe(self, images: NDArray[np.uint8], look: Callable[[str, Tensor], T]) -> dict[str, T]:
-        """What `look(layer, maps)` returns for each layer over a batch (B, H, W, 3), in the hook: maps (B, C, h, w)."""
-        pixels = torch.from_numpy(images).to(self._division.device)
+    def observe(self, fed: Sequence[Fed], look: Callable[[str, Tensor], T]) -> dict[str, T]:
+        """What `look(layer, maps)` returns for each layer over a batch, in the hook: maps (B, C, h, w)."""
+        host = self._on_host(fed)
         with self._capturing(look) as capture:
-            return self._cast(capture, pixels)
+            return self._cast(capture, tuple(part.to(self._division.device) for part in host))
+
+    def _on_host(self, fed: Sequence[Fed]) -> tuple[Tensor, ...]:
+        """What is fed, as tensors with the batch first."""
+        columns = list(zip(*fed, strict=True)) if isinstance(fed[0], tuple) else [fed]
+        stacked = []
+        for column in columns:
+            first = torch.from_numpy(column[0])
+            stacked.append(self._device.on_host((len(column), *first.shape), first.dtype))
+            np.stack(column, out=stacked[-1].numpy())
+        return tuple(stacked)
 
     def _capturing(self, transform: Callable[[str, Tensor], T]) -> ActivationCapture[dict[str, T]]:
         """A capture of what the layers are read out of, each giving `transform` of all layers that it serves."""
@@ -157,21 +170,23 @@ class Forward:
 
         return ActivationCapture(self._model, list(served), transform=each)
 
-    def _compute(self, pixels: Tensor) -> _Result:
+    def _compute(self, host: tuple[Tensor, ...]) -> _Result:
         with self._device.batch():
-            captured = self._cast(self._capture, self._device.upload(pixels))
+            captured = self._cast(self._capture, tuple(self._device.upload(part) for part in host))
             stored = {layer: half for layer, (half, _) in captured.items()}
             largest = self._device.download(torch.stack([magnitude for _, magnitude in captured.values()]))
             return _Result(stored, largest, self._device.mark())
 
-    def _cast(self, capture: ActivationCapture[dict[str, T]], pixels: Tensor) -> dict[str, T]:
+    def _cast(self, capture: ActivationCapture[dict[str, T]], fed: tuple[Tensor, ...]) -> dict[str, T]:
         with autocast(self._division.precision, self._division.device):
-            captured = capture(self._prepare(pixels))
+            captured = capture(self._prepare(fed))
         found = {name: value for values in captured.values() for name, value in values.items()}
         return {name: found[name] for name in self._layers}
 
-    def _prepare(self, pixels: Tensor) -> Tensor:
-        return normalise(pixels, self._mean, self._std, self._layout).to(self._dtype)
+    def _prepare(self, fed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self._model.generator is not None:
+            return as_input(fed, self._model.placeholder())
+        return (normalise(fed[0], self._mean, self._std, self._layout).to(self._dtype),)
 
     def _to_stored(self, layer: str, maps: Tensor) -> tuple[Tensor, Tensor]:
         """In the hook: the maps as they are stored, on their way to the host, and their largest finite magnitude."""

@@ -15,7 +15,7 @@ from microtome.datasets.base import ImageDataset
 from microtome.dissect.audit.config import AuditConfig
 from microtome.dissect.audit.fitting import make_readouts
 from microtome.dissect.audit.forward import Forward, ScaleOverflow
-from microtome.dissect.audit.images import Item, read_item
+from microtome.dissect.audit.images import Fed, Item, read_item
 from microtome.dissect.audit.job import Division
 from microtome.dissect.models import (
     LayerInfo,
@@ -33,6 +33,8 @@ PILOT_IMAGES = 4
 PILOT_TRIES = 32
 LARGEST_PILOT_VALUE = 2.0**11  # leaves a factor 32 below float16's maximum for what the pilot did not see
 SMALLEST_PILOT_VALUE = 2.0**-6  # below, float16 would lose precision to subnormal numbers
+WHOLE_GRID = 64
+"""Pixels of a side up to which a generator's images are labelled in full."""
 STATE_BYTES = 100
 """Committed states of a unit and stage, about, in a shard of 32 samples: bytes a sample and unit, 32 times as much."""
 OTHER_STAGES = 1.25
@@ -69,10 +71,10 @@ def run_pilot(
     bases = _bases(model, planned)
     items, seconds_to_decode = _first_items(config, model, dataset, samples)
     fields = measure_receptive_fields(model, list(bases))  # while the model is still on the CPU, in its own layout
-    images = np.stack([item.image for item in items]) if items else None
+    fed = [item.fed for item in items]
     magnitudes = dict.fromkeys(bases, 0.0)
-    if images is not None:
-        division, magnitudes = _magnitudes_somehow(config, model, list(bases), division, images)
+    if fed:
+        division, magnitudes = _magnitudes_somehow(config, model, list(bases), division, fed)
     if readouts is None:
         readouts = make_readouts(config, model, dataset, samples, division, planned, bases)
     infos = [
@@ -82,13 +84,13 @@ def run_pilot(
     names = [info.name for info in infos]
     fields = {layer.name: fields[layer.base] for layer in planned}
     raw = sum(info.bytes_per_image for info in infos)
-    if images is None:
+    if not fed:
         nothing = EstimateInfo(bytes_per_sample=raw, bytes_per_sample_streamed=0.0, seconds_per_sample=0.0)
         return Pilot(infos, fields, dict.fromkeys(names, 1.0), False, nothing, raw, readouts)
     if readouts:
-        magnitudes = _magnitudes(model, names, division, images, readouts)
+        magnitudes = _magnitudes(model, names, division, fed, readouts)
     scales = {name: scale_for(magnitudes[name]) for name in names}
-    maps, seconds_to_run = _forward(model, names, division, scales, images, readouts)
+    maps, seconds_to_run = _forward(model, names, division, scales, fed, readouts)
     compressed = sum(_compressed(values) for values in maps.values()) / len(items) if maps else raw / 2
     labels = _compressed(np.stack([item.planes for item in items])) / len(items)
     states = STATE_BYTES * sum(info.units for info in infos)
@@ -112,8 +114,7 @@ def _bases(model: Model, planned: Sequence[PlannedLayer]) -> dict[str, LayerInfo
 
 def _first_items(config: AuditConfig, model: Model, dataset: ImageDataset, samples: int) -> tuple[list[Item], float]:
     """The first readable samples, and the seconds that one took to decode."""
-    height, width = model.preprocess.size
-    label_size = config.label_size or (math.ceil(height / 2), math.ceil(width / 2))
+    label_size = label_size_of(config, model)
     items: list[Item] = []
     seconds = []  # the least counts: the first one loads and compiles what the others find ready
     for index in range(min(samples, PILOT_TRIES)):
@@ -127,28 +128,39 @@ def _first_items(config: AuditConfig, model: Model, dataset: ImageDataset, sampl
     return items, min(seconds, default=0.0)
 
 
+def label_size_of(config: AuditConfig, model: Model) -> tuple[int, int]:
+    """(H, W) of the label grid: what was asked for, else half the images that the model sees, or all of the small ones
+    that a generator makes, whose labels have no finer truth behind them."""
+    height, width = model.preprocess.size
+    if config.label_size is not None:
+        return config.label_size
+    if model.generator is not None and max(height, width) <= WHOLE_GRID:
+        return height, width
+    return math.ceil(height / 2), math.ceil(width / 2)
+
+
 def _magnitudes_somehow(
-    config: AuditConfig, model: Model, names: list[str], division: Division, images: NDArray[np.uint8]
+    config: AuditConfig, model: Model, names: list[str], division: Division, fed: Sequence[Fed]
 ) -> tuple[Division, dict[str, float]]:
     """The largest magnitudes of layers of the model, and the division with the memory layout in which it runs."""
     try:
-        return division, _magnitudes(model, names, division, images)
+        return division, _magnitudes(model, names, division, fed)
     except RuntimeError:
         if not division.channels_last or config.channels_last == "yes":
             raise
         division = replace(division, channels_last=False)  # a model that asks for `view` of contiguous tensors
-        return division, _magnitudes(model, names, division, images)
+        return division, _magnitudes(model, names, division, fed)
 
 
 def _magnitudes(
     model: Model,
     names: list[str],
     division: Division,
-    images: NDArray[np.uint8],
+    fed: Sequence[Fed],
     readouts: Mapping[str, Readout] = {},
 ) -> dict[str, float]:
     with Forward(model, names, division, readouts=readouts) as forward:
-        return forward.largest_magnitudes(images)
+        return forward.largest_magnitudes(fed)
 
 
 def _forward(
@@ -156,17 +168,17 @@ def _forward(
     names: list[str],
     division: Division,
     scales: Mapping[str, float],
-    images: NDArray[np.uint8],
+    fed: Sequence[Fed],
     readouts: Mapping[str, Readout],
 ) -> tuple[dict[str, NDArray[np.float16]], float]:
-    """What would be stored of `images`, and the seconds that it took; nothing where a scale is too small after all."""
+    """What would be stored, and the seconds that it took; nothing where a scale is too small after all."""
     with Forward(model, names, division, scales, readouts=readouts) as forward:
         seconds = []
         maps: dict[str, NDArray[np.float16]] = {}
         for _ in range(2):
             started = time.perf_counter()
             with contextlib.suppress(ScaleOverflow):
-                maps = forward.submit(list(images)).wait()
+                maps = forward.submit(fed).wait()
             seconds.append(time.perf_counter() - started)
         return maps, min(seconds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,10 +17,10 @@ from microtome.dissect.audit.config import (
     with_changes,
 )
 from microtome.dissect.audit.cores import available_cores
-from microtome.dissect.audit.data import open_data, open_images, segments_of
+from microtome.dissect.audit.data import open_data, open_images, refuse_unlabelled, refuse_unmatched, segments_of
 from microtome.dissect.audit.explained import wanted_explanations
 from microtome.dissect.audit.job import Division, Job, choose_device, load_configured
-from microtome.dissect.audit.pilot import Pilot, run_pilot
+from microtome.dissect.audit.pilot import Pilot, label_size_of, run_pilot
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.readouts import changed_matrices, readout_files, readout_info, units_as_compared
 from microtome.dissect.audit.schedule import Executor
@@ -85,7 +84,8 @@ def prepare(
     Raises UsageError for what cannot be opened, RunMismatchError naming what differs from the run on disk.
     """
     is_new = not (existing and Run.exists(config.out))
-    if is_new and len(open_images(config.dataset, None)) < 1:
+    refuse_unlabelled(config)
+    if is_new and len(open_images(config, None)) < 1:
         raise UsageError(f"{config.dataset} holds no images")
     model = executor.where_the_model_runs(create, _from_anywhere(config), budget) if is_new else None
     if is_new and not Run.exists(config.out):
@@ -99,6 +99,7 @@ def prepare(
     samples = min(len(dataset), config.limit or len(dataset))
     if not is_new:
         model = load_configured(config)
+        refuse_unmatched(config, model)
         _refuse_mismatch(run, config, model, dataset, samples)
     run.clean()
     job = Job(
@@ -130,11 +131,12 @@ def _from_anywhere(config: AuditConfig) -> AuditConfig:
 
 def create(config: AuditConfig, budget: Budget) -> Model:
     """Make a new run in `config.out`, with everything decided that its numbers depend on; gives its model."""
-    images = open_images(config.dataset, None)
+    images = open_images(config, None)
     samples = min(len(images), config.limit or len(images))
     config = with_changes(config, device=str(choose_device(config.device)))
     division = divide(config)
     model = load_configured(config)
+    refuse_unmatched(config, model)
     segmenter = try_segmenter(config, model.preprocess, images, samples, division.device)
     dataset = open_data(config, None, segments_of(segmenter))
     pilot = run_pilot(config, model, dataset, samples, division)
@@ -224,7 +226,6 @@ def _plan(
     config: AuditConfig, model: Model, dataset: ImageDataset, samples: int, pilot: Pilot, most: int | None
 ) -> RunInfo:
     infos, scales, fields = pilot.infos, pilot.scales, pilot.fields
-    height, width = model.preprocess.size
     shards = plan_shards(samples, max(info.bytes_per_image for info in infos), config.shard_samples)
     if most is not None and most < shards.shard:
         shards = plan_shards(samples, 1, most // CHUNK_SAMPLES * CHUNK_SAMPLES or most)
@@ -250,7 +251,7 @@ def _plan(
             _layer_entry(info, scales[info.name], fields[info.name].to_dict(), pilot.readouts.get(info.name))
             for info in infos
         ],
-        label_size=list(config.label_size or (math.ceil(height / 2), math.ceil(width / 2))),
+        label_size=list(label_size_of(config, model)),
         shards=ShardInfo(samples=shards.shard, chunk=shards.chunk, count=shards.count),
         estimate=pilot.estimate,
         stages={stage: StageInfo(state="pending", seconds=0.0) for stage in STAGES},

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import Concept, Entry, FingerprintsSamples, ImageDataset, Sample
 from microtome.datasets.specs import open_dataset, parse_options
-from microtome.datasets.views.view import View
 from microtome.dissect.generators.generator import Generator
 from microtome.storage.errors import SampleError, UsageError
 
@@ -165,18 +164,3 @@ class GeneratedDataset:
     def _mark(self) -> str:
         model = self.generator.model
         return f"generated 1 {model.fingerprint} {self.generator.size}"
-
-
-def generated(dataset: ImageDataset) -> GeneratedDataset | None:
-    """The generator's images that a dataset, or what it is a view of, is; None where it is anything else."""
-    while isinstance(dataset, View):
-        dataset = dataset.dataset
-    return dataset if isinstance(dataset, GeneratedDataset) else None
-
-
-def place_in(dataset: ImageDataset, index: int) -> int:
-    """Where sample `index` of a view stands in the dataset that it shows in the end."""
-    while isinstance(dataset, View):
-        index = dataset.places([index])[0]
-        dataset = dataset.dataset
-    return index

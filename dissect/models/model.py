@@ -34,8 +34,8 @@ class Model:
     spec: as the user gave it; module: in eval mode, without compile or parallel wrappers; class_names: one a logit,
     or empty; trained: False for random weights; weights: where they come from, in words; fingerprint: hexadecimal
     sha256 (see `fingerprint`), empty when loaded for inspection only; tokens: what the user says of token streams;
-    channels: of its images, 3 but for a bare module that was given others; generator: of a generator how it is called,
-    None for a network that takes images to answer about them. `preprocess` of a generator leaves its images as they are.
+    channels: of its images, 3 but for a bare module that was given others; generator: of a generator how it is
+    called, None for a network that answers about images. `preprocess` of a generator leaves its images as they are.
     """
 
     spec: str

@@ -102,7 +102,7 @@ def _row(arg: Any, row: int, batch: int) -> Any:
 
 def seeded_draw(seed: int, draw: Callable[[], T]) -> T:
     """What `draw` gives while torch's global generators begin with `seed`; they are left as they were."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     with _LOCK, torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         return draw()

@@ -32,8 +32,8 @@ from microtome.dissect.models.capture import ActivationCapture
 from microtome.dissect.models.model import Model
 from microtome.dissect.models.reach import Reach
 
-_CHUNK = 5  # positions measured in one backward pass: one image each
-_ALL = -1  # stands for every position at once
+CHUNK = 5  # positions measured in one backward pass: one image each
+ALL = -1  # stands for every position at once
 _LEAST_ROUNDS, _MOST_ROUNDS = 2, 6
 _MANY_UNITS = 16  # fewer: paths are more often blocked in all of them, so take twice the rounds
 _DENSE_LIMIT = 32  # positions of an axis that are measured where no law holds
@@ -122,17 +122,17 @@ def measure(model: Model, names: Sequence[str]) -> dict[str, ReceptiveField]:
     length = model.preprocess.size
     try:
         with torch.random.fork_rng(devices=[]), allow_mutation_on_saved_tensors():  # in-place operations do no harm
-            seen, grids = _observe(model, names, _few_positions)
-            fields = {name: _fit(seen[name], grids[name]) for name in seen}
+            seen, grids = _observe(model, names, few_positions)
+            fields = {name: fit_field(seen[name], grids[name]) for name in seen}
             irregular = [name for name, field in fields.items() if field is None]
             if irregular:
-                seen, grids = _observe(model, irregular, _many_positions)
-                fields |= {name: _table(seen[name], grids[name]) for name in irregular}
+                seen, grids = _observe(model, irregular, many_positions)
+                fields |= {name: table_field(seen[name], grids[name]) for name in irregular}
     except (RuntimeError, NotImplementedError) as error:
         note = f"not measured: {' '.join(str(error).split())}"
-        return {name: _whole(length, note) for name in names}
+        return {name: whole_image(length, note) for name in names}
     note = "not measured: no gradient reaches the input"
-    return {name: fields.get(name) or _whole(length, note) for name in names}
+    return {name: fields.get(name) or whole_image(length, note) for name in names}
 
 
 def fit_law(seen: Spans, reach: Span, count: int) -> Axis | None:
@@ -187,17 +187,19 @@ def _on_line(edge: Mapping[int, int], stride: int, at_zero: int) -> int:
     return sum(value == at_zero + stride * i for i, value in edge.items())
 
 
-def _fit(seen: tuple[Spans, Spans], grid: Pair) -> ReceptiveField | None:
+def fit_field(seen: tuple[Spans, Spans], grid: Pair) -> ReceptiveField | None:
+    """The field of a layer from the spans of `few_positions`, by axis; None where no law holds."""
     axes = [fit_law(*_without_reach(spans), count) for spans, count in zip(seen, grid, strict=True)]
     return None if axes[0] is None or axes[1] is None else ReceptiveField(axes[0], axes[1])
 
 
 def _without_reach(spans: Spans) -> tuple[Spans, Span]:
     every = (min(start for start, _ in spans.values()), max(stop for _, stop in spans.values()))
-    return {i: span for i, span in spans.items() if i != _ALL} or {0: every}, every
+    return {i: span for i, span in spans.items() if i != ALL} or {0: every}, every
 
 
-def _table(seen: tuple[Spans, Spans], grid: Pair) -> ReceptiveField:
+def table_field(seen: tuple[Spans, Spans], grid: Pair) -> ReceptiveField:
+    """The field of a layer from the spans of `many_positions`, by axis."""
     return ReceptiveField(_axis_of_table(seen[0], grid[0]), _axis_of_table(seen[1], grid[1]))
 
 
@@ -215,22 +217,23 @@ def _axis_of_table(spans: Spans, count: int) -> Axis:
     return Axis(0, low, high - low, low, high, tuple(every))
 
 
-def _whole(length: Pair, note: str) -> ReceptiveField:
+def whole_image(length: Pair, note: str) -> ReceptiveField:
+    """The whole of an image of (H, W)."""
     return ReceptiveField(Axis.constant(0, length[0]), Axis.constant(0, length[1]), note)
 
 
-# Which positions to measure: row and column indices, in pairs, of a grid of (h, w); _ALL = every position
+# Which positions to measure: row and column indices, in pairs, of a grid of (h, w); ALL = every position
 
 
-def _few_positions(grid: Pair) -> list[Pair]:
+def few_positions(grid: Pair) -> list[Pair]:
     """The first, second, middle and last position, and all together."""
-    return [*_pairs([sorted({0, min(1, n - 1), n // 2, n - 1}) for n in grid]), (_ALL, _ALL)]
+    return [*_pairs([sorted({0, min(1, n - 1), n // 2, n - 1}) for n in grid]), (ALL, ALL)]
 
 
-def _many_positions(grid: Pair) -> list[Pair]:
+def many_positions(grid: Pair) -> list[Pair]:
     """Every position, but no more than _DENSE_LIMIT along an axis; then all together."""
     spread = [sorted({round(i * (n - 1) / (_DENSE_LIMIT - 1)) for i in range(_DENSE_LIMIT)}) for n in grid]
-    return [*_pairs(spread), (_ALL, _ALL)]
+    return [*_pairs(spread), (ALL, ALL)]
 
 
 def _pairs(axes: list[list[int]]) -> list[Pair]:
@@ -260,8 +263,8 @@ def _observe(
             for name in names:
                 if not _complete(seen[name], model.preprocess.size):
                     positions = positions_of(grids[name])
-                    for start in range(0, len(positions), _CHUNK):
-                        _mark(maps[name], images, positions[start : start + _CHUNK], seen[name], reach)
+                    for start in range(0, len(positions), CHUNK):
+                        _mark(maps[name], images, positions[start : start + CHUNK], seen[name], reach)
             if not reach.blocked or all(_complete(seen[name], model.preprocess.size) for name in names):
                 break
             units = min(m.shape[1] for m in maps.values())
@@ -275,18 +278,8 @@ def _complete(axes: tuple[Spans, Spans], length: Pair) -> bool:
     return all(set(spans.values()) == {(0, pixels)} for spans, pixels in zip(axes, length, strict=True))
 
 
-def _mark(maps: Tensor, images: Tensor, positions: list[Pair], axes: tuple[Spans, Spans], reach: Reach) -> None:
-    """Unite the spans of the positions (one image each) with what `axes` hold already."""
-    if not maps.requires_grad:
-        return
-    seed = torch.zeros_like(maps)
-    for image, (row, column) in enumerate(positions):
-        seed[image, :, slice(None) if row == _ALL else row, slice(None) if column == _ALL else column] = torch.nan
-    with reach:
-        (gradient,) = torch.autograd.grad(maps, images, seed, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        return
-    reached = gradient.isnan().any(dim=1)
+def unite(reached: Tensor, positions: Sequence[Pair], axes: tuple[Spans, Spans]) -> None:
+    """Unite what `axes` hold already with the spans of the pixels `reached` (B, H, W), one position an image."""
     for image, position in enumerate(positions):
         for axis, index in enumerate(position):
             hit = reached[image].any(dim=1 - axis).nonzero()
@@ -295,13 +288,33 @@ def _mark(maps: Tensor, images: Tensor, positions: list[Pair], axes: tuple[Spans
                 axes[axis][index] = (min(start, int(hit[0])), max(stop, int(hit[-1]) + 1))
 
 
+def seed_at(maps: Tensor, positions: Sequence[Pair]) -> Tensor:
+    """True in all units at one position an image, False elsewhere, in the shape of `maps` (B, C, h, w)."""
+    seed = torch.zeros_like(maps, dtype=torch.bool)
+    for image, (row, column) in enumerate(positions):
+        seed[image, :, slice(None) if row == ALL else row, slice(None) if column == ALL else column] = True
+    return seed
+
+
+def _mark(maps: Tensor, images: Tensor, positions: list[Pair], axes: tuple[Spans, Spans], reach: Reach) -> None:
+    """Unite the spans of the positions (one image each) with what `axes` hold already."""
+    if not maps.requires_grad:
+        return
+    seed = torch.zeros_like(maps).masked_fill_(seed_at(maps, positions), torch.nan)
+    with reach:
+        (gradient,) = torch.autograd.grad(maps, images, seed, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return
+    unite(gradient.isnan().any(dim=1), positions, axes)
+
+
 def _keep_graph(name: str, maps: Tensor) -> Tensor:
     return maps.clone()
 
 
 def _images(model: Model, seed: int) -> Tensor:
-    """Random inputs (_CHUNK, 3, H, W), between coarse blotches and fine noise, so that they excite various units."""
-    fine = model.noise(_CHUNK, seed=seed).float()
+    """Random inputs (CHUNK, 3, H, W), between coarse blotches and fine noise, so that they excite various units."""
+    fine = model.noise(CHUNK, seed=seed).float()
     blotches = torch.nn.functional.interpolate(fine[:, :, :5, :5], size=fine.shape[2:], mode="nearest")
-    share = torch.linspace(0.2, 0.8, _CHUNK, device=fine.device)[:, None, None, None]
+    share = torch.linspace(0.2, 0.8, CHUNK, device=fine.device)[:, None, None, None]
     return (share * fine + (1 - share) * blotches).to(model.placeholder().dtype)

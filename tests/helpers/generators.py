@@ -54,7 +54,7 @@ class Modulated(nn.Module):
 
 
 class Styled(nn.Module):
-    """As StyleGAN is built: a mapping of z to styles, a learnt constant, modulated convolutions, noise, skips to RGB."""
+    """As StyleGAN is built: a mapping of z to styles, a learnt constant, modulated convolutions, noise, skips."""
 
     latent_shape = (5,)
     output_range = (-1.0, 1.0)
@@ -170,7 +170,7 @@ KINDS = ("plain", "styled", "conditional", "translator", "decoder")
 
 
 def write_generators(folder: Path) -> Path:
-    """Write the file `nets.py` into `folder`; specs are `nets.py:plain` and so on, the segmenter is `nets.py:thirds`."""
+    """Write the file `nets.py` into `folder`; specs are `nets.py:plain` and so on; the segmenter, `nets.py:thirds`."""
     file = folder / "nets.py"
     file.write_text(SOURCE)
     return file

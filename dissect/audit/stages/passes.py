@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.views.segmented import insert_segments
 from microtome.dissect.audit.forward import Captured, Forward
-from microtome.dissect.audit.images import Item, read_item
+from microtome.dissect.audit.images import Item, read_item, submit_each
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.stages.merge import State, pack_texts
 from microtome.dissect.audit.stopping import Stopped
@@ -96,10 +96,10 @@ class Passage:
         in_model: deque[tuple[NDArray[np.int64], Captured]] = deque()
         for rows, items in self._batches(turn, samples):
             records.fill(rows, items)
-            images = [item.image for item in items if item.ok]
-            self.advance(len(items) - len(images))
-            if images:
-                in_model.append((rows[[item.ok for item in items]], self.forward.submit(images, turn)))
+            fed = [item.fed for item in items if item.ok]
+            self.advance(len(items) - len(fed))
+            if fed:
+                in_model.append((rows[[item.ok for item in items]], self.forward.submit(fed, turn)))
             if len(in_model) == IN_MODEL:
                 self._collect(*in_model.popleft(), maps)
         while in_model:
@@ -124,18 +124,20 @@ class Passage:
             rows, current = ahead.popleft()
             ahead.extend(self._decode(turn, samples, start) for start in islice(starts, 1))
             self._unless_stopped()
-            yield rows, [future.result() for future in current]
+            yield rows, [item for future in current for item in future.result()]
 
     def _unless_stopped(self) -> None:
         if self.job.stop.is_set():
             raise Stopped
 
-    def _decode(self, turn: int, samples: Sequence[int], start: int) -> tuple[NDArray[np.int64], list[Future[Item]]]:
+    def _decode(
+        self, turn: int, samples: Sequence[int], start: int
+    ) -> tuple[NDArray[np.int64], list[Future[list[Item]]]]:
         dataset, preprocess, size = self.job.dataset, self.job.model.preprocess, self.job.label_size
         batch = samples[start : start + self.job.config.batch]
         rows = np.arange(start, start + len(batch))
-        reading = [partial(read_item, dataset, index, preprocess, size) for index in batch]
-        return rows, [self.decoders.submit(turn, read) for read in reading]
+        read = partial(read_item, dataset, preprocess=preprocess, label_size=size)
+        return rows, submit_each(self.decoders, turn, dataset, batch, read)
 
 
 def shards_at_once(job: Job) -> int:

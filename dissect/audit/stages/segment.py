@@ -21,6 +21,7 @@ from microtome.datasets.geometry import CropGeometry
 from microtome.datasets.images import Interpolation, crop_labels, resize_crop
 from microtome.datasets.views.labelled import pictures
 from microtome.dissect.audit.config import AuditConfig
+from microtome.dissect.audit.images import submit_each
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.schedule import Advance, ShardTask
@@ -104,8 +105,8 @@ def _segment_shard(
         if job.stop.is_set():
             raise Stopped
         chosen = samples[start : start + job.config.batch]
-        reads = [decoders.submit(shard, partial(_read, images, index, preprocess, size)) for index in chosen]
-        batch = [future.result() for future in reads]
+        reads = submit_each(decoders, shard, images, chosen, partial(_read, images, preprocess=preprocess, size=size))
+        batch = [image for future in reads for image in future.result()]
         rows = [row for row, image in enumerate(batch) if image is not None]
         if rows:
             pixels = np.stack([cast("NDArray[np.uint8]", batch[row]) for row in rows])
