@@ -136,6 +136,22 @@ class ImportanceInfo(TypedDict):
     accuracy: float
 
 
+class CausalInfo(TypedDict):
+    """What causal.parquet of a layer was measured with. data: the latents, in words of a dataset; samples: how many;
+    quantile: of its own values, at which a unit was inserted; gradients: what alpha was optimised through, "" = there
+    is no alpha; alpha: by concept how it was optimised; pupil: how far a pupil agrees with the segmenter, where that
+    gave no gradients; curves: by concept what its units remove; seconds: of work."""
+
+    data: str
+    samples: int
+    quantile: float
+    gradients: str
+    alpha: dict[str, dict[str, Any]]
+    pupil: dict[str, Any] | None
+    curves: dict[str, dict[str, Any]]
+    seconds: float
+
+
 class QualityInfo(TypedDict):
     """How far a map can be believed, on `sample` of its points and their `k` neighbours.
 
@@ -224,9 +240,9 @@ class RunInfo(TypedDict):
     """All of run.json. Stage segment is there where a segmenter is, stages information, map and explain where they are
     wanted.
 
-    importance, map: of the layers that it was measured of, that have one; more_arrays: arrays of samples that the run
-    has and runs of earlier versions lack; maps_left_out: layers that are to have no map in a run of an audit that asked
-    for maps.
+    importance, causal, map: of the layers that it was measured of, that have one; more_arrays: arrays of samples that
+    the run has and runs of earlier versions lack; maps_left_out: layers that are to have no map in a run of an audit
+    that asked for maps.
     """
 
     schema_version: int
@@ -242,6 +258,7 @@ class RunInfo(TypedDict):
     versions: dict[str, str]
     segmenter: NotRequired[SegmenterInfo]
     importance: NotRequired[dict[str, ImportanceInfo]]
+    causal: NotRequired[dict[str, CausalInfo]]
     map: NotRequired[dict[str, MapInfo]]
     maps_left_out: NotRequired[list[str]]
     explanations: NotRequired[ExplanationsInfo]

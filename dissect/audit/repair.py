@@ -16,7 +16,7 @@ from typing import Any
 
 from microtome.dissect.audit.mapped import STAGE as MAP
 from microtome.dissect.audit.mapped import forget_maps
-from microtome.dissect.audit.measured import drop_importance
+from microtome.dissect.audit.measured import drop_measured
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.dissect.audit.verify import SHARDED, Damage, Node, Record, Verdict, check, open_trusted, read_record
@@ -147,7 +147,7 @@ def _same(record: Record, expected: Record | None) -> bool:
 def _forget(run: Run, damages: Iterable[Damage]) -> None:
     """Delete what is damaged and what vouches for it (records first), and call its stages pending."""
     found = list(damages)
-    drop_importance(run, "was damaged", [damage.key for damage in found])
+    drop_measured(run, "was damaged", [damage.key for damage in found])
     nodes = sorted({damage.node for damage in found if damage.node is not None})
     stages = {stage for damage in found for stage in damage.stages}
     for stage in STAGES:

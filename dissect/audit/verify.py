@@ -20,7 +20,7 @@ from microtome.dissect.audit.explained import explained_files
 from microtome.dissect.audit.job import run_key
 from microtome.dissect.audit.mapped import STAGE as MAP
 from microtome.dissect.audit.mapped import map_files
-from microtome.dissect.audit.measured import IMPORTANCE, importance_files
+from microtome.dissect.audit.measured import COMMANDS, measured_files
 from microtome.dissect.audit.progress import progress
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
 from microtome.storage.errors import RunDamagedError
@@ -84,7 +84,7 @@ class Damage:
     @property
     def is_dropped(self) -> bool:
         """Whether a repair drops what is damaged, because no stage of the audit makes it."""
-        return self.stages == (IMPORTANCE,)
+        return len(self.stages) == 1 and self.stages[0] in COMMANDS
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -183,7 +183,8 @@ def check(run: Run) -> Verdict:
             last = _REWRITTEN.get(file, stage)
             if stage == last:  # else the later stage vouches for it, or is about to write it
                 wanted.append((file, there, Damage(file, "", _stages_for(stage if file not in _REWRITTEN else INDEX))))
-    vouched = [(IMPORTANCE, importance_files(run)), *([(MAP, map_files(run))] if _is_done(run, MAP) else [])]
+    vouched = [(what, measured_files(run, what)) for what in COMMANDS]
+    vouched += [(MAP, map_files(run))] if _is_done(run, MAP) else []
     vouched += [(EXPLAIN, explained_files(run))] if _is_done(run, EXPLAIN) else []
     for stage, found in vouched:
         for record_key, tables in found.items():

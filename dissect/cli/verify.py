@@ -27,7 +27,7 @@ def verify_command(run: Path | str, repair: bool, workers: int | None, as_json: 
     """Compare every file of RUN with the size and the checksum that it was committed with.
 
     --repair makes the damaged shards and tables again, and nothing else; it needs the model and the data of the audit.
-    A damaged table of importance is dropped instead, and microtome importance measures it again.
+    A damaged table of importance or of causes is dropped instead, and microtome importance or rank measures it again.
     The exit code is 0 where all is well (again), 4 where damage remains.
 
     \b
@@ -54,7 +54,7 @@ def verify_command(run: Path | str, repair: bool, workers: int | None, as_json: 
 def _show(verdict: Verdict, run: Path | str, repair: bool) -> None:
     again, dropped = [[damage for damage in verdict.repaired if damage.is_dropped is one] for one in (False, True)]
     _list("was damaged and is made again", again)
-    _list("was damaged and is dropped, to be measured again (microtome importance)", dropped)
+    _list("was damaged and is dropped, to be measured again (microtome importance, rank)", dropped)
     _list("damaged", verdict.damages)
     if verdict.leftovers:
         click.echo(

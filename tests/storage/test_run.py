@@ -168,6 +168,7 @@ def test_a_run_of_before_a_part_was_added_opens(tmp_path: Path) -> None:
             "schema_version",
             "segmenter",
             "importance",
+            "causal",
             "map",
             "more_arrays",
             "maps_left_out",
