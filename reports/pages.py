@@ -15,7 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from microtome.reports.alignment import plain_name
 from microtome.reports.heat import is_heat
-from microtome.reports.summaries import CATEGORIES, STATES, Concepts, LayerSummary, concepts_found
+from microtome.reports.summaries import CATEGORIES, STATES, Concepts, Labels, LayerSummary, concepts_found
 from microtome.reports.text import shown
 from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
 from microtome.storage.schema import RunInfo
@@ -132,9 +132,7 @@ def layer_row(layer: LayerSummary, concepts: Concepts, classes: Sequence[str]) -
     taus = [
         {
             "tau": labels.tau,
-            "detectors": labels.detectors,
-            "unique": len(labels.unique),
-            "unique_sum": labels.unique_by_category_sum,
+            **_detectors(labels),
             "by_category": layer.unique_in(concepts, number),
             "best_by_category": labels.by_category,
         }
@@ -160,7 +158,17 @@ def layer_row(layer: LayerSummary, concepts: Concepts, classes: Sequence[str]) -
         "nan_units": int((layer.units["nan"].to_numpy() > 0).sum()),
         "segments": segments,
         "taus": taus,
+        "informed": None if layer.informed is None else _detectors(layer.informed.labels),
         **{key: value for key, value in taus[0].items() if key != "tau"},
+    }
+
+
+def _detectors(labels: Labels) -> dict[str, int]:
+    """Detectors, and unique detectors in both meanings."""
+    return {
+        "detectors": labels.detectors,
+        "unique": len(labels.unique),
+        "unique_sum": labels.unique_by_category_sum,
     }
 
 

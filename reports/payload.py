@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.reports.histograms import LEVELS, encode_histograms
-from microtome.reports.summaries import STATES, Concepts, Labels, LayerSummary
+from microtome.reports.summaries import STATES, Concepts, Informed, Labels, LayerSummary
 from microtome.reports.text import all_without_controls
 from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
 
@@ -53,7 +53,9 @@ def layer_payload(
 ) -> Json:
     """Everything that a layer page shows, by column. `strips`: address of the folder with the patch strips."""
     units = summary.units
-    used = np.unique(np.concatenate([np.r_[labels.concept, labels.best.ravel()] for labels in summary.labels]))
+    informed = summary.informed
+    every = summary.labels if informed is None else [*summary.labels, informed.labels]
+    used = np.unique(np.concatenate([np.r_[labels.concept, labels.best.ravel()] for labels in every]))
     used = used[used > 0]
     local = np.full(len(concepts.names), -1, np.int64)
     local[used] = np.arange(len(used))
@@ -74,7 +76,8 @@ def layer_payload(
         "levels": LEVELS,
         "histogram": encode_histograms(units, histogram),
         "bar": bar,
-        "taus": [_labels_payload(labels, local) for labels in summary.labels],
+        "taus": [_labels_payload(labels, local) for labels in summary.labels]
+        + ([] if informed is None else [_informed_payload(informed, local)]),
         "strips": strips,
         "patches": _patches_payload(plan, keys),
     }
@@ -94,6 +97,16 @@ def _labels_payload(labels: Labels, local: NDArray[np.int64]) -> Json:
         "best": local[labels.best].tolist(),
         "bestIou": [rounded(row, 4) for row in labels.best_iou],
         "bestCeiling": [rounded(row, 4) for row in labels.best_ceiling],
+    }
+
+
+def _informed_payload(informed: Informed, local: NDArray[np.int64]) -> Json:
+    """The last of the "taus", whose tau is None: labels by thresholds of most information."""
+    return {
+        **_labels_payload(informed.labels, local),
+        "tau": None,
+        "information": rounded(informed.information, 3),
+        "half": rounded(informed.half),
     }
 
 

@@ -6,7 +6,7 @@ Everything is read from the tables of the run; nothing is scored again. Concept 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -94,12 +94,39 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
+class Informed:
+    """The units of a layer labelled by thresholds of most information, chosen on one half of the samples.
+
+    labels: as at a tau (which is NaN), by IoU on the other half; threshold and realised are those of each label
+    information, half: (C,) float64, of the label the ratio and the IoU on the half that chose, NaN where there is none
+    """
+
+    labels: Labels
+    information: NDArray[np.float64]
+    half: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, units: int, concepts: Concepts, bar: float) -> Informed:
+        """From information.parquet of a layer; the label is the concept of highest IoU on the half that chose."""
+        none = pd.DataFrame({"unit": [], "threshold": [], "realised": []})
+        labels = _labels(units, table, none, concepts, np.nan, bar, deciding="iou_half")
+        pairs = pd.MultiIndex.from_arrays([np.arange(units), labels.concept])
+        rows = table.set_index(["unit", "concept"]).reindex(pairs)
+        threshold, share, information, half = (
+            rows[name].to_numpy(np.float64) for name in ("threshold", "share", "information", "iou_half")
+        )
+        return cls(replace(labels, threshold=threshold, realised=share), information, half)
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSummary:
-    """One layer: its entry in run.json, units.parquet ordered by unit, and its labels at every tau (first labels)."""
+    """One layer: its entry in run.json, units.parquet ordered by unit, its labels at every tau (first labels), and
+    those by most information, where the run has them."""
 
     entry: LayerEntry
     units: pd.DataFrame
     labels: list[Labels]
+    informed: Informed | None = None
 
     @property
     def first(self) -> Labels:
@@ -132,7 +159,10 @@ def summarise_layer(run: ReportRun, entry: LayerEntry, concepts: Concepts) -> La
         else _labels(len(units), _at(scores, tau), _at(thresholds, tau), concepts, tau, bar)
         for number, tau in enumerate(taus)
     ]
-    return LayerSummary(entry, units, labels)
+    informed = None
+    if run.has_layer_table(name, "information"):
+        informed = Informed.of(run.layer_table(name, "information"), len(units), concepts, bar)
+    return LayerSummary(entry, units, labels, informed)
 
 
 def _at(table: pd.DataFrame, tau: float) -> pd.DataFrame:
@@ -141,10 +171,19 @@ def _at(table: pd.DataFrame, tau: float) -> pd.DataFrame:
 
 
 def _labels(
-    units: int, scores: pd.DataFrame, thresholds: pd.DataFrame, concepts: Concepts, tau: float, bar: float
+    units: int,
+    scores: pd.DataFrame,
+    thresholds: pd.DataFrame,
+    concepts: Concepts,
+    tau: float,
+    bar: float,
+    deciding: str | None = None,
 ) -> Labels:
-    """Labels from the scores alone: highest IoU (on the train split where there is one), ties to the lowest id."""
-    deciding = "iou_train" if {"iou_train", "iou_val"} <= set(scores.columns) else "iou"
+    """Labels from the scores alone: highest IoU (on the train split where there is one), ties to the lowest id.
+
+    deciding: the column to choose by in place of that.
+    """
+    deciding = deciding or ("iou_train" if {"iou_train", "iou_val"} <= set(scores.columns) else "iou")
     reach = np.full(len(concepts.names), np.nan)
     np.fmax.at(reach, scores["concept"].to_numpy(np.int64), scores["ceiling"].to_numpy(np.float64))
     scores = scores[scores[deciding].to_numpy(np.float64) > 0]

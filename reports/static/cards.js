@@ -174,14 +174,29 @@
     return said.length ? el("p", { class: "notes" }, said.join(" ")) : null;
   }
 
+  // The label by the threshold of most information beside that of the fixed tau, whichever of them the card shows.
+  function beside(unit, at) {
+    var informed = data.taus[data.taus.length - 1];
+    if (informed.tau !== null) return null;
+    var other = at === informed ? data.taus[0] : informed, label = other.label[unit];
+    return el(
+      "p", { class: "details beside" }, other === informed ? "most information: " : "τ " + percent(other.tau) + ": ",
+      el("b", {}, label >= 0 ? data.concepts[label][0] : "no concept"), label >= 0 ? " " + iou(other.iou[unit]) : null,
+      other === informed && label >= 0 ? ", above T " + short(other.threshold[unit]) + " on " + percent(other.realised[unit]) : null
+    );
+  }
+
   function fillCard(card, unit, at) {
     var label = at.label[unit];
     var concept = label >= 0 ? data.concepts[label] : null;
     var state = data.states[data.state[unit]];
     var facts = [
-      "realised τ " + percent(at.realised[unit]), "mean " + short(data.mean[unit]), "std " + short(data.std[unit]),
+      (at.tau === null ? "above T on " : "realised τ ") + percent(at.realised[unit]), "mean " + short(data.mean[unit]), "std " + short(data.std[unit]),
       percent(data.dead[unit]) + " ≤ 0"
     ];
+    if (at.tau === null && label >= 0) {
+      facts.unshift("information " + percent(at.information[unit]), "IoU " + iou(at.half[unit]) + " where it was chosen");
+    }
     if (at.val && at.val[unit] !== null) facts.unshift("val IoU " + iou(at.val[unit]));
     card.replaceChildren(
       el(
@@ -199,6 +214,7 @@
         ? el("div", { class: "main-meter" }, meter(at.iou[unit], at.ceiling[unit], data.categoryStyles[concept[1]]),
             el("span", { class: "n" }, "ceiling " + iou(at.ceiling[unit])))
         : el("div", { class: "main-meter" }),
+      beside(unit, at) || "",
       patches(unit),
       explained(unit) || "",
       el("div", { class: "below-patches" }, histogram(unit, at.threshold[unit]), nextBest(unit, at)),
