@@ -1,6 +1,6 @@
 """From a model spec to a model that can be dissected.
 
-builtin:scenes-cnn                    a network that comes with Microtome
+builtin:scenes-cnn                    a network that comes with Microtome; builtin:scenes-gan, a generator
 torchvision:resnet18                  its default weights, from the cache or downloaded
 torchvision:resnet18?weights=none     random weights from seed 0 (or the name of a weights enum entry)
 timm:vit_small_patch16_224            likewise; needs the extra microtome[timm]
@@ -34,6 +34,7 @@ from microtome.storage.errors import UnknownNameError, UsageError
 BUILTIN = {
     "scenes-cnn": ("microtome.dissect.builtin.cnn", "scenes_cnn"),
     "scenes-vit": ("microtome.dissect.builtin.vit", "scenes_vit"),
+    "scenes-gan": ("microtome.dissect.builtin.gan", "scenes_gan"),
 }
 _ZOOS: Mapping[str, Callable[[str, str], ZooModel]] = {
     "torchvision": build_torchvision,
