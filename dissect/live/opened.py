@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
 from microtome.dissect.audit.config import config_of_run
-from microtome.dissect.audit.data import open_data
+from microtome.dissect.audit.data import open_data, refuse_generator
 from microtome.dissect.audit.job import choose_device, load_configured
 from microtome.dissect.models import Model
 from microtome.storage.errors import RunMismatchError, UsageError
@@ -37,7 +37,9 @@ class OpenedRun:
 
     @cached_property
     def model(self) -> Model:
-        """The model, on its device. Raises RunMismatchError where it is not the one that the run was made with."""
+        """The model, on its device. Raises RunMismatchError where it is not the one that the run was made with,
+        DoesNotApplyError where it is a generator."""
+        refuse_generator(self.run, "explaining", "its units are edited instead: microtome generate, and page gan.html")
         model = load_configured(self._config)
         if model.fingerprint != self.run.info["model"]["fingerprint"]:
             raise RunMismatchError(

@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from microtome.dissect.generators.quantiles import QUANTILE, high_values
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
-
-HIGH = 0.005
-"""Units are inserted at the value that they pass on this fraction of all positions (Bau et al., 2019, section 4.4)."""
 
 _CAUSAL = ("ace", "alpha")
 
@@ -70,39 +68,42 @@ class UnitTables:
 
     def _rankings(self, layer: str) -> Iterator[tuple[str, pd.DataFrame]]:
         """Names of the rankings that the run has, the strongest first, each with a table of unit, concept, score."""
-        if self._run.has_layer_table(layer, "causal"):
+        if layer in self._run.info.get("causal", {}) and self._run.has_layer_table(layer, "causal"):
             causal = self._run.layer_table(layer, "causal")
             for by in _CAUSAL:
                 if by in causal and causal[by].notna().any():
                     yield by, _scored(causal, by)
         if self._run.has_layer_table(layer, "information"):
-            yield "information", _scored(self._run.layer_table(layer, "information"), "information")
+            yield "information", _scored(self._run.layer_table(layer, "information"), "iou")  # at its thresholds
         iou = self._run.layer_table(layer, "iou")
         taus = [float(tau) for tau in self._run.info["config"]["tau"]]
         for tau in taus:
             yield "iou" if tau == taus[0] else f"iou at tau {tau:g}", _scored(iou[iou["tau"] == tau], "iou")
 
     def _top(self, layer: str, units: pd.DataFrame) -> NDArray[np.float64]:
-        """(C,) the value that a unit passes on a fraction HIGH of all positions; its maximum where that is none."""
-        thresholds = self._run.layer_table(layer, "thresholds")
-        exact = thresholds[np.isclose(thresholds["tau"], HIGH)].sort_values("unit")
+        """(C,) the high value of each unit; its maximum where that is not above 0."""
         maximum = units["maximum"].to_numpy(np.float64)
-        high = exact["threshold"].to_numpy(np.float64) if len(exact) == len(units) else self._coarse(layer, len(units))
+        try:
+            high = high_values(self._run, layer, units["unit"].to_numpy(np.int64), QUANTILE)
+        except UsageError:  # no threshold of that tau, and no activations either
+            high = np.minimum(self._coarse(layer, len(units)), maximum)
         found: NDArray[np.float64] = np.nan_to_num(np.where(high > 0, high, maximum), posinf=0, neginf=0)
         return found
 
     def _coarse(self, layer: str, units: int) -> NDArray[np.float64]:
-        """The same from the histogram: the upper end of the bin that it lies in."""
+        """The same from the histogram: values lie evenly in the bin that it falls into."""
         found = np.zeros(units)
         for unit, bins in self._run.layer_table(layer, "histogram").sort_values("low").groupby("unit"):
-            counts = bins["count"].to_numpy(np.float64)
-            above = counts[::-1].cumsum()[::-1] - counts  # in the bins above each
-            found[int(str(unit))] = bins["high"].to_numpy(np.float64)[np.argmax(above <= HIGH * counts.sum())]
+            low, high, counts = (bins[name].to_numpy(np.float64) for name in ("low", "high", "count"))
+            reached = counts.cumsum() / counts.sum()
+            at = int(np.argmax(reached >= QUANTILE))
+            inside = 1 - (reached[at] - QUANTILE) * counts.sum() / counts[at]
+            found[int(str(unit))] = low[at] + inside * (high[at] - low[at])
         return found
 
 
 def _scored(table: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Unit, concept and score; of IoU and information what is above 0."""
+    """Unit, concept and score; of IoU what is above 0."""
     found = pd.DataFrame({"unit": table["unit"], "concept": table["concept"], "score": table[by].astype(np.float64)})
     found = found[np.isfinite(found["score"])]
     return found if by in _CAUSAL else found[found["score"] > 0]

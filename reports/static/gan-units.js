@@ -4,7 +4,7 @@
 
   var asking = window.MicrotomeAsking, el = asking.el;
   var PAGE = 60;
-  var NAMES = { ace: "average causal effect", alpha: "optimised alpha", information: "information", iou: "IoU" };
+  var NAMES = { ace: "average causal effect", alpha: "optimised alpha", information: "IoU, threshold of most information", iou: "IoU" };
 
   function get(id) {
     return document.getElementById(id);
@@ -40,8 +40,9 @@
     }
 
     function fillConcepts() {
-      var found = now(layer), wanted = find.value.trim().toLowerCase(), before = concepts.value;
+      var found = now(layer), wanted = find.value.trim().toLowerCase();
       if (!found) return;
+      var before = concepts.options.length ? concepts.value : common(found);
       var fitting = found.concepts.filter(function (one) { return one.name.toLowerCase().indexOf(wanted) >= 0; });
       fitting.sort(function (one, other) { return one.name < other.name ? -1 : one.name > other.name ? 1 : 0; });
       var options = fitting.map(function (one) { return el("option", { value: one.id }, one.name + " (" + one.category + ")"); });
@@ -50,6 +51,16 @@
       concepts.replaceChildren.apply(concepts, options);
       if (Array.from(concepts.options).some(function (option) { return option.value === before; })) concepts.value = before;
       fillRankings();
+    }
+
+    // The concept that most units are labelled with: shown first.
+    function common(found) {
+      var counts = new Map(), first = "";
+      found.labels.forEach(function (label) { if (label) counts.set(label, (counts.get(label) || 0) + 1); });
+      found.concepts.forEach(function (one) {
+        if ((counts.get(one.name) || 0) > (first ? counts.get(first.name) || 0 : 0)) first = one;
+      });
+      return first ? String(first.id) : "";
     }
 
     function fillRankings() {

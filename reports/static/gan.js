@@ -38,10 +38,11 @@
     return function (found, body) {
       if (found.seed !== seed) return null;
       trouble(null);
+      if (!thumbnails.size) say("");
       pictures[which] = found.picture;
       get(which).src = found.picture;
       if (which === "before" && !body.edits.length && !wanted().length) same(found.picture);
-      if (which === "after") get("took").textContent = "· made in " + Math.max(1, Math.round(1000 * found.seconds)) + " ms";
+      if (which === "after") get("took").textContent = body.edits.length ? "· answered in " + Math.max(1, Math.round(1000 * found.seconds)) + " ms" : "";
       return compare();
     };
   }
@@ -208,7 +209,7 @@
 
   function summary(one) {
     var area = model.share(one.region), units = one.units.length;
-    return one.layer + " · " + (units === 1 ? "unit " + one.units[0].unit : units + " units") + " · " + (area ? "in " + percent(area) + " of the picture" : "everywhere");
+    return one.layer + " · " + (units === 1 ? "unit " + one.units[0].unit : units ? units + " units" : "no units yet") + " · " + (area ? "in " + percent(area) + " of the picture" : "everywhere");
   }
 
   function showEdits() {
@@ -261,6 +262,7 @@
     var any = edit().units.length > 0;
     ["ablate", "untouched", "insert", "drop"].forEach(function (id) { get(id).disabled = !any; });
     get("whole").hidden = edit().units.length < 2;
+    get("scale").hidden = get("meaning").hidden = !any;
     get("chosen-title").textContent = "Units of edit " + (current + 1) + ", in " + edit().layer;
     showWhole();
   }
@@ -323,6 +325,11 @@
     return "seed-" + String(seed).padStart(6, "0") + rest;
   }
 
+  // As a shell takes it for one word.
+  function quoted(word) {
+    return /^[\w@%+=:,./-]+$/.test(word) ? word : "'" + word.replace(/'/g, "'\\''") + "'";
+  }
+
   function savePicture() {
     if (!pictures.after) return;
     var bytes = Uint8Array.from(atob(pictures.after.split(",", 2)[1]), function (letter) { return letter.charCodeAt(0); });
@@ -332,7 +339,7 @@
   function saveRecipe() {
     asking.ask("recipe", { edits: wanted(), seeds: [seed] }).then(function (found) {
       asking.save(new Blob([JSON.stringify(found.recipe, null, 2) + "\n"], { type: "application/json" }), "edit.json");
-      say("Apply it elsewhere: microtome generate " + about.spec + " --recipe edit.json --seeds " + seed);
+      say("Apply it elsewhere: microtome generate " + quoted(about.spec) + " --recipe edit.json --seeds " + seed + " --out images");
       trouble(null);
     }).catch(trouble);
   }
@@ -408,7 +415,7 @@
       return { region: edit().region, erase: document.querySelector("input[name=brush]:checked").value === "erase", size: Number(get("size").value) / 100 };
     }, painted);
     chooser.layers(found.layers);
-    get("gan").hidden = false;
+    say("The generator is being opened …");
     wire();
     showAll();
     go(Math.min(found.first_seed, lastSeed));
