@@ -40,8 +40,8 @@ def draw_insertion(result: Mapping[str, Any]) -> Image.Image:
     most = max(max(place[name] for place in result["places"]) for name in maps)
     for number, name in enumerate(maps):
         top = head + number * (SIDE + 2 * LINE)
-        words = "where, by the chosen units" if name == "new" else "where, by random units"
-        _text(draw, (GAP, top), f"{words}: share of the place newly {result['concept']}", INK, TEXT_SIZE, SIDE)
+        words = "by the chosen units" if name == "new" else "by random units"
+        _text(draw, (GAP, top), f"where, {words}: % of the place", INK, TEXT_SIZE, SIDE)
         _draw_map(draw, result, name, most, (GAP, top + LINE + 2))
     _draw_bars(draw, contexts, result, (2 * GAP + SIDE, head))
     return sheet
@@ -112,7 +112,7 @@ def _draw_bars(
         _bar(draw, row["new"], (start, at + 4), scale, CHOSEN)
         if row["random"] is not None:
             _bar(draw, row["random"], (start, at + 5 + BAR), scale, RANDOM)
-        words = f"{row['places']:,} · {row['took']['mean']:.0%} · {row['verdict']}"
+        words = " · ".join(filter(None, (f"{row['places']:,}", f"{row['took']['mean']:.0%}", row["verdict"])))
         _text(draw, (start + BARS + GAP, at + 6), words, FAINT, TEXT_SIZE, FIGURES - GAP)
     _legend(draw, (left, bottom + LINE + 8), result)
 

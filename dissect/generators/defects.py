@@ -143,5 +143,6 @@ def patches_in(run: Run, layer: str, worst: NDArray[np.int64], samples: NDArray[
     """(C,) the share of each unit's top patches in scored images that lie in the worst; NaN of a unit without any."""
     patches = run.layer_table(layer, "patches")
     patches = patches[patches["sample"].isin(samples)]
-    shares = patches["sample"].isin(worst).groupby(patches["unit"]).mean()
+    inside = patches.assign(inside=patches["sample"].isin(worst).astype(np.float64))
+    shares = inside.groupby("unit")["inside"].mean()
     return shares.reindex(range(run.layer(layer)["units"])).to_numpy(np.float64)

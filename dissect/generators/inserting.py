@@ -54,6 +54,9 @@ GRID, SIZE = (6, 6), (0.25, 0.25)
 """Places across and down, and how much of the image's height and width each takes."""
 
 WHOLE_GRID = "grid"
+WAS_THERE = "was there"
+"""In place of a verdict where the place showed the concept before."""
+
 PAIRS_SHOWN, CONTEXTS_SHOWN = 4, 8
 """Pairs of pictures in a context's line, and contexts that have one."""
 
@@ -210,8 +213,8 @@ def result_of(
         "grid": list(places.grid),
         "size": list(places.size),
         "took_from": TOOK,
-        "all": {"context": "all places", **_row(overall(found))},
-        "contexts": [{"context": _named(subject, row.label), **_row(row)} for row in by_context(found)],
+        "all": {"context": "all places", **_row(overall(found), "")},
+        "contexts": [_context_row(subject, row) for row in by_context(found)],
         "places": [
             {
                 "box": list(box),
@@ -225,10 +228,15 @@ def result_of(
     }
 
 
-def _row(row: Context) -> dict[str, Any]:
+def _context_row(subject: _Subject, row: Context) -> dict[str, Any]:
+    was_there = row.label in label_ids(subject.segmenter, subject.concept)
+    return {"context": _named(subject, row.label), **_row(row, WAS_THERE if was_there else row.verdict)}
+
+
+def _row(row: Context, verdict: str) -> dict[str, Any]:
     figures = asdict(row)
     del figures["label"]
-    return {**figures, "verdict": row.verdict}
+    return {**figures, "verdict": verdict}
 
 
 def _named(subject: _Subject, label: int | None) -> str:
@@ -256,7 +264,7 @@ def draw_pairs(subject: _Subject, found: Inserted, result: dict[str, Any]) -> Im
             for tile in _pair(subject, found, latent, place)
         ]
         tiles += line + [Tile(np.full((1, 1, 3), 255, np.uint8), ())] * (2 * PAIRS_SHOWN - len(line))
-    who = f"{result['concept']} by {len(result['units'])} units of {result['layer']}"
+    who = f"{result['concept']} by {result['chosen_by']} of {result['layer']}"
     title = f"{who}: before and after, in each context from most to least"
     return draw_grid(tiles, title, side=128, per_line=2 * PAIRS_SHOWN)
 

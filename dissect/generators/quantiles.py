@@ -33,7 +33,7 @@ def high_values(run: Run, layer: str, units: Sequence[int], quantile: float = QU
     thresholds = run.layer_table(layer, "thresholds")
     at = thresholds[np.isclose(thresholds["tau"], 1 - quantile, rtol=0, atol=1e-9)]
     if len(at):
-        return at.set_index("unit")["threshold"].loc[chosen].to_numpy(np.float64)
+        return at.set_index("unit")["threshold"].reindex(chosen).to_numpy(np.float64)
     if not run.keeps_activations:
         taus = ", ".join(f"{1 - tau:g}" for tau in sorted(set(thresholds["tau"])))
         raise UsageError(
