@@ -49,6 +49,11 @@ def open_dataset(spec: str) -> ImageDataset:
     scheme, colon, _ = spec.partition(":")
     if colon and scheme in _OPENERS:
         return _OPENERS[scheme](spec)
+    if colon and scheme == "generated":
+        raise UsageError(
+            f"{spec!r} are the images that a generator makes, and no dataset without one: audit it, as in "
+            "microtome audit GENERATOR generated:2000 --segmenter SPEC --layers GLOB"
+        )
     if is_factory(spec):
         return _checked(call_factory(spec), spec)
     if not colon:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.config import config_of_run
+from microtome.dissect.audit.data import refuse_generator
 from microtome.dissect.audit.forward import Forward, ScaleOverflow
 from microtome.dissect.audit.job import choose_device, load_configured
 from microtome.dissect.audit.prepare import divide
@@ -19,6 +20,7 @@ def maps_of(run: Run, layer: str, crop: NDArray[np.uint8], workers: int) -> NDAr
 
     Raises RunMismatchError where the model is not the run's, UsageError where the maps are not finite.
     """
+    refuse_generator(run, "comparing an image of your own", "give --sample N, one of the images that it has made")
     config = config_of_run(run.info["config"], out=run.url, workers=workers)
     choose_device(config.device)
     model = load_configured(config)

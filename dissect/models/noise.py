@@ -102,10 +102,16 @@ def _row(arg: Any, row: int, batch: int) -> Any:
 
 def seeded_draw(seed: int, draw: Callable[[], T]) -> T:
     """What `draw` gives while torch's global generators begin with `seed`; they are left as they were."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with _LOCK, torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed)
-        return draw()
+    generators = [torch.default_generator, *torch.cuda.default_generators]  # of devices that are in use
+    with _LOCK:
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            return draw()
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 def _joined(drawn: Sequence[Any]) -> object:
