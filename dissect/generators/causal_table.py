@@ -20,6 +20,8 @@ from microtome.storage.errors import UnknownNameError
 from microtome.storage.run import Run
 from microtome.storage.schema import CausalInfo, LayerEntry
 
+MEASURES = ("area", "ablated", "inserted", "ace", "ace_error", "alpha")
+
 
 def concept_numbers(run: Run, concept: str) -> list[int]:
     """The run's ids of a concept, in any category. Raises UnknownNameError."""
@@ -46,27 +48,29 @@ def read_causal(run: Run, layer: str) -> pd.DataFrame | None:
     return run.layer_table(layer, CAUSAL)
 
 
-def table_of(effects: UnitEffects, numbers: NDArray[np.int64]) -> pd.DataFrame:
-    """The table of all units of a layer, without alphas. numbers: (K,) the concept of each label, 0 = left out."""
-    ace, error = effects.ace(), effects.error()
-    units = np.arange(len(ace))
-    ablated, inserted = effects.ablated.mean(axis=1), effects.inserted.mean(axis=1)
-    parts = [
-        pd.DataFrame(
-            {
-                "unit": units,
-                "concept": numbers[label],
-                "area": effects.before[:, label].mean(),
-                "ablated": ablated[:, label],
-                "inserted": inserted[:, label],
-                "ace": ace[:, label],
-                "ace_error": error[:, label],
-                "alpha": np.nan,
-            }
-        )
-        for label in np.flatnonzero(numbers)
-    ]
-    return pd.concat(parts, ignore_index=True)
+def empty_table(units: int, numbers: NDArray[np.int64]) -> pd.DataFrame:
+    """The table of all units of a layer, nothing measured yet. numbers: (K,) the concept of each label, 0 = none."""
+    concepts = np.unique(numbers[numbers > 0])
+    unit, concept = np.tile(np.arange(units), len(concepts)), np.repeat(concepts, units)
+    return pd.DataFrame({"unit": unit, "concept": concept, **dict.fromkeys(MEASURES, np.nan)})
+
+
+def with_effects(table: pd.DataFrame, effects: UnitEffects, numbers: NDArray[np.int64]) -> pd.DataFrame:
+    """The table with what was measured of all units."""
+    changed = table.copy()
+    columns = {
+        "area": np.broadcast_to(effects.before.mean(axis=0), effects.ace().shape),
+        "ablated": effects.ablated.mean(axis=1),
+        "inserted": effects.inserted.mean(axis=1),
+        "ace": effects.ace(),
+        "ace_error": effects.error(),
+    }
+    for label in np.flatnonzero(numbers):
+        rows = changed["concept"] == numbers[label]
+        units = changed.loc[rows, "unit"].to_numpy()
+        for name, values in columns.items():
+            changed.loc[rows, name] = values[units, label]
+    return changed
 
 
 def with_alpha(table: pd.DataFrame, concepts: Sequence[int], alpha: NDArray[np.float64]) -> pd.DataFrame:

@@ -96,3 +96,15 @@ def _best(rows: pd.DataFrame, column: str, units: int) -> NDArray[np.float64]:
     found = np.full(units, -np.inf)
     np.maximum.at(found, rows["unit"].to_numpy(np.int64), rows[column].to_numpy(np.float64))
     return np.where(np.isneginf(found), 0.0, found)
+
+
+def strongest(run: Run, concept: str, *, layer: str | None = None, by: str | None = None) -> Strongest:
+    """Which layer and ranking remove most of `concept`; one that is given stays.
+
+    Tried out on latents of the run, with the best units of each ranking ablated. Rankings by cause that the run does
+    not hold are computed where that is affordable; the caller holds the run's lock. Raises UnknownNameError.
+    """
+    from microtome.dissect.generators.trying import find_strongest
+
+    found, ranking, why = find_strongest(run, concept, layer, by)
+    return Strongest(found, ranking, why)
