@@ -16,6 +16,9 @@ from microtome.dissect.generators.pairs import PAIRS, Pair
 from microtome.dissect.generators.perceptual import Change, Eye, joined
 from microtome.dissect.models.segmenters import Segmenter
 
+COMPARED = 4
+"""Sets of edits whose change outside the mask is measured: the chosen one, and three random ones."""
+
 LEAST_SHOWN = 0.01
 """An image is shown where the concept covers so much of it."""
 
@@ -23,7 +26,7 @@ LEAST_SHOWN = 0.01
 @dataclass(frozen=True, eq=False)
 class Looked:
     """What was seen. areas: of each label; outside: the change outside the concept's grown mask (everywhere, without a
-    concept), of the chosen units and then of each random set; pairs: images that have some of the concept."""
+    concept), of the chosen units and then of some random sets; pairs: images that have some of the concept."""
 
     areas: Paired
     outside: list[Change]
@@ -65,7 +68,8 @@ def look(
         shown: list[Seen] = []
         for number, seen in enumerate(changed):
             areas.append(areas_of(seen.ids, labels))
-            changes.append(eye.change(untouched.images, seen.images, outside, features))
+            if number < COMPARED:
+                changes.append(eye.change(untouched.images, seen.images, outside, features))
             shown += [seen] if number < 2 else []
             advance(count)
         found.before.append(areas_of(untouched.ids, labels))
