@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
@@ -136,8 +135,9 @@ class Passage:
         dataset, preprocess, size = self.job.dataset, self.job.model.preprocess, self.job.label_size
         batch = samples[start : start + self.job.config.batch]
         rows = np.arange(start, start + len(batch))
-        read = partial(read_item, dataset, preprocess=preprocess, label_size=size)
-        return rows, submit_each(self.decoders, turn, dataset, batch, read)
+        return rows, submit_each(
+            self.decoders, turn, dataset, batch, lambda index: read_item(dataset, index, preprocess, size)
+        )
 
 
 def shards_at_once(job: Job) -> int:

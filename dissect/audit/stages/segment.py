@@ -105,7 +105,7 @@ def _segment_shard(
         if job.stop.is_set():
             raise Stopped
         chosen = samples[start : start + job.config.batch]
-        reads = submit_each(decoders, shard, images, chosen, partial(_read, images, preprocess=preprocess, size=size))
+        reads = submit_each(decoders, shard, images, chosen, lambda index: _read(images, index, preprocess, size))
         batch = [image for future in reads for image in future.result()]
         rows = [row for row, image in enumerate(batch) if image is not None]
         if rows:
