@@ -22,6 +22,7 @@ from microtome.dissect.cli.inspect import inspect_command
 from microtome.dissect.cli.map import map_command
 from microtome.dissect.cli.neighbors import neighbors_command
 from microtome.dissect.cli.query import query_command
+from microtome.dissect.cli.rank import rank_command
 from microtome.dissect.cli.report import report_command
 from microtome.dissect.cli.serve import serve_command
 from microtome.dissect.cli.status import status_command
@@ -63,6 +64,7 @@ for _command in (
     neighbors_command,
     importance_command,
     ablate_command,
+    rank_command,
     insert_command,
     defects_command,
     map_command,
