@@ -42,7 +42,7 @@ UNREADABLE_SAMPLES = 3
 @click.option("--iou", type=click.Choice(["image", "mask", "all"]), help="Over which samples IoU is taken. [image]")
 @click.option("--min-iou", type=float, help="A unit whose best IoU exceeds this is a detector. [0.04]")
 @click.option("--top", type=int, help="Patches kept for each unit. [12]")
-@click.option("--label-size", metavar="N|HxW", help="Label grid. [half the model's input]")
+@click.option("--label-size", metavar="N|HxW", help="Label grid. [half the model's input; small generated images: all]")
 @click.option("--limit", type=int, metavar="N", help="Only the first N samples.")
 @click.option("--device", metavar="auto|cpu|cuda:N", help="Where the model runs. [auto]")
 @click.option("--batch", type=int, help="Images a forward pass. [32]")
@@ -82,6 +82,9 @@ def audit_command(
 ) -> int:
     """Dissect MODEL over the images of DATASET, or as FILE.toml says.
 
+    A generator is dissected over its own images, generated:COUNT (seeds from 0; generated:COUNT?seed=S; generated:FOLDER
+    for an image-to-image network), which a --segmenter labels.
+
     Runs the model over every image, finds each unit's exact threshold, counts how its mask overlaps every concept,
     keeps its top patches and writes HTML pages. Interrupted or killed, the same command goes on where it stopped.
 
@@ -92,6 +95,7 @@ def audit_command(
       microtome audit torchvision:resnet18 folder:photos --layers 'layer[34]' --device cuda:0
       microtome audit nets.py:my_model folder:photos --layers layer4 --units axes,pca64,sae.npy --rotation-baseline
       microtome audit nets.py:my_model images:photos --layers layer4 --segmenter nets.py:my_segmenter --free colors
+      microtome audit nets.py:my_generator generated:2000 --layers mid --tau 0.05 --segmenter nets.py:my_segmenter
       microtome audit night.toml --time-limit 07:00
       microtome audit --resume runs/mine
       microtome audit --resume runs/mine --explain

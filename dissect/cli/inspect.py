@@ -35,6 +35,8 @@ def inspect_command(
 ) -> int:
     """List the layers of MODEL with kind, shape and size, and the cost of an audit of them. Needs no weights.
 
+    MODEL may be a generator of images, which is run on latents of its own.
+
     Time is measured on a few forward passes; disk is reckoned from the shapes (raw float16 and compressed).
 
     \b
@@ -42,6 +44,7 @@ def inspect_command(
       microtome inspect builtin:scenes-cnn
       microtome inspect torchvision:resnet18 --layers 'layer[1234]' --samples 50000
       microtome inspect nets.py:my_model --json
+      microtome inspect nets.py:my_generator
     """
     from microtome.dissect.audit.config import check_token_hints, preprocess_overrides, token_hints
     from microtome.dissect.audit.cores import available_cores
@@ -58,6 +61,7 @@ def inspect_command(
         preprocess=preprocess_overrides(settings),
         for_inspection=weights is None,
         tokens=token_hints(settings),
+        generators=True,
     )
     planned = plan_layers(loaded, split_list(layers)) if layers else []
     infos = describe_layers(loaded, list(dict.fromkeys(layer.base for layer in planned)) if layers else None)
