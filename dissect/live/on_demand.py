@@ -35,8 +35,10 @@ class OnDemand:
         return LiveActions(self._run, self._device)
 
     def hello(self) -> dict[str, Any]:
-        """What can be asked for: "layers" whose units can be explained (not directions), names of "classes"."""
-        layers = [layer["name"] for layer in self._run.info["layers"] if "readout" not in layer]
+        """What can be asked for: "layers" whose units can be explained (not directions, nothing of a generator), names
+        of "classes"."""
+        generates = "generator" in self._run.info["model"]
+        layers = [layer["name"] for layer in self._run.info["layers"] if "readout" not in layer and not generates]
         return {"layers": layers, "visualise": True, "classes": list(self._run.info["model"]["class_names"])}
 
     def methods(self, subject: Subject, stop: Stop) -> Methods:

@@ -84,7 +84,7 @@ class UnitTables:
         """(C,) the high value of each unit; its maximum where that is not above 0."""
         maximum = units["maximum"].to_numpy(np.float64)
         try:
-            high = high_values(self._run, layer, units["unit"].to_numpy(np.int64), QUANTILE)
+            high = high_values(self._run, layer, units["unit"].tolist(), QUANTILE)
         except UsageError:  # no threshold of that tau, and no activations either
             high = np.minimum(self._coarse(layer, len(units)), maximum)
         found: NDArray[np.float64] = np.nan_to_num(np.where(high > 0, high, maximum), posinf=0, neginf=0)
@@ -105,5 +105,5 @@ class UnitTables:
 def _scored(table: pd.DataFrame, by: str) -> pd.DataFrame:
     """Unit, concept and score; of IoU what is above 0."""
     found = pd.DataFrame({"unit": table["unit"], "concept": table["concept"], "score": table[by].astype(np.float64)})
-    found = found[np.isfinite(found["score"])]
-    return found if by in _CAUSAL else found[found["score"] > 0]
+    kept = np.isfinite(found["score"].to_numpy()) & ((by in _CAUSAL) | (found["score"].to_numpy() > 0))
+    return found.loc[kept]
