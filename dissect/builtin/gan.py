@@ -1,8 +1,8 @@
-"""A small generator of villages, 64 x 64 pixels from 128 normal latents, in the manner of DCGAN.
+"""A small generator of villages: 64 x 64 pixels from 528 normal latents.
 
-`block1` and `block2` turn latents into a coarse code of 4 x 4 places and were trained against a critic of such codes
-(Goodfellow et al., 2014), with an encoder at their side (Larsen et al., 2016); what is above them was trained as the
-decoder of two autoencoders, one upon the other. Nothing ties a unit to a concept. See TRAINING.md.
+`prior` turns latents into a coarse code of 4 x 4 places (see there). What is above it was trained as the decoder of
+two autoencoders, one upon the other, and finished against a critic of patches (Goodfellow et al., 2014; Esser et al.,
+2021). Nothing ties a unit to a concept. See TRAINING.md.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from microtome.dissect.builtin.prior import NOISES, PLACES, VALUES, CodePrior
 from microtome.dissect.builtin.storing import load_weights
 
-LATENTS: Final = 128
-COARSE: Final = 32
-"""Values of the coarse code at each of its 4 x 4 places."""
+LATENTS: Final = PLACES * NOISES
 FINE: Final = 16
 """Values of the fine code at each of its 8 x 8 places."""
 
@@ -45,11 +44,10 @@ def block(*parts: list[tuple[str, nn.Module]]) -> nn.Sequential:
 
 
 class ScenesGAN(nn.Module):
-    """Latents (B, 128), standard normal, to images (B, 3, 64, 64) in [-1, 1].
+    """Latents (B, 528), standard normal, to images (B, 3, 64, 64) in [-1, 1].
 
-    `block1` (160 units, 4 x 4), `block2` (192, 4 x 4), `coarse` (32, 4 x 4), `block3` (192, 4 x 4), `block4` (128,
-    8 x 8), `fine` (16, 8 x 8), `block5` (256, 8 x 8), `block6` (128, 16 x 16), `block7` (64, 32 x 32), `to_rgb`.
-    Blocks end in a ReLU, `blockN.relu`.
+    `prior` (32 values, 4 x 4), `block1` (192 units, 4 x 4), `block2` (128, 8 x 8), `fine` (16 values, 8 x 8), `block3`
+    (256, 8 x 8), `block4` (128, 16 x 16), `block5` (64, 32 x 32), `to_rgb`. Blocks end in a ReLU, `blockN.relu`.
     """
 
     latent_shape: tuple[int, ...]
@@ -58,38 +56,30 @@ class ScenesGAN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.latent_shape, self.output_range = (LATENTS,), (-1.0, 1.0)
-        lift, shape = nn.Linear(LATENTS, 160 * 4 * 4), nn.Unflatten(1, (160, 4, 4))
-        self.block1 = block([("lift", lift), ("shape", shape), ("relu", nn.ReLU())])
-        self.block2 = block(convolution(160, 192, 3))
-        self.coarse = nn.Conv2d(192, COARSE, 1)
-        self.block3 = block(convolution(COARSE, 192, 3))
-        self.block4 = block(doubling(192, 128), convolution(128, 128, 3))
+        self.prior = CodePrior()
+        self.block1 = block(convolution(VALUES, 192, 3))
+        self.block2 = block(doubling(192, 128), convolution(128, 128, 3))
         self.fine = nn.Conv2d(128, FINE, 1)
-        self.block5 = block(convolution(FINE, 256, 3), convolution(256, 256, 1))
-        self.block6 = block(doubling(256, 128))
-        self.block7 = block(doubling(128, 64))
+        self.block3 = block(convolution(FINE, 256, 3), convolution(256, 256, 1))
+        self.block4 = block(doubling(256, 128))
+        self.block5 = block(doubling(128, 64))
         self.to_rgb = nn.Sequential(nn.Conv2d(64, 12, 3, 1, 1), nn.PixelShuffle(2), nn.Tanh())
 
-    def coarse_codes(self, z: Tensor) -> Tensor:
-        """Latents (B, 128) to coarse codes (B, 32, 4, 4)."""
-        code: Tensor = self.coarse(self.block2(self.block1(z)))
-        return code
-
     def fine_codes(self, coarse: Tensor) -> Tensor:
-        """Coarse codes to fine ones (B, 16, 8, 8)."""
-        code: Tensor = self.fine(self.block4(self.block3(coarse)))
-        return code
+        """Coarse codes (B, 32, 4, 4) to fine ones (B, 16, 8, 8)."""
+        codes: Tensor = self.fine(self.block2(self.block1(coarse)))
+        return codes
 
     def paint(self, features: Tensor) -> Tensor:
-        """What `block5` gives, (B, 256, 8, 8), to images."""
-        images: Tensor = self.to_rgb(self.block7(self.block6(features)))
+        """What `block3` gives, (B, 256, 8, 8), to images."""
+        images: Tensor = self.to_rgb(self.block5(self.block4(features)))
         return images
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.paint(self.block5(self.fine_codes(self.coarse_codes(z))))
+        return self.paint(self.block3(self.fine_codes(self.prior(z))))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Latents (n, 128) of n images."""
+        """Latents (n, 528) of n images."""
         return torch.randn(n, LATENTS, generator=generator)
 
 
