@@ -129,7 +129,8 @@ class Reals:
     def far(self, features: Features) -> Features:
         """(n,) how far features (n, d) are."""
         if self._distance != DISTANCES[0]:
-            return np.linalg.norm(np.linalg.solve(self._root, (features - self._mean).T), axis=0)
+            whitened = np.linalg.solve(self._root, (features - self._mean).T)
+            return np.sqrt(np.square(whitened).sum(axis=0))
         reals = torch.from_numpy((self.features - self._mean) * self._scale)
         found = []
         for start in range(0, len(features), BATCH):
@@ -146,7 +147,7 @@ class Frechet:
         from torchmetrics.image.fid import FrechetInceptionDistance  # seconds to import
 
         as_given = nn.Identity()
-        as_given.num_features = real.shape[1]  # type: ignore[assignment]
+        as_given.num_features = real.shape[1]
         self._metric = FrechetInceptionDistance(feature=as_given, normalize=True, reset_real_features=False)
         self._metric.update(torch.from_numpy(real), real=True)
 
