@@ -98,7 +98,7 @@ def test_help_does_not_wait_for_torch() -> None:
         "from microtome.dissect.cli import main\n"
         "for command in ([], ['audit'], ['data'], ['query'], ['inspect'], ['report'], ['status'], ['verify'],\n"
         "                ['neighbors'], ['importance'], ['ablate'], ['map'], ['serve'], ['explain'], ['visualize'],\n"
-        "                ['generate'], ['insert'], ['defects']):\n"
+        "                ['generate'], ['rank'], ['insert'], ['defects']):\n"
         "    try:\n        main([*command, '--help'])\n"
         "    except SystemExit as done:\n        assert not done.code, command\n"
     )
