@@ -54,12 +54,6 @@ class _Subject:
     stop: StopSignal | None
 
 
-def passes_needed(units: int, samples: int = SAMPLES) -> int:
-    """Images that the ranking by ace takes, and those that alpha takes besides (of one concept)."""
-    alpha, student = AlphaSettings(), StudentSettings()
-    return samples * (1 + 2 * units) + alpha.steps * alpha.batch + student.images + student.held
-
-
 def measure_causes(
     run: Run,
     layer: str,

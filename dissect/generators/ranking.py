@@ -101,8 +101,9 @@ def _best(rows: pd.DataFrame, column: str, units: int) -> NDArray[np.float64]:
 def strongest(run: Run, concept: str, *, layer: str | None = None, by: str | None = None) -> Strongest:
     """Which layer and ranking remove most of `concept`; one that is given stays.
 
-    Tried out on latents of the run, with the best units of each ranking ablated. Rankings by cause that the run does
-    not hold are computed where that is affordable; the caller holds the run's lock. Raises UnknownNameError.
+    Tried out on latents of the run, with the best units of each ranking ablated. The layer is the one that is best by
+    the rankings that the run holds; there alpha is optimised where the run lacks it, or `by` computed. The caller holds
+    the run's lock. Raises UnknownNameError.
     """
     from microtome.dissect.generators.trying import find_strongest
 

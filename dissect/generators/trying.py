@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from microtome.dissect.audit.precision import arithmetic
-from microtome.dissect.audit.progress import progress, say
+from microtome.dissect.audit.progress import progress
 from microtome.dissect.generators.edits import ablation
 from microtome.dissect.generators.effects import label_ids, paired, segmenter_of_run
 from microtome.dissect.generators.generator import generator_of_run
@@ -17,8 +17,9 @@ from microtome.storage.run import Run
 TRIED, TOP = 48, 20
 """Latents on which rankings are tried out, and how many units are ablated."""
 
-AFFORDABLE = 40_000
-"""Passes that may be spent on a ranking nobody asked for by name."""
+AFFORDABLE = ("iou", "alpha")
+"""Rankings that are tried where nobody asked for one. Those by ace take two passes a unit for every latent; they are
+tried where the run holds them."""
 
 Candidate = tuple[str, str]
 
@@ -29,9 +30,9 @@ def find_strongest(run: Run, concept: str, layer: str | None, by: str | None) ->
     known = [(name, ranking) for name in layers for ranking in ("iou", *computed(run, name, concept))]
     removed = dict(zip(known, tried(run, concept, known), strict=True)) if len(known) > 1 else {known[0]: 0.0}
     best = max(removed, key=removed.__getitem__)[0]
-    wanted = [by] if by is not None else [*RANKINGS]
+    wanted = [by] if by is not None else AFFORDABLE
     missing = [ranking for ranking in wanted if ranking != "iou" and (best, ranking) not in removed]
-    if missing and (by is not None or _affordable(run, best)):
+    if missing:
         from microtome.dissect.generators.measuring import measure_causes
 
         measure_causes(run, best, [concept], by=missing)
@@ -67,15 +68,6 @@ def tried(run: Run, concept: str, candidates: Sequence[Candidate]) -> list[float
     if before == 0:
         raise UsageError(f"no {concept} in {len(seeds)} images of {run.url}, so that nothing can be ranked by it")
     return [1 - float(after[:, label].sum()) / before for after in found.after]
-
-
-def _affordable(run: Run, layer: str) -> bool:
-    from microtome.dissect.generators.measuring import passes_needed
-
-    needed = passes_needed(run.layer(layer)["units"])
-    if needed > AFFORDABLE:
-        say(f"rank: {layer} has so many units that their causes take {needed:,} passes; microtome rank measures them")
-    return needed <= AFFORDABLE
 
 
 def _sentence(run: Run, concept: str, chosen: Candidate, removed: dict[Candidate, float]) -> str:
