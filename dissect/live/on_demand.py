@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.live.unit_tables import UnitTables
 from microtome.reports.server.actions import Methods, Picture, Stop, Subject
 from microtome.reports.server.generation import Areas, Edits
 from microtome.storage.run import Run
@@ -18,6 +17,7 @@ from microtome.storage.run import Run
 if TYPE_CHECKING:
     from microtome.dissect.live.actions import LiveActions
     from microtome.dissect.live.generation import LiveGenerator
+    from microtome.dissect.live.unit_tables import UnitTables
 
 
 class OnDemand:
@@ -57,7 +57,7 @@ class OnDemand:
 
 
 class GeneratorOnDemand:
-    """The page of a run's generator: its tables at once, `LiveGenerator` at the first picture."""
+    """What the page of a run's generator asks for: `LiveGenerator` is loaded at the first picture."""
 
     def __init__(self, run: Run, device: str | None = None) -> None:
         self._run, self._device = run, device
@@ -70,6 +70,8 @@ class GeneratorOnDemand:
 
     @cached_property
     def _tables(self) -> UnitTables:
+        from microtome.dissect.live.unit_tables import UnitTables
+
         return UnitTables(self._run)
 
     def about(self) -> dict[str, Any]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from microtome.dissect.generators.causal_table import read_causal
 from microtome.dissect.generators.quantiles import QUANTILE, high_values
+from microtome.dissect.generators.ranking import RANKINGS, order_of, ranked_scores
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
 
-_CAUSAL = ("ace", "alpha")
+CAUSES = ("alpha", "ace")
+"""Rankings by what units cause, the stronger first."""
+
+INFORMATION = "information"
+"""The ranking by IoU at each unit's threshold of most information, and the table of it."""
 
 
 class UnitTables:
@@ -28,11 +33,11 @@ class UnitTables:
         }
 
     def units(self, layer: str) -> dict[str, Any]:
-        """ "top": the high value of each unit; "labels": name of its best concept, "" = none; "states"; "concepts": id,
-        name, category and the rankings, best known first, that the run has for it. Raises UnknownNameError."""
+        """Of each unit its high value ("top"), best concept ("labels", "" = none) and state ("states"); "concepts": id,
+        name, category and the rankings that the run has for it ("by"), the strongest first. Raises UnknownNameError."""
         self._own(layer)
         units = self._run.layer_table(layer, "units").sort_values("unit")
-        ranked = {by: set(frame["concept"].tolist()) for by, frame in self._rankings(layer)}
+        ranked = self._ranked(layer)
         concepts = [
             {"id": number, "name": name, "category": category, "by": [by for by in ranked if number in ranked[by]]}
             for number, (name, category) in self._concepts.items()
@@ -54,11 +59,11 @@ class UnitTables:
         self._own(layer)
         if concept not in self._concepts:
             raise UsageError(f"the run has no concept of number {concept}")
-        found = dict(self._rankings(layer))
-        if by not in found:
-            raise UnknownNameError("ranking", by, found)
-        mine = found[by][found[by]["concept"] == concept].sort_values(["score", "unit"], ascending=[False, True])
-        return list(zip(mine["unit"].tolist(), mine["score"].tolist(), strict=True))
+        if by not in RANKINGS and by != INFORMATION:
+            raise UnknownNameError("ranking", by, [*RANKINGS, INFORMATION])
+        scores = self._scores(layer, concept, by)
+        meeting = np.isfinite(scores) & ((scores > 0) | (by in CAUSES))
+        return [(unit, float(scores[unit])) for unit in order_of(scores).tolist() if meeting[unit]]
 
     def _own(self, layer: str) -> None:
         """Refuse a layer that the run does not have, or whose units are directions in another."""
@@ -66,19 +71,30 @@ class UnitTables:
         if readout is not None:
             raise UsageError(f"layer {layer} holds directions in {readout['base']}, which are no units of the network")
 
-    def _rankings(self, layer: str) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Names of the rankings that the run has, the strongest first, each with a table of unit, concept, score."""
-        if layer in self._run.info.get("causal", {}) and self._run.has_layer_table(layer, "causal"):
-            causal = self._run.layer_table(layer, "causal")
-            for by in _CAUSAL:
-                if by in causal and causal[by].notna().any():
-                    yield by, _scored(causal, by)
-        if self._run.has_layer_table(layer, "information"):
-            yield "information", _scored(self._run.layer_table(layer, "information"), "iou")  # at its thresholds
-        iou = self._run.layer_table(layer, "iou")
-        taus = [float(tau) for tau in self._run.info["config"]["tau"]]
-        for tau in taus:
-            yield "iou" if tau == taus[0] else f"iou at tau {tau:g}", _scored(iou[iou["tau"] == tau], "iou")
+    def _ranked(self, layer: str) -> dict[str, set[int]]:
+        """The rankings that the run has of a layer, the strongest first, with the concepts that each has."""
+        found: dict[str, set[int]] = {}
+        causal = read_causal(self._run, layer)
+        if causal is not None:
+            found = {by: set(causal.loc[causal[by].notna(), "concept"].tolist()) for by in CAUSES}
+        overlap = set(self._run.layer_table(layer, "iou")["concept"].tolist())
+        if self._run.has_layer_table(layer, INFORMATION):
+            informed = set(self._run.layer_table(layer, INFORMATION)["concept"].tolist())
+            return {**found, "iou": overlap | informed, INFORMATION: informed}
+        return {**found, "iou": overlap}
+
+    def _scores(self, layer: str, concept: int, by: str) -> NDArray[np.float64]:
+        """(C,) of each unit, NaN where it has none."""
+        units = self._run.layer(layer)["units"]
+        found = np.full(units, np.nan)
+        if by != INFORMATION:
+            scores = ranked_scores(self._run, layer, self._concepts[concept][0], by)
+            return found if scores is None else scores
+        if self._run.has_layer_table(layer, INFORMATION):
+            table = self._run.layer_table(layer, INFORMATION)
+            rows = table[table["concept"] == concept]
+            found[rows["unit"].to_numpy()] = rows["iou"].to_numpy()
+        return found
 
     def _top(self, layer: str, units: pd.DataFrame) -> NDArray[np.float64]:
         """(C,) the high value of each unit; its maximum where that is not above 0."""
@@ -100,10 +116,3 @@ class UnitTables:
             inside = 1 - (reached[at] - QUANTILE) * counts.sum() / counts[at]
             found[int(str(unit))] = low[at] + inside * (high[at] - low[at])
         return found
-
-
-def _scored(table: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Unit, concept and score; of IoU what is above 0."""
-    found = pd.DataFrame({"unit": table["unit"], "concept": table["concept"], "score": table[by].astype(np.float64)})
-    kept = np.isfinite(found["score"].to_numpy()) & ((by in _CAUSAL) | (found["score"].to_numpy() > 0))
-    return found.loc[kept]

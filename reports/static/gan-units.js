@@ -4,7 +4,7 @@
 
   var asking = window.MicrotomeAsking, el = asking.el;
   var PAGE = 60;
-  var NAMES = { ace: "average causal effect", alpha: "optimised alpha", information: "IoU, threshold of most information", iou: "IoU" };
+  var NAMES = { ace: "average causal effect", alpha: "optimised alpha", information: "IoU, threshold of most information", iou: "IoU, best threshold" };
 
   function get(id) {
     return document.getElementById(id);

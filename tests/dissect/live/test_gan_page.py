@@ -92,10 +92,10 @@ def test_units_come_best_first_with_their_high_values(run: Path, actions: Genera
     exact = np.quantile(stored, 0.995, axis=1, method="inverted_cdf")
     np.testing.assert_allclose(found["top"], exact, rtol=1e-6)
     square = next(one for one in found["concepts"] if one["name"] == "square")
-    assert "iou" in square["by"]
+    assert square["by"] == ["iou", "information"]
     for by in square["by"]:
         ranked = actions.ranking("mix", square["id"], by)
-        assert ranked[0][0] == SQUARE or by == "iou at tau 0.005"  # at which little of the square is above
+        assert ranked[0][0] == SQUARE
         assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)
     with pytest.raises(UnknownNameError, match="mixx"):
         actions.units("mixx")
