@@ -32,10 +32,11 @@ log = logging.getLogger("microtome.train")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """AdamW under a warm-up and a cosine; cross-entropy of each plane, rare labels weighing more."""
+    """Rounds of some epochs, AdamW under a warm-up and a cosine; cross-entropy of planes, rare labels weighing more."""
 
     scenes: int = 12000
-    epochs: float = 4.0
+    rounds: int = 2
+    epochs: float = 3.0
     batch: int = 32
     rate: float = 4e-3
     decay: float = 0.02
@@ -88,11 +89,19 @@ def loss_of(model: ScenesSegmenter, scores: Tensor, wanted: Tensor, weights: lis
 
 
 def train(recipe: Recipe, cache: Path, target: Path, workers: int) -> tuple[ScenesSegmenter, float]:
-    """The trained segmenter in eval mode, and the minutes; weights are saved now and then."""
+    """The trained segmenter in eval mode, and the minutes; weights are saved after each round."""
     torch.manual_seed(0)
-    rng = np.random.default_rng(TRAIN_SEED)
     painted = paint(Choice(TRAIN_SEED, recipe.scenes), cache, workers)
     model = ScenesSegmenter().to(memory_format=torch.channels_last)
+    started = time.monotonic()
+    for number in range(recipe.rounds):
+        train_round(recipe, painted, model, np.random.default_rng([TRAIN_SEED, number]))
+        save_weights(model, target)
+    return model.eval(), (time.monotonic() - started) / 60
+
+
+def train_round(recipe: Recipe, painted: Painted, model: ScenesSegmenter, rng: np.random.Generator) -> None:
+    """One round of the recipe's epochs, the rate falling from its highest to nothing."""
     weights = label_weights(model, painted.planes, recipe.rarity)
     optimizer = adamw(model, recipe.rate, recipe.decay)
     steps, recent, started = int(recipe.epochs * recipe.scenes / recipe.batch), 0.0, time.monotonic()
@@ -114,9 +123,6 @@ def train(recipe: Recipe, cache: Path, target: Path, workers: int) -> tuple[Scen
         if (step + 1) % 50 == 0:
             log.info("step %d of %d: loss %.3f, %.0f s", step + 1, steps, recent, time.monotonic() - started)
             recent = 0.0
-        if (step + 1) % 500 == 0 or step + 1 == steps:
-            save_weights(model, target)
-    return model.eval(), (time.monotonic() - started) / 60
 
 
 @torch.inference_mode()
@@ -149,8 +155,8 @@ def record(recipe: Recipe, model: ScenesSegmenter, minutes: float, scores: dict[
         "",
         f"- {sum(p.numel() for p in model.parameters()):,} parameters, float16 on disk",
         f"- trained on {recipe.scenes:,} scenes of seed {TRAIN_SEED}, all kinds and lights, painted at 128 and halved",
-        f"  to 64 pixels; {recipe.epochs:g} epochs, batch {recipe.batch}, AdamW at {recipe.rate:g}; flips, brightness,",
-        "  tint, noise; no generated picture",
+        f"  to 64 pixels; {recipe.rounds} rounds of {recipe.epochs:g} epochs, batch {recipe.batch},",
+        f"  AdamW at {recipe.rate:g}; flips, brightness, tint, noise; no generated picture",
         f"- {minutes:.0f} minutes on {torch.get_num_threads()} thread(s) (bfloat16 autocast) of a busy machine",
         f"- on {HELD_OUT.count:,} held-out scenes of seed {HELD_OUT.seed}: "
         + "; ".join(f"{name} mIoU {iou:.3f} (pixels right: {right:.1%})" for name, (iou, right) in scores.items()),
