@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from microtome.dissect.generators.inserting import Insertion
 
 COUNT = click.IntRange(min=0)
+SEEN_AS_ELSE = 0.5
+"""Where pixels change by so much of what they change by where the concept takes, the network does not refuse."""
 
 
 @click.command("insert")
@@ -90,8 +92,19 @@ def _show(found: Insertion) -> None:
         f"{result['layer']}: {result['chosen_by']}, forced to their {result['level']} at {where} of "
         f"{result['samples']} images ({result['data']}); {result['draws']} random sets of as many units"
     )
-    header = ["context", "places", "images", "newly there", "interval", "random", "took", "elsewhere too", "verdict"]
-    show_table(header, [_line(row) for row in [*result["contexts"], result["all"]]], right=range(1, 8))
+    header = [
+        "context",
+        "places",
+        "images",
+        "newly there",
+        "interval",
+        "random",
+        "took",
+        "pixels change",
+        "elsewhere too",
+        "verdict",
+    ]
+    show_table(header, [_line(row) for row in [*result["contexts"], result["all"]]], right=range(1, 9))
     click.echo(conclusion(result))
 
 
@@ -101,7 +114,7 @@ def _line(row: dict[str, Any]) -> list[str]:
         *(row["context"], f"{row['places']:,}", f"{row['latents']:,}", _share(row["new"]["mean"])),
         f"[{_share(interval[0])}, {_share(interval[1])}]" if interval else "-",
         _share(row["random"]["mean"]) if row["random"] else "-",
-        *(_share(row["took"]["mean"]), _share(row["anywhere"]["mean"]), row["verdict"]),
+        *(_share(row["took"]["mean"]), _share(row["changed"]["mean"]), _share(row["anywhere"]["mean"]), row["verdict"]),
     ]
 
 
@@ -119,7 +132,15 @@ def conclusion(result: dict[str, Any]) -> str:
         least = _share(result["took_from"])
         return f"{concept} takes in no context: nowhere does it come to {least} of the place beyond doubt."
     text = f"{concept} takes on {words['takes']}"
-    return f"{text}; the network refuses it on {words['refuses']}." if by_verdict["refuses"] else f"{text}."
+    if not by_verdict["refuses"]:
+        return f"{text}."
+    text = f"{text}; it does not appear on {words['refuses']}"
+    taken = min(row["changed"]["mean"] for row in by_verdict["takes"])
+    drawn = [row["context"] for row in by_verdict["refuses"] if row["changed"]["mean"] >= SEEN_AS_ELSE * taken]
+    if not drawn:
+        return f"{text}, where the network hardly changes its pixels: it refuses."
+    where = ", ".join(drawn)
+    return f"{text}. On {where} the pixels change all the same: something is drawn that is not seen as {concept}."
 
 
 def _share(value: float) -> str:

@@ -40,13 +40,15 @@ class Inserted:
 
     context: (n, R) int64, the label that most of the place showed before, UNLABELLED for none; held: (n, R), the share
     of the place that was the concept already; new: (m, n, R), the share of the place that newly is; anywhere:
-    (m, n, R), the share of the whole image that newly is; all float64.
+    (m, n, R), the share of the whole image that newly is; changed: (m, n, R), how much the pixels of the place change,
+    the mean absolute difference in [0, 1]; all float64.
     """
 
     context: NDArray[np.int64]
     held: NDArray[np.float64]
     new: NDArray[np.float64]
     anywhere: NDArray[np.float64]
+    changed: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Estimate:
 class Context:
     """What insertions brought in one context: over `places` pairs of a latent and a place, of `latents` latents.
 
-    new, anywhere, took: by the chosen units; random: `new` by random units; gain: new less random, paired.
+    new, anywhere, took, changed: by the chosen units; random: `new` by random units; gain: new less random, paired.
     """
 
     label: int | None
@@ -72,6 +74,7 @@ class Context:
     new: Estimate
     anywhere: Estimate
     took: Estimate
+    changed: Estimate
     random: Estimate | None
     random_took: Estimate | None
     gain: Estimate | None
@@ -140,7 +143,7 @@ def insert(
     count, held_places = len(seeds), len(places)
     context = np.empty((count, held_places), np.int64)
     held = np.empty((count, held_places))
-    new, anywhere = np.empty((2, len(edits), count))
+    new, anywhere, changes = np.empty((3, len(edits), count))
     masks = torch.from_numpy(np.stack([pixels_of(place, generator.size) for place in places]))
     start = 0
     for untouched, changed in passes(generator, segmenter, seeds, edits, batch=batch):
@@ -156,10 +159,14 @@ def insert(
             came = torch.isin(seen.ids, wanted).any(1) & ~before
             place = number % held_places
             new[number, rows] = _shares(came, inside[place : place + 1])[:, 0]
+            difference = (seen.images - untouched.images).abs().mean(1)
+            changes[number, rows] = _shares(difference, inside[place : place + 1])[:, 0]
             anywhere[number, rows] = came.double().mean((1, 2)).cpu().numpy()
             _tell(advance, len(ids))
     shape = (len(sets), held_places, count)
-    return Inserted(context, held, *(found.reshape(shape).transpose(0, 2, 1).copy() for found in (new, anywhere)))
+    return Inserted(
+        context, held, *(found.reshape(shape).transpose(0, 2, 1).copy() for found in (new, anywhere, changes))
+    )
 
 
 def contexts(ids: Tensor, places: Tensor, labels: int) -> NDArray[np.int64]:
@@ -174,10 +181,10 @@ def contexts(ids: Tensor, places: Tensor, labels: int) -> NDArray[np.int64]:
     return found
 
 
-def _shares(mask: Tensor, places: Tensor) -> NDArray[np.float64]:
-    """mask (B, H, W), places (R, H, W) bool -> (B, R) the share of each place that the mask covers."""
+def _shares(values: Tensor, places: Tensor) -> NDArray[np.float64]:
+    """values (B, H, W), places (R, H, W) bool -> (B, R): means over each place; of a mask, the share that it covers."""
     inside = places.flatten(1).double()
-    shares: NDArray[np.float64] = ((mask.flatten(1).double() @ inside.T) / inside.sum(1)).cpu().numpy()
+    shares: NDArray[np.float64] = ((values.flatten(1).double() @ inside.T) / inside.sum(1)).cpu().numpy()
     return shares
 
 
@@ -213,6 +220,7 @@ def _context(found: Inserted, label: int | None, weights: NDArray[np.float64]) -
         new=estimate(new[0]),
         anywhere=estimate(found.anywhere[0]),
         took=estimate((new[0] >= TOOK).astype(np.float64)),
+        changed=estimate(found.changed[0]),
         random=None if random is None else estimate(random),
         random_took=None if random is None else estimate((new[1:] >= TOOK).mean(axis=0)),
         gain=None if random is None else estimate(new[0] - random),

@@ -156,8 +156,8 @@ def judge(run: Run, generator: Generator, question: Question, looking: Looking |
     if question.scores is None or looking is None:
         raise UsageError("say what is bad: --scores FILE.csv, --scorer FILE.py:factory or --real DATASET")
     samples, scores = read_scores(question.scores, run)
-    if not len(samples):
-        raise UsageError(f"--scores {question.scores} has no line with a score")
+    if not len(samples) or np.ptp(scores) == 0:
+        raise UsageError(f"--scores {question.scores} has no two different scores: there is no worst image among them")
     return _with_stand_in(run, generator, samples, scores, sign, looking.eyes, str(question.scores))
 
 

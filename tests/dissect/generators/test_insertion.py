@@ -72,6 +72,8 @@ def test_measures_are_those_of_one_image_at_a_time(painter: tuple[Generator, Seg
         came = (ids[1] == 0) & (ids[0] != 0)
         assert found.new[0, latent, place] == came[inside].mean()
         assert found.anywhere[0, latent, place] == came.mean()
+        difference = np.abs(pictures[1][0] / 255 - pictures[0][0] / 255).mean(-1)[inside].mean()
+        assert found.changed[0, latent, place] == pytest.approx(difference, abs=1e-5)
         assert found.held[latent, place] == (ids[0] == 0)[inside].mean()
         labels, counts = np.unique(ids[0][inside], return_counts=True)
         assert counts[labels == found.context[latent, place]] == counts.max()
@@ -86,6 +88,7 @@ def test_the_square_takes_on_grass_and_the_sky_refuses_it(found: Inserted) -> No
     assert grass.verdict == "takes"
     assert sky.new.mean < 0.05
     assert sky.verdict == "refuses"
+    assert sky.changed.mean < 0.05 < grass.changed.mean
     assert grass.random is not None
     assert grass.random.mean == 0
     assert grass.gain == grass.new
@@ -108,7 +111,7 @@ def test_few_latents_have_no_interval() -> None:
     context = np.zeros((6, 1), np.int64)
     context[:2] = UNLABELLED
     new = np.full((1, 6, 1), 0.5)
-    rows = by_context(Inserted(context, np.zeros((6, 1)), new, new))
+    rows = by_context(Inserted(context, np.zeros((6, 1)), new, new, new))
     assert {row.label: row.latents for row in rows} == {0: 4, UNLABELLED: 2}
     assert all(row.new.interval is None and row.verdict == "too few" for row in rows)
     assert all(row.random is None and row.gain is None for row in rows)
@@ -117,7 +120,7 @@ def test_few_latents_have_no_interval() -> None:
 def test_what_random_units_draw_as_well_is_no_insertion() -> None:
     context = np.zeros((20, 2), np.int64)
     new = np.random.default_rng(0).uniform(0.4, 0.6, (2, 20, 2))
-    (row,) = by_context(Inserted(context, np.zeros((20, 2)), new, new))
+    (row,) = by_context(Inserted(context, np.zeros((20, 2)), new, new, new))
     assert row.new.mean > TOOK
     assert row.verdict == "unclear"
 
