@@ -209,7 +209,8 @@ def _agreement(student: Student, images: Tensor, ids: Tensor) -> NDArray[np.floa
                 mine, theirs = guess == label, truth == label
                 both[label] += int((mine & theirs).sum())
                 either[label] += int((mine | theirs).sum())
-    return np.divide(both, either, out=np.full(labels, np.nan), where=either > 0)
+    agreement: NDArray[np.float64] = np.divide(both, either, out=np.full(labels, np.nan), where=either > 0)
+    return agreement
 
 
 def _kinds(edited: Tensor) -> tuple[Tensor, Tensor]:
