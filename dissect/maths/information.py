@@ -192,17 +192,14 @@ class InformationCounts:
         if annotated.shape != (n, self.unit_pixels.shape[2] - 1):
             raise ValueError(f"annotated must be {(n, self.unit_pixels.shape[2] - 1)}, not {annotated.shape}")
         check_labels(labels, image_labels, self.intersection.shape[2] - 1, categories, annotated.shape[1])
-        axes = tuple(
-            (axis_cells(src, dst), axis_weights(src, dst)[1])
-            for src, dst in zip(acts.shape[2:], labels.shape[2:], strict=True)
-        )
+        (h, w), (height, width) = acts.shape[2:], labels.shape[2:]
         count_levels(
             raw,
             acts.shape,
             edge_search(edges),
-            axes,
+            ((axis_cells(h, height), axis_weights(h, height)[1]), (axis_cells(w, width), axis_weights(w, width)[1])),
             (np.ascontiguousarray(labels), np.ascontiguousarray(image_labels)),
-            labels.any(axis=(2, 3)),
+            np.asarray(labels.any(axis=(2, 3)), np.bool_),
             np.ascontiguousarray(halves, np.int64),
             (categories, np.ascontiguousarray(annotated), CONVENTIONS.index(self.convention)),
             (self.intersection, self.unit_pixels),

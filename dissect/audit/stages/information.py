@@ -84,7 +84,7 @@ def _make_plan(job: Job) -> _Plan:
     totals = capture_totals(job)
     pixels = np.where(dropped_concepts(job), 0, totals.concept_pixels.sum(axis=0))
     units = sum(layer["units"] for layer in job.layers)
-    occur = np.count_nonzero(pixels)
+    occur = int(np.count_nonzero(pixels))
     steps, kept = _fitting(units, occur, len(job.taus))
     ids = np.sort(np.argsort(-pixels, kind="stable")[:kept])
     number_of = np.zeros(len(pixels), np.uint16)
@@ -222,8 +222,9 @@ def _add(counts: list[InformationCounts], population: Population, state: State) 
     for number, found in enumerate(counts):
         layer = part(state, str(number))
         where = np.cumsum(layer["gap"].astype(np.int64))
-        there = layer["count"] > 0  # else the end of a block of units
-        found.intersection.reshape(-1)[where[there]] += layer["count"][there].astype(np.int64)
+        pixels = layer["count"].astype(np.int64)
+        there = pixels > 0  # else the end of a block of units
+        found.intersection.reshape(-1)[where[there]] += pixels[there]
         found.unit_pixels[...] += layer["unit_pixels"].astype(np.int64)
 
 

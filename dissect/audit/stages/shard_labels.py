@@ -51,7 +51,8 @@ class ShardLabels:
 
     def of_split(self, split: int) -> NDArray[np.int64]:
         """The readable samples of one split, by their place in the shard."""
-        return self.rows[self.splits == split]
+        chosen: NDArray[np.int64] = self.rows[self.splits == split]
+        return chosen
 
 
 def convention(job: Job) -> Convention:
