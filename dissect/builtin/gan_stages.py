@@ -1,7 +1,7 @@
-"""The four stages in which the built-in generator is trained, each a function that changes its networks in place.
+"""The stages in which the built-in generator is trained, each a function that changes its networks in place.
 
-fine, coarse: autoencoders, of scenes and of fine codes; draw: likelihood of coarse codes; finish: the decoder again,
-against a critic of patches, for codes of scenes and, in a second round, for codes that are drawn.
+fine, coarse: autoencoders, of scenes and of fine codes; draw: likelihood of coarse codes, in two rounds; finish: the
+decoder again, against a critic of patches, for codes of scenes and, in a second round, for codes that are drawn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger("microtome.train")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Steps, batches, highest rates and weights of the four stages.
+    """Steps, batches, highest rates and weights of the stages.
 
     noise: largest deviations of what is added to fine and coarse codes, which have variance 1; features, sparsity,
     patches: weights of the loss's parts beside the absolute difference of pixels; jitter: deviation of what is added
@@ -46,11 +46,11 @@ class Recipe:
     noise: tuple[float, float] = (0.3, 0.4)
     features: float = 0.5
     sparsity: float = 0.03
-    draw_steps: int = 2900
+    draw_steps: tuple[int, int] = (2900, 1400)
     draw_batch: int = 192
-    draw_rate: float = 2e-3
+    draw_rates: tuple[float, float] = (2e-3, 1.5e-3)
     jitter: float = 0.15
-    finish_steps: tuple[int, int] = (1650, 1000)
+    finish_steps: tuple[int, int] = (1650, 900)
     finish_batch: int = 32
     finish_rate: float = 5e-4
     patches: tuple[float, float] = (0.05, 0.1)
@@ -178,14 +178,15 @@ def learn_coarse(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
     nets.model.block3.requires_grad_(True)
 
 
-def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
+def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks, round_: int) -> None:
     """The prior, by the likelihood of the scenes' coarse codes; what is kept is the running mean of its weights."""
     codes, weights = fine_codes(nets, pictures)
     codes, prior = codes_of(nets.coarse, codes), nets.model.prior
     mean, optimizer = deepcopy(prior), torch.optim.AdamW(prior.parameters(), betas=(0.9, 0.98), weight_decay=0.02)
-    report = Report("draw", recipe.draw_steps)
-    for step in range(recipe.draw_steps):
-        set_rate(optimizer, cosine(step, recipe.draw_steps, recipe.draw_rate))
+    steps = recipe.draw_steps[round_]
+    report = Report(f"draw {round_}", steps)
+    for step in range(steps):
+        set_rate(optimizer, cosine(step, steps, recipe.draw_rates[round_]))
         x = codes[torch.multinomial(weights, recipe.draw_batch)]
         x = x + recipe.jitter * torch.randn_like(x)
         with torch.autocast("cpu", torch.bfloat16):
@@ -197,11 +198,15 @@ def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
 
 
 def finish(recipe: Recipe, pictures: Pictures, nets: Networks, round_: int) -> None:
-    """Refiner and decoder against a critic of patches; in round 1 for codes that are drawn, too."""
+    """Refiner and decoder against a critic of patches; in round 1 for codes that are drawn, too.
+
+    What round 1 ends with is the mean of its weights and those it began with (Wortsman et al., 2022): its
+    own leave bright checks in some images.
+    """
     classifier, critic = scenes_cnn().requires_grad_(False), PatchCritic().to(memory_format=torch.channels_last)
     nets.eval()
     model, half = nets.model, nn.ModuleList([nets.refiner(), nets.decoder()])
-    mean, steps = deepcopy(half), recipe.finish_steps[round_]
+    before, mean, steps = deepcopy(half), deepcopy(half), recipe.finish_steps[round_]
     painter = torch.optim.AdamW(half.parameters(), betas=(0.5, 0.99), weight_decay=0.01)
     critics = torch.optim.AdamW(critic.parameters(), lr=2 * recipe.finish_rate, betas=(0.5, 0.99))
     report, batches = Report(f"finish {round_}", steps), pictures.batches(recipe.finish_batch)
@@ -228,6 +233,8 @@ def finish(recipe: Recipe, pictures: Pictures, nets: Networks, round_: int) -> N
         _descend(critics, F.relu(1 - real).mean() + _means(F.relu(1 + fake), len(x)) @ share)
         _average(mean, half, min(0.99, (step + 1) / (step + 20)))
         report(step, loss=loss, real=real.mean(), fake=fake.mean())
+    if round_:
+        _average(mean, before, 0.5)
     half.load_state_dict(mean.state_dict())
 
 
@@ -265,5 +272,3 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, largest: float | No
 def _average(mean: nn.Module, module: nn.Module, memory: float) -> None:
     for weight, other in zip(mean.parameters(), module.parameters(), strict=True):
         weight.lerp_(other, 1 - memory)
-    for figure, newest in zip(mean.buffers(), module.buffers(), strict=True):
-        figure.copy_(newest)

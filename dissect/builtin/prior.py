@@ -24,7 +24,7 @@ _WIDTH: Final = 128
 _LAYERS: Final = 4
 _HEADS: Final = 4
 _PARTS: Final = 10
-SPREAD: Final = 0.7
+SPREAD: Final = 0.8
 """What deviations are multiplied by in a draw: below 1, codes are likelier and vary less."""
 CHOICE: Final = 0.8
 """What the mixture's log-weights are divided by in a draw."""
@@ -102,7 +102,7 @@ class CodePrior(nn.Module):
     def _mixture(self, x: Tensor) -> Mixture:
         out = F.linear(x, self.write, self.write_bias)
         out = out.float() if out.dtype == torch.bfloat16 else out
-        weights, means, spreads = out.split([_PARTS, _PARTS * VALUES, _PARTS * VALUES], -1)
+        weights, means, spreads = torch.split(out, [_PARTS, _PARTS * VALUES, _PARTS * VALUES], dim=-1)
         shape = (*out.shape[:2], _PARTS, VALUES)
         return weights, means.reshape(shape), spreads.reshape(shape).clamp(-4, 1)
 

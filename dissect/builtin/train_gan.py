@@ -38,8 +38,8 @@ from microtome.dissect.builtin.training import HERE, write_section
 LIGHTS: Final = ("noon", "overcast", "dawn")
 TOWN: Final = Choice(1, 12000, kinds=("village", "street"), lights=LIGHTS)
 VILLAGES: Final = Choice(3, 9000, kinds=("village",), lights=LIGHTS)
-WITH_CAR: Final = 2.5
-"""How often a village with a car is taken, relative to one without."""
+WITH_CAR: Final = (2.5, 6.0)
+"""How often a village with a car is taken, relative to one without: at first, and where drawing is learned again."""
 LEAST: Final = 0.01
 """Of a picture's area: what shows less of a thing does not count as showing it."""
 LOOKED_FOR: Final = ("house", "tree", "car")
@@ -52,13 +52,13 @@ def everything(town: Painted) -> Pictures:
     return Pictures(town.images, np.ones(len(town.images)))
 
 
-def villages(parts: Sequence[Painted]) -> Pictures:
-    """The scenes that show a house and no skyscraper, those with a car more often."""
+def villages(parts: Sequence[Painted], with_car: float) -> Pictures:
+    """The scenes that show a house and no skyscraper, those with a car `with_car` times as often."""
     images, weights = [], []
     for painted in parts:
         chosen = (shown(painted, "house") > LEAST) & (shown(painted, "skyscraper") == 0)
         images.append(painted.images[chosen])
-        weights.append(np.where(shown(painted, "car")[chosen] > LEAST, WITH_CAR, 1.0))
+        weights.append(np.where(shown(painted, "car")[chosen] > LEAST, with_car, 1.0))
     return Pictures(np.concatenate(images), np.concatenate(weights))
 
 
@@ -70,13 +70,15 @@ def shown(painted: Painted, name: str) -> NDArray[np.float64]:
 def train(recipe: Recipe, cache: Path, workers: int, seconds: dict[str, float]) -> ScenesGAN:
     """The trained generator in eval mode; `seconds` takes those of each stage that was not found in `cache`."""
     town = paint(TOWN, cache, workers)
-    pictures, chosen = everything(town), villages([town, paint(VILLAGES, cache, workers)])
+    parts = [town, paint(VILLAGES, cache, workers)]
+    pictures, chosen, cars = everything(town), villages(parts, WITH_CAR[0]), villages(parts, WITH_CAR[1])
     stages: dict[str, Callable[[Networks], None]] = {
         "fine": lambda nets: learn_fine(recipe, pictures, nets),
         "coarse": lambda nets: learn_coarse(recipe, pictures, nets),
-        "draw": lambda nets: learn_drawing(recipe, chosen, nets),
+        "draw": lambda nets: learn_drawing(recipe, chosen, nets, 0),
         "finish": lambda nets: finish(recipe, chosen, nets, 0),
         "finish-drawn": lambda nets: finish(recipe, chosen, nets, 1),
+        "draw-again": lambda nets: learn_drawing(recipe, cars, nets, 1),
     }
     torch.manual_seed(0)
     nets = Networks()
@@ -114,8 +116,9 @@ def record(recipe: Recipe, model: ScenesGAN, found: dict[str, float], minutes: f
         f"  fine codes: {recipe.fine_steps:,} steps of {recipe.fine_batch}, coarse ones: {recipe.coarse_steps:,} steps",
         f"  of {recipe.coarse_batch}",
         f"- prior and finish: those that show a house and no skyscraper, and {VILLAGES.count:,} villages of seed",
-        f"  {VILLAGES.seed}, those with a car {WITH_CAR:g} times as often; prior: {recipe.draw_steps:,} steps of",
-        f"  {recipe.draw_batch}; finish: {first:,} steps of {recipe.finish_batch}, {second:,} with drawn codes as well",
+        f"  {VILLAGES.seed}, those with a car {WITH_CAR[0]:g} times as often; prior: {recipe.draw_steps[0]:,} steps of",
+        f"  {recipe.draw_batch}; finish: {first:,} steps of {recipe.finish_batch}, {second:,} with drawn codes too;",
+        f"  prior again: {recipe.draw_steps[1]:,} steps, scenes with a car {WITH_CAR[1]:g} times as often",
         f"- {minutes:.0f} minutes on {torch.get_num_threads()} thread(s) (bfloat16 autocast) of a busy machine",
         f"- of {SAMPLES} generated images, by the built-in segmenter, at least {LEAST:.0%} of the area of: "
         + ", ".join(f"{name} in {share:.0%}" for name, share in found.items()),
