@@ -130,7 +130,8 @@ class Reals:
         """(n,) how far features (n, d) are."""
         if self._distance != DISTANCES[0]:
             whitened = np.linalg.solve(self._root, (features - self._mean).T)
-            return np.sqrt(np.square(whitened).sum(axis=0))
+            apart: Features = np.sqrt(np.square(whitened).sum(axis=0))
+            return apart
         reals = torch.from_numpy((self.features - self._mean) * self._scale)
         found = []
         for start in range(0, len(features), BATCH):

@@ -89,8 +89,8 @@ def find_defects(path: Path | str, question: Question, export_recipe: Path | Non
         result = result_of(question, judged, worst, suspects, repaired, looking)
         result["edits"] = [] if edit is None else [edit_to_json(edit)]
         key = f"{DEFECTS}{file_name(question.name)}"
-        fresh = None if repaired is None else repaired.scores
-        sheet = draw_defects(run, generator, judged, worst, suspects, edit, repaired and repaired.seeds, fresh)
+        seeds, fresh = (None, None) if repaired is None else (repaired.seeds, repaired.scores)
+        sheet = draw_defects(run, generator, judged, worst, suspects, edit, seeds, fresh)
         run.place.write(f"{key}.png", png_bytes(sheet))
         run.place.write(f"{key}.json", json_bytes(result))
         return Found(run, f"{key}.json", f"{key}.png", result)
