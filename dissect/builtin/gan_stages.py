@@ -63,6 +63,8 @@ class Networks(nn.Module):
         super().__init__()
         self.fine, self.coarse, self.model = FineEncoder(), CoarseEncoder(), ScenesGAN()
         self.to(memory_format=torch.channels_last)
+        scale = self.model.block3.get_submodule("norm").get_parameter("weight")
+        scale.requires_grad_(False)  # a norm of fixed size, so that few active units are few, and not weak ones
 
     def decoder(self) -> nn.ModuleList:
         """What paints fine codes."""
@@ -121,8 +123,6 @@ def learn_fine(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
     """The fine encoder and the decoder together, with few of the 256 units of `block3` active at a place."""
     nets.train()
     classifier, model = scenes_cnn().requires_grad_(False), nets.model
-    scale = model.block3.get_submodule("norm").get_parameter("weight")
-    scale.requires_grad_(False)  # a norm of fixed size, so that sparse means sparse
     wanted = [p for p in [*nets.fine.parameters(), *nets.decoder().parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(wanted, betas=(0.9, 0.99), weight_decay=0.01)
     report, batches = Report("fine", recipe.fine_steps), pictures.batches(recipe.fine_batch)
@@ -162,7 +162,9 @@ def learn_coarse(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
     nets.eval()
     nets.coarse.train()
     halves = nn.ModuleList([nets.coarse, nets.refiner()]).train()
-    nets.model.block3.requires_grad_(False)
+    fixed = [p for p in nets.model.block3.parameters() if p.requires_grad]
+    for parameter in fixed:
+        parameter.requires_grad_(False)
     optimizer = torch.optim.AdamW(halves.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
     report = Report("coarse", recipe.coarse_steps)
     for step in range(recipe.coarse_steps):
@@ -175,7 +177,8 @@ def learn_coarse(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
         loss = (again.float() - x).square().mean() + recipe.features * missed
         _descend(optimizer, loss)
         report(step, loss=loss)
-    nets.model.block3.requires_grad_(True)
+    for parameter in fixed:
+        parameter.requires_grad_(True)
 
 
 def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks, round_: int) -> None:

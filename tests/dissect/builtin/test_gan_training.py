@@ -1,0 +1,173 @@
+"""The stages that train the built-in generator and segmenter: each changes what it should, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from microtome.datasets.scenes.concepts import CONCEPTS, concept_id
+from microtome.dissect.builtin import train_gan, train_segmenter
+from microtome.dissect.builtin.gan_stages import (
+    Networks,
+    Pictures,
+    Recipe,
+    fine_codes,
+    finish,
+    learn_coarse,
+    learn_drawing,
+    learn_fine,
+)
+from microtome.dissect.builtin.painting import Painted
+from microtome.dissect.builtin.segmenter import ScenesSegmenter
+from microtome.dissect.builtin.storing import load_weights
+from microtome.storage.errors import UsageError
+
+QUICK = Recipe(2, 4, coarse_steps=2, coarse_batch=4, draw_steps=(2, 2), draw_batch=4, finish_steps=(64, 64))
+QUICK = replace(QUICK, finish_batch=1)
+ENCODERS = {"fine", "coarse"}
+PAINTING = {"model.block3", "model.block4", "model.block5", "model.to_rgb"}
+REFINING = {"model.block1", "model.block2", "model.fine"}
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    rng = np.random.default_rng(0)
+    return Pictures(rng.integers(0, 256, (6, 64, 64, 3), np.uint8), np.arange(1.0, 7.0))
+
+
+def changed(nets: Networks, stage: Callable[[], None]) -> set[str]:
+    """The parts of the networks whose parameters a stage changes."""
+    before = {name: value.detach().clone() for name, value in nets.named_parameters()}
+    stage()
+    moved = [name for name, value in nets.named_parameters() if not torch.equal(value, before[name])]
+    assert all(value.isfinite().all() for value in nets.state_dict().values())
+    fixed = [name for name, parameter in nets.named_parameters() if not parameter.requires_grad]
+    assert fixed == ["model.block3.norm.weight"]
+    return {name.split(".")[0] if name.split(".")[0] in ENCODERS else ".".join(name.split(".")[:2]) for name in moved}
+
+
+def test_each_stage_changes_its_own_networks(pictures: Pictures) -> None:
+    torch.manual_seed(0)
+    nets = Networks()
+    assert changed(nets, lambda: learn_fine(QUICK, pictures, nets)) == {"fine"} | PAINTING
+    assert changed(nets, lambda: learn_coarse(QUICK, pictures, nets)) == {"coarse"} | REFINING
+    assert changed(nets, lambda: learn_drawing(QUICK, pictures, nets, 0)) == {"model.prior"}
+    assert changed(nets, lambda: finish(QUICK, pictures, nets, 0)) == PAINTING | REFINING
+    assert changed(nets, lambda: finish(QUICK, pictures, nets, 1)) == PAINTING | REFINING
+
+
+def test_codes_are_of_the_pictures_and_then_of_their_mirror_images(pictures: Pictures) -> None:
+    torch.manual_seed(0)
+    nets = Networks()
+    codes, weights = fine_codes(nets, pictures)
+    flipped, _ = fine_codes(nets, Pictures(pictures.images[:, :, ::-1], pictures.weights))
+    assert codes.shape == (12, 16, 8, 8)
+    assert weights.tolist() == [1, 2, 3, 4, 5, 6] * 2
+    torch.testing.assert_close(codes[:6], flipped[6:])
+    torch.testing.assert_close(codes[6:], flipped[:6])
+
+
+def test_batches_repeat_and_follow_the_weights(pictures: Pictures) -> None:
+    only = Pictures(pictures.images, np.eye(6)[2])
+    first, second = only.batches(3), only.batches(3)
+    wanted = torch.from_numpy(pictures.images[2]).permute(2, 0, 1) / 127.5 - 1
+    for _ in range(6):
+        batch = next(first)
+        assert torch.equal(batch, next(second))
+        assert all(torch.equal(image, wanted) or torch.equal(image, wanted.flip(2)) for image in batch)
+
+
+def test_a_stage_that_is_kept_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planes = np.zeros((4, 3, 64, 64), np.uint8)
+    planes[:, 0, :32] = concept_id("object", "house")
+    planes[3, 0, 40:] = concept_id("object", "car")
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    monkeypatch.setattr(train_gan, "paint", lambda *_: Painted(images, planes))
+    seconds: dict[str, float] = {}
+    quick = replace(QUICK, finish_steps=(1, 1))
+    first = train_gan.train(quick, tmp_path, 1, seconds)
+    assert list(seconds) == ["fine", "coarse", "draw", "finish", "finish-drawn", "draw-again"]
+    seconds.clear()
+    again = train_gan.train(quick, tmp_path, 1, seconds)
+    assert seconds == {}
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert not again.training
+
+
+def test_what_counts_as_a_village() -> None:
+    planes = np.zeros((3, 3, 64, 64), np.uint8)
+    planes[:, 0, :32] = concept_id("object", "house")
+    planes[1, 0, 60] = concept_id("object", "skyscraper")
+    planes[2, 0, 60] = concept_id("object", "car")
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
+    chosen = train_gan.villages([Painted(images, planes)], 2.5)
+    assert chosen.images[:, 0, 0, 0].tolist() == [0, 2]
+    assert chosen.weights.tolist() == [1.0, 2.5]
+
+
+def test_labels_of_scenes_are_the_segmenters() -> None:
+    model = ScenesSegmenter()
+    names = {concept.id: (concept.category, concept.name) for concept in CONCEPTS}
+    planes = np.zeros((1, 3, 64, 64), np.uint8)
+    planes[0, 0, 0, 0], planes[0, 1, 0, 1] = concept_id("object", "tree"), concept_id("part", "trunk")
+    wanted = train_segmenter.targets(model, planes)
+    assert int((wanted > 0).sum()) == 2
+    for plane, column in ((0, 0), (1, 1)):
+        place = int(wanted[0, plane, 0, column]) - 1 + model.planes.index(plane)
+        assert (model.category[place], model.labels[place]) == names[int(planes[0, plane, 0, column])]
+
+
+def test_the_segmenters_figures_count_pixels() -> None:
+    class Fixed(ScenesSegmenter):
+        """Names the left half of every picture a tree and nothing else."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            ids = torch.full((len(images), 3, *images.shape[2:]), -1)
+            ids[:, 0, :, :32] = self.labels.index("tree")
+            return ids
+
+    planes = np.zeros((2, 3, 64, 64), np.uint8)
+    planes[:, 0, :32] = concept_id("object", "tree")
+    planes[:, 0, 32:] = concept_id("object", "sky")
+    planes[:, 1], planes[:, 2] = concept_id("part", "crown"), concept_id("material", "foliage")
+    scores = train_segmenter.scores_of(Fixed(), Painted(np.zeros((2, 64, 64, 3), np.uint8), planes))
+    iou, right = scores["object"]
+    assert iou == pytest.approx((1 / 3 + 0) / 2)
+    assert right == pytest.approx(0.25)
+
+
+def test_a_round_of_the_segmenter_lowers_its_loss() -> None:
+    rng, planes = np.random.default_rng(0), np.zeros((8, 3, 64, 64), np.uint8)
+    for plane, (category, name) in enumerate([("object", "sky"), ("part", "wall"), ("material", "brick")]):
+        planes[:, plane] = concept_id(category, name)
+    painted = Painted(rng.integers(0, 256, (8, 64, 64, 3), np.uint8), planes)
+    torch.manual_seed(0)
+    model = ScenesSegmenter()
+    recipe = train_segmenter.Recipe(scenes=8, epochs=6, batch=4)
+    train_segmenter.train_round(recipe, painted, model, rng)
+    model.eval()
+    assert train_segmenter.scores_of(model, painted)["object"][1] > 0.9
+
+
+def test_sections_of_both_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_gan, "HERE", tmp_path)
+    monkeypatch.setattr(train_segmenter, "HERE", tmp_path)
+    train_gan.record(Recipe(), Networks().model, {"tree": 0.75}, 50.0)
+    scores = {"object": (0.7, 0.9)}
+    train_segmenter.record(train_segmenter.Recipe(), ScenesSegmenter(), 16.0, scores)
+    text = (tmp_path / "TRAINING.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## scenes-gan", "## scenes-segmenter"]
+    assert "tree in 75%" in text
+    assert "object mIoU 0.700" in text
+
+
+def test_weights_that_are_not_there_are_named() -> None:
+    with pytest.raises((UsageError, FileNotFoundError), match="scenes-none"):
+        load_weights("scenes-none")
