@@ -153,7 +153,7 @@ def test_a_built_in_model_is_audited_from_the_wheel(installed: Path, tmp_path: P
     assert info["model"]["trained"] is True
 
 
-@pytest.mark.parametrize("name", ["scenes-cnn", "scenes-vit"])
+@pytest.mark.parametrize("name", ["scenes-cnn", "scenes-vit", "scenes-gan", "scenes-segmenter"])
 def test_every_built_in_model_has_its_weights_in_the_wheel(wheel: Path, name: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert f"microtome/dissect/builtin/weights/{name}.safetensors" in archive.namelist()
