@@ -82,8 +82,8 @@ def audit_command(
 ) -> int:
     """Dissect MODEL over the images of DATASET, or as FILE.toml says.
 
-    A generator is dissected over its own images, generated:COUNT (seeds from 0; generated:COUNT?seed=S; generated:FOLDER
-    for an image-to-image network), which a --segmenter labels.
+    A generator is dissected over its own images, generated:COUNT (seeds from 0; generated:COUNT?seed=S;
+    generated:FOLDER for an image-to-image network), which a --segmenter labels.
 
     Runs the model over every image, finds each unit's exact threshold, counts how its mask overlaps every concept,
     keeps its top patches and writes HTML pages. Interrupted or killed, the same command goes on where it stopped.

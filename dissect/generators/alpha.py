@@ -5,6 +5,10 @@ equation 7): every unit is ablated by its alpha, a becomes (1 - alpha) * a, and 
 descent (Adam, clamped to [0, 1]) from IoU / max IoU, with the penalty 0.005 * sum(alpha^2). The concept's score is the
 segmenter's mean probability, as a share of what it is untouched, so that the penalty weighs alike for rare concepts.
 
+What the network makes besides is held: the share of the picture outside the concept that changes from one other label
+of its category to another, in expectation, counts `keep` times. Without it the units that are found remove the grass
+with the trees, as both are green.
+
 The paper's objective inserts as well as it ablates. Units that paint a concept where there was none need not be those
 that it hangs on, and a high value everywhere leaves the images that the network makes; so the inserted half has a
 weight, 0 by default, and then what is ranked is what ablation removes.
@@ -12,6 +16,7 @@ weight, 0 by default, and then what is ranked is what ablation removes.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,18 +36,38 @@ PENALTY = 0.005
 UNTOUCHED = 64
 """Latents that the untouched score is the mean of."""
 
-Scores = Callable[[Tensor], Tensor]
-"""Images (B, 3, H, W) in [0, 1] -> the concept's mean probability in each, (B,), differentiable."""
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is to go, and what is to stay. probabilities: images (B, 3, H, W) in [0, 1] -> (B, K, H, W), differentiable;
+    concept, rivals: the labels of the concept, and the others of its category."""
+
+    probabilities: Callable[[Tensor], Tensor]
+    concept: NDArray[np.int64]
+    rivals: NDArray[np.int64]
+
+    def of(self, probabilities: Tensor) -> Tensor:
+        """The concept's probability at each pixel, (B, H, W)."""
+        return probabilities[:, torch.from_numpy(self.concept).to(probabilities.device)].sum(1)
+
+    def beside(self, before: Tensor, after: Tensor) -> Tensor:
+        """The share of what was not the concept that becomes another of its rivals, in expectation."""
+        rivals = torch.from_numpy(self.rivals).to(after.device)
+        outside = 1 - self.of(before)
+        moved = (after[:, rivals] - before[:, rivals]).abs().sum(1) / 2
+        return (moved * outside).sum() / outside.sum().clamp_min(1e-6)
 
 
 @dataclass(frozen=True)
 class AlphaSettings:
-    """steps of Adam at `rate`, each on `batch` latents; insertion: weight of the inserted half of the objective."""
+    """steps of Adam at `rate`, each on `batch` latents; keep: weight of what changes beside the concept; insertion:
+    that of the inserted half of the objective."""
 
     steps: int = 100
     batch: int = 8
     rate: float = 0.02
     penalty: float = PENALTY
+    keep: float = 2.0
     insertion: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,17 +77,19 @@ class AlphaSettings:
 
 @dataclass(frozen=True, eq=False)
 class Alpha:
-    """values: (C,) in [0, 1]; ablated: the concept's score with the units ablated by alpha, as a share of what it is
-    untouched, in the mean of the last tenth of the steps."""
+    """values: (C,) in [0, 1]; gains: (C,) how much faster the score (as a share of what it is untouched) would fall by
+    more of each alpha, which tells apart those that lie at 1; ablated: the score with the units ablated by alpha, as
+    that share. Gains and score are means of the last tenth of the steps."""
 
     values: NDArray[np.float64]
+    gains: NDArray[np.float64]
     ablated: float
 
 
 def optimise_alpha(
     generator: Generator,
     layer: str,
-    scores: Scores,
+    target: Target,
     start: NDArray[np.float64],
     high: NDArray[np.float64],
     seeds: range,
@@ -71,7 +98,7 @@ def optimise_alpha(
     advance: Callable[[int], None] | None = None,
     stop: StopSignal | None = None,
 ) -> Alpha:
-    """The alphas of all units of `layer` for the concept that `scores` measures.
+    """The alphas of all units of `layer` for the concept of `target`.
 
     start, high: (C,) alphas to begin from, and the values at which units are inserted; seeds: latents, taken in turn;
     advance: told how many images are done, of steps * batch. Raises Stopped once `stop` is set.
@@ -79,42 +106,53 @@ def optimise_alpha(
     site = site_of(generator.model, layer)
     placeholder = generator.model.placeholder()
     alpha = torch.from_numpy(np.clip(start, 0, 1)).to(placeholder.device, placeholder.dtype).requires_grad_()
-    top = torch.from_numpy(high).to(placeholder.device, placeholder.dtype)
+    top = torch.tensor(high).to(placeholder.device, placeholder.dtype)
     optimiser = torch.optim.Adam([alpha], settings.rate)
-    untouched = _untouched(generator, scores, seeds[:UNTOUCHED], settings.batch)
+    untouched = _untouched(generator, target, seeds[:UNTOUCHED], settings.batch)
     course: list[float] = []
+    tenth = max(1, settings.steps // 10)
+    slopes: deque[Tensor] = deque(maxlen=tenth)
     for step in range(settings.steps):
         if stop is not None and stop.is_set():
             raise Stopped
         latents = generator.latents([seeds[(step * settings.batch + i) % len(seeds)] for i in range(settings.batch)])
+        before = _seen(generator, target, latents)
         with torch.enable_grad():
-            score = partial(_score, generator, site, scores, latents, alpha)
-            ablated = score(torch.zeros_like(top)) / untouched
-            loss = ablated + settings.penalty * alpha.square().sum()
+            seen = partial(_moved, generator, site, target, latents, alpha)
+            after = seen(torch.zeros_like(top))
+            ablated = target.of(after).mean() / untouched
+            loss = ablated + settings.penalty * alpha.square().sum() + settings.keep * target.beside(before, after)
             if settings.insertion:
-                loss = loss - settings.insertion * score(top) / untouched
+                loss = loss - settings.insertion * target.of(seen(top)).mean() / untouched
         (alpha.grad,) = torch.autograd.grad(loss, alpha)
+        slopes.append(alpha.grad - 2 * settings.penalty * alpha.detach())
         optimiser.step()
         with torch.no_grad():
             alpha.clamp_(0, 1)
         course.append(float(ablated.detach()))
         if advance is not None:
             advance(settings.batch)
-    last = course[-max(1, len(course) // 10) :]
-    return Alpha(alpha.detach().double().cpu().numpy(), float(np.mean(last)))
+    gains = -torch.stack(list(slopes)).mean(0)
+    values, pulled = (part.detach().double().cpu().numpy() for part in (alpha, gains))
+    return Alpha(values, pulled, float(np.mean(course[-tenth:])))
 
 
-def _score(generator: Generator, site: Site, scores: Scores, latents: Latents, alpha: Tensor, values: Tensor) -> Tensor:
-    """The mean score with every unit moved by its alpha towards its value: (1 - alpha) * a + alpha * value."""
-    batch = len(latents[0])
-    share, target = (site.spread(part.expand(batch, -1)) for part in (alpha, values))
-    with site.replacing(lambda raw: torch.lerp(raw, target.expand_as(raw), share.expand_as(raw))):
-        return scores(generator.images(latents)).mean()
-
-
-def _untouched(generator: Generator, scores: Scores, seeds: range, batch: int) -> float:
-    """The mean score without an intervention."""
+def _seen(generator: Generator, target: Target, latents: Latents) -> Tensor:
+    """Probabilities of the images as they are."""
     with torch.no_grad():
-        starts = range(0, len(seeds), batch)
-        found = [scores(generator.images(generator.latents(seeds[start : start + batch]))) for start in starts]
+        return target.probabilities(generator.images(latents))
+
+
+def _moved(generator: Generator, site: Site, target: Target, latents: Latents, alpha: Tensor, values: Tensor) -> Tensor:
+    """Probabilities with every unit moved by its alpha towards its value: (1 - alpha) * a + alpha * value."""
+    batch = len(latents[0])
+    share, goal = (site.spread(part.expand(batch, -1)) for part in (alpha, values))
+    with site.replacing(lambda raw: torch.lerp(raw, goal.expand_as(raw), share.expand_as(raw))):
+        return target.probabilities(generator.images(latents))
+
+
+def _untouched(generator: Generator, target: Target, seeds: range, batch: int) -> float:
+    """The mean score without an intervention."""
+    starts = range(0, len(seeds), batch)
+    found = [target.of(_seen(generator, target, generator.latents(seeds[at : at + batch]))) for at in starts]
     return max(float(torch.cat(found).mean()), 1e-6)

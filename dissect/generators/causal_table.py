@@ -1,8 +1,8 @@
 """What a run keeps of the causes in a layer: layers/LAYER/causal.parquet, and the part `causal` of run.json.
 
 One row for each unit and concept: `area` untouched, `ablated` and `inserted` (mean shares of the image), `ace`,
-`ace_error` (standard error over latents), and `alpha`, NaN where it was not optimised for the concept. The rows are
-those of all units, by concept and then by unit.
+`ace_error` (standard error over latents), and `alpha` with its `alpha_gain` (how much faster the concept would go by
+more of it), NaN where it was not optimised for the concept. The rows are those of all units, by concept, then by unit.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.dissect.audit.measured import CAUSAL, vouch_for
+from microtome.dissect.generators.alpha import Alpha
 from microtome.dissect.generators.causal import UnitEffects
 from microtome.dissect.models.segmenters import Segmenter
 from microtome.storage.errors import UnknownNameError
 from microtome.storage.run import Run
 from microtome.storage.schema import CausalInfo, LayerEntry
 
-MEASURES = ("area", "ablated", "inserted", "ace", "ace_error", "alpha")
+MEASURES = ("area", "ablated", "inserted", "ace", "ace_error", "alpha", "alpha_gain")
 
 
 def concept_numbers(run: Run, concept: str) -> list[int]:
@@ -73,12 +74,14 @@ def with_effects(table: pd.DataFrame, effects: UnitEffects, numbers: NDArray[np.
     return changed
 
 
-def with_alpha(table: pd.DataFrame, concepts: Sequence[int], alpha: NDArray[np.float64]) -> pd.DataFrame:
-    """The table with the alphas (C,) of all units for a concept, in the rows of each of its ids."""
+def with_alpha(table: pd.DataFrame, concepts: Sequence[int], alpha: Alpha) -> pd.DataFrame:
+    """The table with the alphas of all units for a concept, in the rows of each of its ids."""
     changed = table.copy()
     for number in concepts:
         rows = changed["concept"] == number
-        changed.loc[rows, "alpha"] = alpha[changed.loc[rows, "unit"].to_numpy()]
+        units = changed.loc[rows, "unit"].to_numpy()
+        changed.loc[rows, "alpha"] = alpha.values[units]
+        changed.loc[rows, "alpha_gain"] = alpha.gains[units]
     return changed
 
 

@@ -97,6 +97,13 @@ def label_ids(segmenter: Segmenter, concept: str) -> NDArray[np.int64]:
     return found.astype(np.int64)
 
 
+def rivals_of(segmenter: Segmenter, concept: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The other labels of the categories of a concept (its ids)."""
+    categories = {segmenter.categories[label] for label in concept.tolist()}
+    mine = [label for label, category in enumerate(segmenter.categories) if category in categories]
+    return np.setdiff1d(np.array(mine, np.int64), concept)
+
+
 def areas(segmenter: Segmenter, images: Tensor) -> NDArray[np.float64]:
     """Of images (B, 3, H, W) in [0, 1], the share of the pixels of each of the segmenter's K labels: (B, K)."""
     return areas_of(segmenter(images), len(segmenter.labels))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +16,7 @@ from microtome.dissect.audit.job import same_segmenter
 from microtome.dissect.audit.precision import arithmetic
 from microtome.dissect.audit.progress import progress
 from microtome.dissect.audit.stopping import StopSignal
-from microtome.dissect.generators.alpha import AlphaSettings, Scores, optimise_alpha
+from microtome.dissect.generators.alpha import AlphaSettings, Target, optimise_alpha
 from microtome.dissect.generators.causal import unit_effects
 from microtome.dissect.generators.causal_table import (
     concept_numbers,
@@ -28,7 +27,7 @@ from microtome.dissect.generators.causal_table import (
     with_effects,
     write_causal,
 )
-from microtome.dissect.generators.effects import label_ids, segmenter_of_run
+from microtome.dissect.generators.effects import label_ids, rivals_of, segmenter_of_run
 from microtome.dissect.generators.generator import Generator, generator_of_run
 from microtome.dissect.generators.quantiles import QUANTILE, high_values
 from microtome.dissect.generators.ranking import RANKINGS, ranked_scores
@@ -136,13 +135,14 @@ def _alphas(subject: _Subject, table: pd.DataFrame, info: CausalInfo, concepts: 
     if student is not None:
         info["pupil"] = agreement_rows(student, subject.segmenter.labels)
     for concept in concepts:
+        labels = label_ids(subject.segmenter, concept)
         overlap = ranked_scores(subject.run, subject.layer["name"], concept, "iou")
         start = np.zeros(subject.layer["units"]) if overlap is None else overlap
         with progress("alpha", settings.steps * settings.batch, "images") as shown:
             found = optimise_alpha(
                 subject.generator,
                 subject.layer["name"],
-                _scores(probabilities, label_ids(subject.segmenter, concept)),
+                Target(probabilities, labels, rivals_of(subject.segmenter, labels)),
                 start / max(float(start.max()), 1e-12),
                 subject.high,
                 of_run(subject.run),
@@ -150,7 +150,7 @@ def _alphas(subject: _Subject, table: pd.DataFrame, info: CausalInfo, concepts: 
                 advance=shown.advance,
                 stop=subject.stop,
             )
-        table = with_alpha(table, concept_numbers(subject.run, concept), found.values)
+        table = with_alpha(table, concept_numbers(subject.run, concept), found)
         info["alpha"][concept] = {**settings.to_dict(), "left": found.ablated, "sum": float(found.values.sum())}
     return table
 
@@ -192,10 +192,3 @@ def _lessons(subject: _Subject, count: int) -> list[int]:
     first = of_run(subject.run).start
     most = count if subject.generator.inputs is None else len(subject.generator.inputs)
     return [first + i % most for i in range(count)]
-
-
-def _scores(probabilities: Callable[[Tensor], Tensor], labels: NDArray[np.int64]) -> Scores:
-    def scores(images: Tensor) -> Tensor:
-        return probabilities(images)[:, torch.from_numpy(labels).to(images.device)].sum(1).mean((1, 2))
-
-    return scores

@@ -34,7 +34,7 @@ class Strongest:
 
 
 def rankings(run: Run, layer: str, concept: str, by: str = "iou", *, compute: bool = False) -> NDArray[np.int64]:
-    """The units of `layer`, (C,), best first for `concept`; ties go to the lower number.
+    """The units of `layer`, (C,), best first for `concept`; of equal alphas the one of higher gain.
 
     compute: whether a ranking that the run does not hold is computed and kept; the caller holds the run's lock.
     Raises UnknownNameError for a layer, concept or ranking that there is not, UsageError where it is not computed.
@@ -50,12 +50,22 @@ def rankings(run: Run, layer: str, concept: str, by: str = "iou", *, compute: bo
             f"{run.url} has no ranking by {by} of layer {layer} for {concept}; compute it with: "
             f"microtome rank {run.url} --layer {layer} --concept {concept} --by {by}"
         )
-    return order_of(scores)
+    return order_of(scores, gains(run, layer, concept, by))
 
 
-def order_of(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Units by descending score, ties by number, NaN last."""
-    return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable").astype(np.int64)
+def order_of(scores: NDArray[np.float64], gained: NDArray[np.float64] | None = None) -> NDArray[np.int64]:
+    """Units by descending score, NaN last; ties by descending `gained`, then by number."""
+    keys = [-np.nan_to_num(part, nan=-np.inf) for part in (gained, scores) if part is not None]
+    return np.lexsort(keys).astype(np.int64)
+
+
+def gains(run: Run, layer: str, concept: str, by: str) -> NDArray[np.float64] | None:
+    """What tells units of equal scores apart, (C,): the gains of alphas."""
+    table = read_causal(run, layer) if by == "alpha" else None
+    if table is None:
+        return None
+    rows = table[table["concept"].isin(concept_numbers(run, concept)) & table["alpha_gain"].notna()]
+    return _best(rows, "alpha_gain", run.layer(layer)["units"])
 
 
 def ranked_scores(run: Run, layer: str, concept: str, by: str) -> NDArray[np.float64] | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from microtome.dissect.generators.causal_table import read_causal
 from microtome.dissect.generators.quantiles import QUANTILE, high_values
-from microtome.dissect.generators.ranking import RANKINGS, order_of, ranked_scores
+from microtome.dissect.generators.ranking import RANKINGS, gains, order_of, ranked_scores
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
 
@@ -63,7 +63,8 @@ class UnitTables:
             raise UnknownNameError("ranking", by, [*RANKINGS, INFORMATION])
         scores = self._scores(layer, concept, by)
         meeting = np.isfinite(scores) & ((scores > 0) | (by in CAUSES))
-        return [(unit, float(scores[unit])) for unit in order_of(scores).tolist() if meeting[unit]]
+        gained = gains(self._run, layer, self._concepts[concept][0], by)
+        return [(unit, float(scores[unit])) for unit in order_of(scores, gained).tolist() if meeting[unit]]
 
     def _own(self, layer: str) -> None:
         """Refuse a layer that the run does not have, or whose units are directions in another."""

@@ -18,7 +18,7 @@ from microtome.dissect.audit.measured import CAUSAL, drop_measured
 from microtome.dissect.audit.verify import verify_run
 from microtome.dissect.cli.app import app
 from microtome.dissect.generators import measuring
-from microtome.dissect.generators.alpha import AlphaSettings, optimise_alpha
+from microtome.dissect.generators.alpha import AlphaSettings, Target, optimise_alpha
 from microtome.dissect.generators.causal import unit_effects
 from microtome.dissect.generators.comparing import units_for
 from microtome.dissect.generators.edits import Edit, ablation
@@ -32,6 +32,7 @@ from microtome.storage.run import Run
 
 SEEDS = range(20, 30)
 HIGH = np.ones(8)
+ALONE = np.zeros(1, np.int64)
 BEGIN = 0.45  # the painter draws its square only where grass is above 0.5
 
 
@@ -95,10 +96,12 @@ def test_alpha_keeps_the_unit_that_draws_and_lets_go_of_the_others(painter: tupl
     generator, _ = painter
 
     def redness(images: torch.Tensor) -> torch.Tensor:
-        return (images[:, 0] - images[:, 1]).clamp_min(0).mean((1, 2))
+        return (images[:, :1] - images[:, 1:2]).clamp_min(0)
 
     settings = AlphaSettings(steps=60, batch=4, rate=0.05)
-    found = optimise_alpha(generator, "mix", redness, np.full(8, BEGIN), HIGH, range(32), settings)
+    found = optimise_alpha(
+        generator, "mix", Target(redness, ALONE, ALONE[:0]), np.full(8, BEGIN), HIGH, range(32), settings
+    )
     assert order_of(found.values)[0] == SQUARE
     assert found.values[SQUARE] > 0.5
     assert (found.values[4:] < 0.1).all()
@@ -109,10 +112,12 @@ def test_the_inserted_half_moves_units_towards_their_high_values(painter: tuple[
     generator, _ = painter
 
     def redness(images: torch.Tensor) -> torch.Tensor:
-        return (images[:, 0] - images[:, 1]).clamp_min(0).mean((1, 2))
+        return (images[:, :1] - images[:, 1:2]).clamp_min(0)
 
     settings = AlphaSettings(steps=40, batch=4, rate=0.05, insertion=1.0)
-    found = optimise_alpha(generator, "mix", redness, np.full(8, BEGIN), HIGH, range(32), settings)
+    found = optimise_alpha(
+        generator, "mix", Target(redness, ALONE, ALONE[:0]), np.full(8, BEGIN), HIGH, range(32), settings
+    )
     assert order_of(found.values)[0] == SQUARE
 
 
@@ -131,7 +136,17 @@ def test_ranked_by_command_kept_and_compared(run: Path) -> None:
     assert json.loads(opened.place.read(found["key"])) == compared
     assert opened.place.read(found["plot"]).startswith(b"<svg")
     table = opened.layer_table("mix", CAUSAL)
-    assert list(table.columns) == ["unit", "concept", "area", "ablated", "inserted", "ace", "ace_error", "alpha"]
+    assert list(table.columns) == [
+        "unit",
+        "concept",
+        "area",
+        "ablated",
+        "inserted",
+        "ace",
+        "ace_error",
+        "alpha",
+        "alpha_gain",
+    ]
     assert len(table) == 8 * 3
     info = opened.info["causal"]["mix"]
     assert info["gradients"] == "a pupil of the segmenter"
