@@ -40,6 +40,9 @@ CHOOSING, JUDGING = 0, 1
 OCTAVES, STEPS = 12, 8
 """Candidates are exceeded on 1/2 of all positions down to 1/8000, in so many halvings of so many steps: 96 of them,
 each on 6 to 12% fewer than the one before, so that they lie densely in the tail."""
+EVEN = 31
+"""And so many candidates lie evenly between the lowest of these and the maximum: where activations leave a gap (a unit
+that is off or on), upsampled values lie in it."""
 MIN_INFORMATION = 0.001
 """Pairs whose best ratio is below are no rows of the table: unit and concept say next to nothing about each other."""
 
@@ -65,25 +68,33 @@ def candidates(
     """(C, B) float32 ascending, filled up with +inf: values that may be thresholds.
 
     The shares of positions above them: 1/2, then half of that and so on, OCTAVES times, with `steps` even steps in each
-    octave; and `also`: (C, T) float16, further candidates (a run's fixed thresholds), NaN = none. A value is read off
-    the coarse histogram, as if the root of what is above fell evenly within a bin: it is near such a quantile and not
-    exactly there (what is above it is counted all the same), and 0 where the quantile is among the zeros.
+    octave; EVEN values up to the maximum; and `also`: (C, T) float16, further candidates (a run's fixed thresholds),
+    NaN = none. A quantile is read off the coarse histogram, as if the root of what is above fell evenly within a bin:
+    it is near that and not exactly there (what is above it is counted all the same), and 0 where it is among the zeros.
     None is at or above the unit's maximum; dead and constant units have none. Every processor gives the same ones.
     """
     octave = np.arange(OCTAVES * steps) // steps
     shares = np.ldexp(1 - (np.arange(OCTAVES * steps) % steps) / (2 * steps), -1 - octave)
     extra = np.empty((coarse.nan.size, 0), np.float16) if also is None else np.asarray(also, np.float16)
-    found = np.full((coarse.nan.size, len(shares) + extra.shape[1]), np.inf, np.float32)
+    found = np.full((coarse.nan.size, len(shares) + EVEN + extra.shape[1]), np.inf, np.float32)
     for unit in range(coarse.nan.size):
         if coarse.lowest[unit] >= coarse.highest[unit] or coarse.highest[unit] == float16.ZERO:
             continue
         patterns = _quantiles(coarse.counts[unit], shares)
         own = extra[unit][~np.isnan(extra[unit])]
+        own = np.concatenate([own, _between(int(patterns.min()), int(coarse.highest[unit]))])
         patterns = np.concatenate([patterns, float16.ordered_patterns(own).astype(np.int64)])
         patterns = np.clip(patterns, max(int(coarse.lowest[unit]), float16.LOWEST + 1), float16.HIGHEST - 1)
         patterns = np.unique(patterns[patterns < coarse.highest[unit]])
         found[unit, : len(patterns)] = float16.values_of_patterns(patterns.astype(np.uint16))
     return found
+
+
+def _between(lowest: int, highest: int) -> NDArray[np.float16]:
+    """EVEN values between those of two ordered patterns, infinities taken for the largest number."""
+    ends = float16.values_of_patterns(np.array([lowest, highest], np.uint16)).astype(np.float64)
+    low, high = np.clip(ends, -65504.0, 65504.0)
+    return (low + (high - low) * np.arange(1, EVEN + 1) / (EVEN + 1)).astype(np.float16)
 
 
 def _quantiles(counts: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ from microtome.dissect.audit.stages.stream import second_pass
 from microtome.dissect.audit.stages.thresholds import merged_thresholds, stored_activations
 from microtome.dissect.audit.stages.totals import capture_totals, dropped_concepts, narrow
 from microtome.dissect.maths.information import (
+    EVEN,
     OCTAVES,
     STEPS,
     InformationCounts,
@@ -102,7 +103,7 @@ def _fitting(units: int, concepts: int, taus: int) -> tuple[int, int]:
     """Steps of candidates an octave, and how many concepts, so that there are no more than MOST_COUNTS counts."""
 
     def counts(steps: int) -> int:
-        return 2 * units * (OCTAVES * steps + taus)
+        return 2 * units * (OCTAVES * steps + EVEN + taus)
 
     steps = next((n for n in range(STEPS, FEWEST_STEPS, -1) if counts(n) * (concepts + 1) <= MOST_COUNTS), FEWEST_STEPS)
     return steps, min(concepts, max(1, MOST_COUNTS // counts(steps) - 1))

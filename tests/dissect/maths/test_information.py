@@ -220,7 +220,7 @@ def test_candidates_ascend_below_the_maximum(seed: int, steps: int) -> None:
         acts[0, 0, 0, 0] = np.inf
     also = np.array([[acts[0, 0, 1, 1]], [np.nan], [np.nan]], np.float16)
     edges = candidates(histogram(acts), steps, also)
-    assert edges.shape == (3, 12 * steps + 1)
+    assert edges.shape == (3, 12 * steps + 31 + 1)
     assert np.isinf(edges[2]).all()
     for unit in range(2):
         finite = edges[unit][np.isfinite(edges[unit])]
@@ -232,11 +232,19 @@ def test_candidates_ascend_below_the_maximum(seed: int, steps: int) -> None:
         assert np.float32(also[0, 0]) in edges[0]
 
 
+def test_candidates_lie_where_only_upsampled_values_do() -> None:
+    acts = np.zeros((8, 1, 8, 8), np.float16)
+    acts[:, 0, 2:4, 2:4] = 1 + np.linspace(-0.1, 0.1, 32).reshape(8, 2, 2)
+    edges = candidates(histogram(acts))[0]
+    assert np.diff(edges[np.isfinite(edges)]).max() < 1.1 / 31
+    assert np.abs(edges - 0.5).min() < 0.02
+
+
 def test_candidates_are_near_the_quantiles() -> None:
     acts = np.random.default_rng(0).standard_normal((64, 1, 32, 32)).astype(np.float16)
     edges = candidates(histogram(acts))[0]
     above = np.array([(acts > edge).mean() for edge in edges])
-    assert len(above) == 96
+    assert len(above) == 96 + 31
     assert above[0] == pytest.approx(0.5, rel=0.01)
     many = above[above > 0.001]
     assert len(many) > 66
