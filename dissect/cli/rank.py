@@ -26,6 +26,12 @@ SHOWN = 12
     metavar="N",
     help="Latents of the run that each unit is ablated and inserted on (ace).",
 )
+@click.option(
+    "--keep",
+    type=click.FloatRange(min=0, max=1000),
+    metavar="W",
+    help="Weight of what changes beside the concept (alpha); 0: all that makes it go. [as the run has it, else 2]",
+)
 @click.option("--again", is_flag=True, help="Measure anew what the run holds already.")
 @click.option("--compare/--no-compare", default=True, help="Compare what the rankings remove, on fresh latents.")
 @click.option(
@@ -40,6 +46,7 @@ def rank_command(
     concepts: tuple[str, ...],
     by: tuple[str, ...],
     effects: int,
+    keep: float | None,
     again: bool,
     compare: bool,
     samples: int,
@@ -62,7 +69,12 @@ def rank_command(
     from microtome.dissect.generators.ranked import rank_units
 
     names, rankings = split_list(concepts), split_list(by) or ("ace", "alpha")
-    options: dict[str, Any] = {"effects": effects, "again": again, "samples": samples if compare else None}
+    options: dict[str, Any] = {
+        "effects": effects,
+        "keep": keep,
+        "again": again,
+        "samples": samples if compare else None,
+    }
     found = rank_units(run, layer, names, by=rankings, draws=draws, workers=workers, **options)
     if as_json:
         show_json(layer=layer, concepts={one["concept"]: one for one in found})

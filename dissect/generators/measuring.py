@@ -60,10 +60,13 @@ def measure_causes(
     *,
     by: Sequence[str] = ("ace", "alpha"),
     samples: int = SAMPLES,
+    keep: float | None = None,
     again: bool = False,
     stop: StopSignal | None = None,
 ) -> pd.DataFrame:
     """Measure what the run does not hold yet (`again`: all of it) of `by` for `concepts`, and keep it; the table.
+
+    keep: weight of what changes beside a concept (`AlphaSettings.keep`); alphas of another weight are made anew.
 
     Average causal effects are measured for all concepts at once; alphas are optimised for each. On latents of the run;
     the caller holds its lock. Raises UsageError where the layer's units are directions in another layer.
@@ -86,9 +89,11 @@ def measure_causes(
         if "ace" in by and (again or bool(table["ace"].isna().all())):
             table = _effects(subject, table)
             info["samples"] = samples
-        wanted = [name for name in concepts if again or _lacks_alpha(run, table, name)]
+        had = {name: info["alpha"].get(name, {}).get("keep") for name in concepts}
+        other = [name for name in concepts if keep is not None and had[name] != keep]
+        wanted = [name for name in concepts if again or name in other or _lacks_alpha(run, table, name)]
         if "alpha" in by and wanted:
-            table = _alphas(subject, table, info, wanted)
+            table = _alphas(subject, table, info, wanted, AlphaSettings() if keep is None else AlphaSettings(keep=keep))
     info["seconds"] = round(info["seconds"] + time.monotonic() - started, 3)
     write_causal(run, entry, table, info)
     return table
@@ -128,8 +133,9 @@ def _effects(subject: _Subject, table: pd.DataFrame) -> pd.DataFrame:
     return with_effects(table, effects, numbers_of_labels(subject.run, subject.segmenter))
 
 
-def _alphas(subject: _Subject, table: pd.DataFrame, info: CausalInfo, concepts: Sequence[str]) -> pd.DataFrame:
-    settings = AlphaSettings()
+def _alphas(
+    subject: _Subject, table: pd.DataFrame, info: CausalInfo, concepts: Sequence[str], settings: AlphaSettings
+) -> pd.DataFrame:
     probabilities, student, words = _gradients(subject)
     info["gradients"] = words
     if student is not None:

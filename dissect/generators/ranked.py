@@ -23,6 +23,7 @@ def rank_units(
     *,
     by: Sequence[str] = ("ace", "alpha"),
     effects: int = SAMPLES,
+    keep: float | None = None,
     again: bool = False,
     samples: int | None = None,
     draws: int = DRAWS,
@@ -30,13 +31,14 @@ def rank_units(
 ) -> list[dict[str, Any]]:
     """Rank the units of `layer` for `concepts`, keep it in the run at `path`, and compare the rankings.
 
-    effects: latents on which each unit is ablated and inserted; samples: fresh ones that rankings are compared on,
-    None = not at all; workers: torch's threads. For each concept: units by ranking, best first, and `compared`.
+    effects: latents on which each unit is ablated and inserted; keep: weight of what changes beside a concept, None =
+    that of the run's alphas; samples: fresh latents that rankings are compared on, None = not at all; workers: torch's
+    threads. For each concept: units by ranking, best first, and `compared`.
     """
     finished_run(path)
     with holding(path, "rank") as stop, _threads(workers):
         run = finished_run(path)
-        measure_causes(run, layer, concepts, by=by, samples=effects, again=again, stop=stop)
+        measure_causes(run, layer, concepts, by=by, samples=effects, keep=keep, again=again, stop=stop)
         compared: list[Comparison | None] = [None] * len(concepts)
         if samples is not None:
             shared = [name for name in ("ace", "alpha") if all(name in computed(run, layer, one) for one in concepts)]

@@ -94,7 +94,8 @@ def _between(lowest: int, highest: int) -> NDArray[np.float16]:
     """EVEN values between those of two ordered patterns, infinities taken for the largest number."""
     ends = float16.values_of_patterns(np.array([lowest, highest], np.uint16)).astype(np.float64)
     low, high = np.clip(ends, -65504.0, 65504.0)
-    return (low + (high - low) * np.arange(1, EVEN + 1) / (EVEN + 1)).astype(np.float16)
+    found: NDArray[np.float16] = (low + (high - low) * np.arange(1, EVEN + 1) / (EVEN + 1)).astype(np.float16)
+    return found
 
 
 def _quantiles(counts: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[np.int64]:
