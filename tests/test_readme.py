@@ -25,6 +25,9 @@ def made_small(text: str) -> str:
         text.replace("scenes:2000", "scenes:40")
         .replace('"scenes:2000"', '"scenes:40"')
         .replace("scenes:3000", "scenes:60")
+        .replace("generated:2000", "generated:48")
+        .replace("'block?.relu'", "block2.relu")
+        .replace("--concept tree --top 20", "--concept tree --top 20 --samples 8 --draws 1")
     )
 
 
