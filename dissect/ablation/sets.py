@@ -103,7 +103,7 @@ def ablate(
             "data": dataset or run.info["data"]["spec"],
             "images": sum(int(count[0]) for count in counts.values()),
             "draws": draws,
-            "drawn_from": "other units" if others_suffice(len(choice.units), entry["units"]) else "all units",
+            "drawn_from": drawn_from(len(choice.units), entry["units"]),
             "seed": seed,
             "rows": rows_of_counts(counts, subject),
         }
@@ -135,6 +135,11 @@ def file_name(name: str) -> str:
 def others_suffice(size: int, units: int) -> bool:
     """Whether random sets can be drawn from the units that were not chosen."""
     return units - size >= size
+
+
+def drawn_from(size: int, units: int) -> str:
+    """Which units random sets of `size` are of, in words."""
+    return "other units" if others_suffice(size, units) else "all units"
 
 
 def random_sets(chosen: NDArray[np.int64], units: int, draws: int, seed: int) -> NDArray[np.bool_]:

@@ -120,7 +120,9 @@ def _classifier(run: Path | str, as_json: bool, options: dict[str, Any]) -> int:
 
 def _show(found: Ablation) -> None:
     result = found.result
-    random = f"{result['draws']} random sets of {len(result['units'])} ({result['drawn_from']})"
+    random = (
+        f"{result['draws']} random set{'s' * (result['draws'] != 1)} of {len(result['units'])} ({result['drawn_from']})"
+    )
     images = f"{result['images']:,} images of {result['data']}"
     click.echo(f"{result['layer']}: without {result['chosen_by']}; {random}; {images}")
     click.echo(f"each {result['removal']}")

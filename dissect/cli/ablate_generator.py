@@ -15,7 +15,8 @@ SHOWN_CONCEPTS = 40
 def show_ablation(result: Mapping[str, Any]) -> None:
     """Concepts as a table, the dose curve, side effects, and a sentence."""
     where = "fresh latents" if result["fresh"] else "latents that the run was made of"
-    random = f"; {result['draws']} random sets of {len(result['units'])} ({result['drawn_from']})"
+    draws = result["draws"]
+    random = f"; {draws} random set{'s' * (draws != 1)} of {len(result['units'])} ({result['drawn_from']})"
     click.echo(f"{result['layer']}: {result['chosen_by']}, each {result['removal']}{random if result['draws'] else ''}")
     if result["why"]:
         click.echo(result["why"])
@@ -70,7 +71,7 @@ def side_effects(result: Mapping[str, Any]) -> str:
         if change["mean"] is not None:
             random = "" if change["mean_random"] is None else f" (random {change['mean_random']:.3f})"
             parts.append(f"{what} {change['mean']:.3f}{random}")
-    return f"side effects, {effects['outside']}: {'; '.join(parts)}"
+    return f"side effects, {effects['outside']}: {'; '.join(parts) or '-'}"
 
 
 def _row(name: str, row: Mapping[str, Any]) -> list[str]:

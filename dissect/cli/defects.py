@@ -91,7 +91,10 @@ def _show(found: Found) -> None:
     header = ["unit", "AUC", "interval", "p, corrected", "top patches in the worst"]
     show_table(header, [_line(row) for row in result["units"]], right=range(5))
     fresh = result["repair"]["data"]
-    click.echo(f"these {len(result['units'])} units of {result['layer']} removed, on fresh latents ({fresh}):")
+    count, draws = len(result["units"]), result["repair"]["draws"]
+    these = "this unit" if count == 1 else f"these {count} units"
+    random = f"; {draws} random set{'s' * (draws != 1)} of {count} ({result['repair']['drawn_from']})" if draws else ""
+    click.echo(f"{these} of {result['layer']} removed, on fresh latents ({fresh}){random}:")
     rows = _repair_rows(result["repair"])
     if rows:
         header = ["", "images", "before", "after", "change", "interval", "random sets", "verdict"]

@@ -44,5 +44,5 @@ def generate_command(generator: str, out: Path, as_json: bool, **options: Any) -
             files=[str(path) for path in made.files],
         )
     else:
-        click.echo(f"{len(made.seeds):,} images and sheet.png in {out}")
+        click.echo(f"{len(made.seeds):,} image{'s' * (len(made.seeds) != 1)} and sheet.png in {out}")
     return 0

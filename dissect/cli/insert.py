@@ -90,7 +90,8 @@ def _show(found: Insertion) -> None:
     where = "one place" if len(result["places"]) == 1 else f"{len(result['places'])} places"
     click.echo(
         f"{result['layer']}: {result['chosen_by']}, forced to their {result['level']} at {where} of "
-        f"{result['samples']} images ({result['data']}); {result['draws']} random sets of as many units"
+        f"{_counted(result['samples'], 'image')} ({result['data']}); {_counted(result['draws'], 'random set')} of as "
+        f"many units ({result['drawn_from']})"
     )
     header = [
         "context",
@@ -106,6 +107,10 @@ def _show(found: Insertion) -> None:
     ]
     show_table(header, [_line(row) for row in [*result["contexts"], result["all"]]], right=range(1, 9))
     click.echo(conclusion(result))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _line(row: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.dissect.ablation.sets import file_name, others_suffice, random_sets
+from microtome.dissect.ablation.sets import drawn_from, file_name, random_sets
 from microtome.dissect.ablation.subject import finished_run
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.precision import arithmetic
@@ -242,7 +242,7 @@ def result_of(
         "fresh": seeds.fresh,
         "samples": len(seeds.numbers),
         "draws": draws,
-        "drawn_from": "other units" if others_suffice(len(choice.units), layer["units"]) else "all units",
+        "drawn_from": drawn_from(len(choice.units), layer["units"]),
         "seed": seed,
         "concepts": concepts,
         "dose": dose_points(subject.concept, choice.doses(), dose, min(DOSE_DRAWS, draws)),

@@ -79,7 +79,10 @@ def _repair_rows(
     which = "worst of the fresh images" if scores is not None else "fresh images"
     rows = []
     for number, (title, edits) in enumerate(
-        ((which, []), (f"the same without {len(edit.units)} units of {edit.layer}", [edit]))
+        (
+            (which, []),
+            (f"the same without {len(edit.units)} unit{'s' * (len(edit.units) != 1)} of {edit.layer}", [edit]),
+        )
     ):
         lines = ["" if scores is None else f"{scores[number, place]:.4g}" for place in at.tolist()]
         pictures = edited_pictures(generator, edits, chosen)

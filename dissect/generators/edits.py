@@ -10,7 +10,6 @@ An edit is written in the image's own geometry, so that the same region fits a l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,10 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from microtome.dissect.generators.generator import NonFiniteImageError
 from microtome.dissect.models import Model
 from microtome.dissect.models.layouts import Layout
 from microtome.dissect.models.sites import Site, site_of
 from microtome.storage.errors import UsageError
+
+MOST = 3.4e38
+"""Values beyond that are infinite in float32."""
 
 BOX_CELLS = 256
 """A box is drawn on a grid of so many cells a side."""
@@ -89,7 +92,7 @@ class Edit:
 
     layer: resolved name; units: each once; values: one a unit, in the layer's own numbers; region: None = everywhere;
     strength: how far towards the value a unit goes, 0 = untouched, 1 = all the way. Raises UsageError where units and
-    values do not fit each other or a number is not finite.
+    values do not fit each other or a number is not finite in float32.
     """
 
     layer: str
@@ -105,8 +108,12 @@ class Edit:
             raise UsageError(
                 f"edit of {self.layer}: {len(self.values)} values for {len(self.units)} units; give one a unit"
             )
-        if not all(math.isfinite(value) for value in (*self.values, self.strength)):
-            raise UsageError(f"edit of {self.layer}: values and strength have to be finite numbers")
+        large = next((value for value in (*self.values, self.strength) if not abs(value) <= MOST), None)
+        if large is not None:
+            raise UsageError(
+                f"edit of {self.layer}: {large:g} is not finite in float32; values and strength have to be finite "
+                f"numbers of at most {MOST:.1e}"
+            )
 
 
 def ablation(layer: str, units: Sequence[int], value: float = 0.0, region: Region | None = None) -> Edit:
@@ -121,16 +128,38 @@ def applied(model: Model, edits: Sequence[Edit], where: NDArray[np.floating] | N
 
     where: (B, H, W) in [0, 1], for each image of the batch how much of each pixel may be edited at all, besides what
     the edits' own regions say; the batch of the forward pass has to be as large. Gradients pass through. One thread at
-    a time may run the model. Raises UnknownNameError for no layer, UsageError for a unit that it does not have.
+    a time may run the model. Raises UnknownNameError for no layer, UsageError for a unit that it does not have, and
+    where images are not finite under the edits.
     """
-    changes = [(site_of(model, edit.layer), edit) for edit in edits]
-    for site, edit in changes:
+    sites = sites_of(model, edits)
+    with ExitStack() as stack:
+        for site, edit in zip(sites, edits, strict=True):
+            stack.enter_context(site.replacing(partial(edited, site=site, edit=edit, where=where)))
+        try:
+            yield
+        except NonFiniteImageError as error:
+            if not edits:
+                raise
+            raise UsageError(_too_far(error.spec, edits)) from None
+
+
+def sites_of(model: Model, edits: Sequence[Edit]) -> list[Site]:
+    """Where each edit applies. Raises UnknownNameError for no layer, UsageError for a unit that it does not have."""
+    sites = [site_of(model, edit.layer) for edit in edits]
+    for site, edit in zip(sites, edits, strict=True):
         if max(edit.units) >= site.units:
             raise UsageError(f"layer {edit.layer} has units 0 to {site.units - 1}; there is no unit {max(edit.units)}")
-    with ExitStack() as stack:
-        for site, edit in changes:
-            stack.enter_context(site.replacing(partial(edited, site=site, edit=edit, where=where)))
-        yield
+    return sites
+
+
+def _too_far(spec: str, edits: Sequence[Edit]) -> str:
+    """What is said of edits that make images that are not finite: of the one that goes furthest."""
+    edit = max(edits, key=lambda edit: max(abs(value * edit.strength) for value in edit.values))
+    value, unit = max(zip(edit.values, edit.units, strict=True), key=lambda pair: abs(pair[0]))
+    return (
+        f"edit of {edit.layer}: with unit {unit} set to {value:g} the images of {spec} are not finite; give a value "
+        "nearer to those that the unit has by itself"
+    )
 
 
 def edited(raw: Tensor, site: Site, edit: Edit, where: NDArray[np.floating] | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from microtome.dissect.audit.job import same_segmenter
 from microtome.dissect.generators.edits import Edit, applied
-from microtome.dissect.generators.generator import Generator
+from microtome.dissect.generators.generator import Generator, of_seeds
 from microtome.dissect.models.segmenters import Segmenter
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
@@ -174,8 +174,11 @@ def passes(
 ) -> Iterator[tuple[Seen, Iterator[Seen]]]:
     """The images of `seeds` batch by batch: untouched, and one after the other with each set of edits."""
     for start in range(0, len(seeds), batch):
-        latents = generator.latents(seeds[start : start + batch])
-        untouched = seen_by(segmenter, _images(generator, latents))
+        part = seeds[start : start + batch]
+        latents = generator.latents(part)
+        with of_seeds(part):
+            images = _images(generator, latents)
+        untouched = seen_by(segmenter, images)
         limits = None if where is None else where(untouched.ids)
 
         def changed(

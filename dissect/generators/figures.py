@@ -107,13 +107,22 @@ def _lost(before: NDArray[np.float64], after: NDArray[np.float64]) -> float | No
 
 def _change(values: Sequence[NDArray[np.float64]], words: str) -> dict[str, Any]:
     mine = bootstrap(values[0])
-    random = bootstrap(np.nanmean(values[1:], axis=0)) if len(values) > 1 else None
+    random = bootstrap(mean_of_known(np.stack(values[1:]))) if len(values) > 1 else None
     return {
         "of": words,
         "mean": _number(mine.mean),
         "interval": [_number(mine.low), _number(mine.high)],
         "mean_random": None if random is None else _number(random.mean),
     }
+
+
+def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(m, n) -> (n,) means over those that are not NaN; NaN where all are."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    means: NDArray[np.float64] = np.full(total.shape, np.nan)
+    np.divide(total, known.sum(axis=0), out=means, where=known.any(axis=0))
+    return means
 
 
 def _shares(found: Removed | None, label: int, value: str, interval: str) -> dict[str, Any]:

@@ -30,6 +30,18 @@ from microtome.storage.run import Run
 
 __all__ = ["Generator", "Latents", "generator_of_run", "open_generator"]
 
+
+class NonFiniteImageError(UsageError):
+    """A generator gave an image with values that are not finite. row: which of the batch it was."""
+
+    def __init__(self, spec: str, row: int, which: str = "") -> None:
+        self.spec, self.row = spec, row
+        super().__init__(
+            f"{spec} gives values that are not finite{which or f', in image {row + 1} of a batch'}; look for a "
+            "division by zero or an overflow in its module, and check its weights"
+        )
+
+
 AT_ONCE = 16
 """Pictures in a batch, at most."""
 
@@ -99,19 +111,31 @@ class Generator:
         return normalise(torch.from_numpy(crop)[None], mean, std, torch.contiguous_format)
 
     def images(self, latents: Latents) -> Tensor:
-        """(B, 3, H, W) float in [0, 1], on the module's device; clamped to that unless gradients are on."""
+        """(B, 3, H, W) float in [0, 1], on the module's device; clamped to that unless gradients are on.
+
+        Raises NonFiniteImageError, unless gradients are on, for values that are not finite.
+        """
+        scaled = self._scaled(latents)
+        if torch.is_grad_enabled():
+            return scaled
+        if not bool(scaled.isfinite().all()):
+            finite = scaled.isfinite().flatten(1).all(1)
+            raise NonFiniteImageError(self.model.spec, int(finite.int().argmin()))
+        return scaled.clamp(0, 1)
+
+    def _scaled(self, latents: Latents) -> Tensor:
         output = self.model.run(latents)
         found = image_of(output, len(latents[0]))
         if found is None:
             raise UsageError(f"{self.model.spec} gives no images (B, 3, H, W) for {len(latents[0])} latents")
         low, high = self.output_range
         scaled = (found - low) / (high - low)
-        scaled = scaled if scaled.shape[1] == 3 else scaled.expand(-1, 3, -1, -1)
-        return scaled if torch.is_grad_enabled() else scaled.clamp(0, 1)
+        return scaled if scaled.shape[1] == 3 else scaled.expand(-1, 3, -1, -1)
 
     def pictures(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """(n, H, W, 3) uint8 RGB: the same bytes for a seed whatever others are asked for."""
-        return self.pictures_of(self.latents(seeds))
+        with of_seeds(seeds):
+            return self.pictures_of(self.latents(seeds))
 
     def pictures_of(self, latents: Latents) -> NDArray[np.uint8]:
         """The same from latents; hooks that edit may be open."""
@@ -120,8 +144,11 @@ class Generator:
         with torch.no_grad(), _alone():
             for part in starts_of(self.batches.plan(count)):
                 rows = tuple(filled(tensor[part], self.batches.fill) for tensor in latents)
-                images = self.images(rows)[: part.stop - part.start]
-                pixels = images.float().nan_to_num(0.0).mul(255.0).add(0.5).to(torch.uint8)
+                try:
+                    images = self.images(rows)[: part.stop - part.start]
+                except NonFiniteImageError as error:
+                    raise NonFiniteImageError(error.spec, part.start + error.row) from None
+                pixels = images.float().mul(255.0).add(0.5).to(torch.uint8)
                 out[part] = pixels.permute(0, 2, 3, 1).cpu().numpy()
         return out
 
@@ -131,7 +158,7 @@ class Generator:
         first = self.model.inputs(1)
         with torch.no_grad(), _alone():
             found = find_batches(
-                lambda copies: self.images(tuple(part.expand(copies, *part.shape[1:]) for part in first)),
+                lambda copies: self._scaled(tuple(part.expand(copies, *part.shape[1:]) for part in first)).clamp(0, 1),
                 AT_ONCE,
                 AT_ONCE,
             )
@@ -153,9 +180,20 @@ def open_generator(spec: str, weights: Path | None = None, inputs: ImageDataset 
 
     Raises UsageError where it cannot be had, or is none.
     """
-    generator = Generator(load_model(spec, weights=weights, generators=True), inputs)
-    _ = generator.info  # raises where it is none
+    generator = Generator(load_model(spec, weights=weights, generators=True, others=False), inputs)
+    if inputs is not None and generator.info.latent_shape is not None:
+        raise UsageError(f"{spec} makes images from latents, not from images; leave out --inputs")
     return generator
+
+
+@contextmanager
+def of_seeds(seeds: Sequence[int]) -> Iterator[None]:
+    """While open, whose batches are of `seeds`, an image that is not finite is refused by its seed."""
+    try:
+        yield
+    except NonFiniteImageError as error:
+        which = f" for seed {seeds[error.row]}" if error.row < len(seeds) else ""
+        raise NonFiniteImageError(error.spec, error.row, which) from None
 
 
 def generator_of_run(run: Run) -> Generator:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from microtome.dissect.ablation.sets import file_name, random_sets
+from microtome.dissect.ablation.sets import drawn_from, file_name, random_sets
 from microtome.dissect.ablation.subject import finished_run
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.precision import arithmetic
@@ -38,7 +38,7 @@ from microtome.dissect.generators.insertion import (
     overall,
 )
 from microtome.dissect.generators.pairs import png_bytes
-from microtome.dissect.generators.quantiles import QUANTILE, high_values
+from microtome.dissect.generators.quantiles import QUANTILE, check_quantile, high_values
 from microtome.dissect.generators.recipes import Recipe, edit_to_json, edited_pictures, write_recipe
 from microtome.dissect.generators.seeds import Seeds, fresh_seeds
 from microtome.dissect.models.segmenters import Segmenter
@@ -138,6 +138,7 @@ def insert_units(
     Writes insertions/NAME.json, NAME.png and NAME-pairs.png into the run. Raises UsageError and UnknownNameError for
     what the run does not have, RunMismatchError where generator or segmenter are other ones than those of the run.
     """
+    check_quantile(quantile)
     run = finished_run(path)
     places = Places.of(place, grid, size)
     if concept is None:
@@ -209,6 +210,7 @@ def result_of(
         "fresh": subject.seeds.fresh,
         "samples": len(subject.seeds.numbers),
         "draws": draws,
+        "drawn_from": drawn_from(len(choice.units), choice.layer["units"]),
         "seed": seed,
         "grid": list(places.grid),
         "size": list(places.size),

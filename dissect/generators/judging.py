@@ -84,6 +84,11 @@ class Question:
             raise UsageError(
                 "--worse lower: images far from real ones are the worse; it goes with --scores or --scorer"
             )
+        if not 0 < self.worst < 1:
+            raise UsageError(
+                f"--worst {self.worst:g}: give the share of images that counts as bad, between 0 and 1, as in "
+                "--worst 0.1"
+            )
         if self.samples < 2 or self.draws < 0:
             raise UsageError(
                 f"--samples {self.samples} --draws {self.draws}: give 2 latents or more, and no fewer than 0"

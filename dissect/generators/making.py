@@ -10,7 +10,7 @@ from PIL import Image
 
 from microtome.datasets.specs import open_dataset
 from microtome.dissect.audit.progress import progress
-from microtome.dissect.generators.edits import Edit
+from microtome.dissect.generators.edits import Edit, sites_of
 from microtome.dissect.generators.generator import Generator, open_generator
 from microtome.dissect.generators.pairs import png_bytes
 from microtome.dissect.generators.recipes import LAST_SEED, Recipe, edited_pictures, read_recipe
@@ -53,8 +53,11 @@ def generate(
     read = None if recipe is None else read_recipe(recipe)
     numbers = asked_seeds(seeds, count, read)
     generator = open_generator(spec, weights, None if inputs is None else open_dataset(f"images:{inputs}"))
+    if generator.info.latent_shape is None and inputs is None:
+        raise UsageError(f"{spec} makes images from images: say which with --inputs FOLDER; seeds number them, from 0")
     if read is not None:
         read.check(generator, force=force)
+        sites_of(generator.model, read.edits)
     edits: Sequence[Edit] = () if read is None else read.edits
     files: list[Path] = []
     tiles: list[Tile] = []

@@ -21,14 +21,19 @@ MOST_VALUES = 2**26
 """Stored values that are read for quantiles that the run's thresholds do not hold; of more, evenly spaced samples."""
 
 
+def check_quantile(quantile: float) -> None:
+    """Raise UsageError where it is none."""
+    if not 0 < quantile < 1:
+        raise UsageError(f"--quantile {quantile:g}: give a fraction between 0 and 1, as in --quantile 0.995")
+
+
 def high_values(run: Run, layer: str, units: Sequence[int], quantile: float = QUANTILE) -> NDArray[np.float64]:
     """The `quantile` of each of `units` of `layer`, in true values: (n,).
 
     From the run's thresholds where one is of tau = 1 - quantile, else from its activations. Raises UsageError where the
     run has neither, or the quantile is none.
     """
-    if not 0 < quantile < 1:
-        raise UsageError(f"--quantile {quantile:g}: give a fraction between 0 and 1, as in --quantile 0.995")
+    check_quantile(quantile)
     chosen = np.asarray(units, np.int64)
     thresholds = run.layer_table(layer, "thresholds")
     at = thresholds[np.isclose(thresholds["tau"], 1 - quantile, rtol=0, atol=1e-9)]

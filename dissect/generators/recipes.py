@@ -35,6 +35,7 @@ MOST_CELLS = 1 << 24
 """A region's grid has at most so many."""
 
 LAST_SEED = 2**63 - 1
+OR_FORCE = "take that generator, or --force"
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,15 @@ class Recipe:
             raise UsageError(f"{source} is no JSON ({' '.join(str(error).split())}); export it anew") from error
         return _Reader(source).recipe(content)
 
-    def check(self, generator: Generator, *, force: bool = False) -> None:
-        """Raise RunMismatchError where the recipe was made for another generator, unless `force`."""
+    def check(self, generator: Generator, *, force: bool = False, advice: str = OR_FORCE) -> None:
+        """Raise RunMismatchError, which ends in `advice`, where the recipe was made for another generator, unless
+        `force`."""
         if force or self.fingerprint == generator.model.fingerprint:
             return
         raise RunMismatchError(
             f"the recipe was made for {self.generator} (fingerprint {self.fingerprint[:12]}), not for "
             f"{generator.model.spec} ({generator.model.fingerprint[:12]}), whose units mean something else; "
-            "take that generator, or --force"
+            f"{advice}"
         )
 
     def pictures(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.ablation.sets import file_name, random_sets
+from microtome.dissect.ablation.sets import drawn_from, file_name, random_sets
 from microtome.dissect.ablation.subject import finished_run
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.precision import arithmetic
@@ -51,11 +51,13 @@ class Found:
 @dataclass(frozen=True, eq=False)
 class Repaired:
     """Fresh latents without the units. scores: (m, n) of the untouched images, those without the chosen units, and
-    those without each random set, or None; features: (m, n, d) likewise, or None."""
+    those without each random set, or None; features: (m, n, d) likewise, or None; drawn_from: which units
+    the random sets are of."""
 
     seeds: Seeds
     scores: Features | None
     features: Features | None
+    drawn_from: str
 
 
 def find_defects(path: Path | str, question: Question, export_recipe: Path | None = None) -> Found:
@@ -124,7 +126,7 @@ def repair(
                     features[number].append(looking.eyes.features(pictures))
                 shown.advance(len(batch))
     joined = [np.stack([np.concatenate(parts) for parts in each]) if each[0] else None for each in (scores, features)]
-    return Repaired(seeds, joined[0], joined[1])
+    return Repaired(seeds, joined[0], joined[1], drawn_from(len(suspects.units), units))
 
 
 def result_of(
@@ -170,6 +172,7 @@ def result_of(
         "fresh": repaired.seeds.fresh,
         "samples": len(repaired.seeds.numbers),
         "draws": question.draws,
+        "drawn_from": repaired.drawn_from,
         "seed": question.seed,
         "score": None if repaired.scores is None else scored(repaired.scores, judged.sign, question.worst),
         "frechet": None,

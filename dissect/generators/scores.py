@@ -45,7 +45,8 @@ def read_scores(path: Path, run: Run) -> tuple[NDArray[np.int64], Features]:
             reader.fieldnames = columns
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"--scores {path} cannot be read ({error}); {_COLUMNS}") from error
+        said = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UsageError(f"--scores {path} cannot be read ({said}); {_COLUMNS}") from error
     name = next((name for name in ("key", "seed") if name in columns), None)
     if name is None or "score" not in columns:
         raise UsageError(f"--scores {path} has the columns {', '.join(columns) or 'none'}; {_COLUMNS}")

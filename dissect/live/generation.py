@@ -84,7 +84,7 @@ class LiveGenerator:
         """Edits and seeds of a recipe. Raises UsageError for what is none, RunMismatchError for another generator's."""
         found = Recipe.from_json(json.dumps(recipe))
         with self._one_at_a_time:
-            found.check(self.generator)
+            found.check(self.generator, advice="open a run of that generator")
         return [edit_to_json(edit) for edit in found.edits], found.seeds
 
     @contextmanager

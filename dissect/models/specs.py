@@ -65,13 +65,14 @@ def load_model(
     for_inspection: bool = False,
     tokens: TokenHints = TokenHints(),  # noqa: B008 - frozen
     generators: bool = False,
+    others: bool = True,
 ) -> Model:
     """Load the model that `spec` names, in eval mode.
 
     weights: a file with a state dict, in place of the spec's own; preprocess: the user's flags, which win over what
     the model states; for_inspection: weights do not matter, so random ones stand in for those that would have to be
     found, and the fingerprint is left empty; tokens: where the patches of token streams are, if that has to be said;
-    generators: whether a generator of images will do (`generators.py`), too.
+    generators: whether a generator of images will do (`generators.py`), too; others: whether other models will do.
 
     Raises UsageError (or UnknownNameError) when any of these cannot be used.
     """
@@ -82,6 +83,11 @@ def load_model(
     for name in ("preprocess", "class_names", "num_prefix_tokens"):  # stated on a wrapper that is gone now
         if name in vars(made.module) and not hasattr(module, name):
             setattr(module, name, vars(made.module)[name])
+    if not others and not is_generator(module):
+        raise UsageError(
+            f"{spec} is no generator: its module states no output_range, such as (-1, 1), and no latent_shape, such as "
+            "(100,); give one that makes images"
+        )
     _check_materialised(module, spec)
     words, names = made.weights, _class_names(module) or made.class_names
     if weights is not None and not for_inspection:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from microtome.dissect.audit import AuditConfig, run_audit
 from microtome.dissect.generators.ablating import GeneratorAblation, ablate_generator, within_of
+from microtome.dissect.generators.figures import mean_of_known
 from microtome.dissect.generators.generator import generator_of_run
 from microtome.dissect.generators.recipes import read_recipe
 from microtome.dissect.generators.seeds import FRESH
@@ -206,3 +207,8 @@ def test_options_of_classifiers_are_refused(
     code, _, err = typed(capsys, "ablate", painted, *flags)
     assert code == 2
     assert said in err
+
+
+def test_means_over_sets_leave_out_what_is_not_known() -> None:
+    values = np.array([[np.nan, 1.0, 2.0], [np.nan, 3.0, np.nan]])
+    np.testing.assert_array_equal(mean_of_known(values), [np.nan, 2.0, 2.0])

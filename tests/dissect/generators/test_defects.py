@@ -169,7 +169,7 @@ def test_lists_that_cannot_be_used_are_refused_by_line(tmp_path: Path, text: str
 
 
 def test_a_missing_list_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=r"cannot be read \(No such file or directory\)"):
         read_scores(tmp_path / "none.csv", run_of(["a"], 0))
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from microtome.dissect.generators.edits import BOX_CELLS, Edit, Region, ablation, applied, at_grid, edited
 from microtome.dissect.generators.generator import Generator, open_generator
+from microtome.dissect.generators.recipes import edited_pictures
 from microtome.dissect.models.capture import ActivationCapture
 from microtome.dissect.models.layouts import Layout
 from microtome.dissect.models.places import Place
@@ -121,6 +122,7 @@ def test_what_is_no_grid_is_refused(grid: NDArray[np.generic]) -> None:
         ((-1,), (0.0,), 1.0),
         ((1,), (0.0, 1.0), 1.0),
         ((1,), (math.nan,), 1.0),
+        ((1,), (1e39,), 1.0),
         ((1,), (0.0,), math.inf),
     ],
 )
@@ -158,6 +160,16 @@ def test_strength_goes_from_untouched_to_the_value(painter: Generator) -> None:
         expected = before[:, 1] + strength * (3.0 - before[:, 1])
         torch.testing.assert_close(found, expected)
     assert torch.equal(held(painter, "mix", [Edit("mix", (1,), (3.0,), strength=0.0)]), before)
+
+
+def test_an_edit_that_leaves_no_finite_image_is_named(tmp_path: Path) -> None:
+    file = write_generators(tmp_path)
+    text = "\n\nclass Unbounded(Plain):\n    def forward(self, z):\n"
+    text += "        return 1000 * self.end(self.mid(self.start(z[..., None, None])))\n"
+    file.write_text(file.read_text() + text)
+    generator = open_generator(f"{file}:Unbounded")
+    with pytest.raises(UsageError, match=r"edit of mid: with unit 2 set to 3e\+38 the images of .* are not finite"):
+        edited_pictures(generator, [ablation("mid", [3]), Edit("mid", (1, 2), (1.0, 3e38))], [0])
 
 
 def test_a_region_limits_an_edit(painter: Generator) -> None:

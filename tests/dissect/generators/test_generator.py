@@ -12,6 +12,7 @@ from PIL import Image
 
 from microtome.datasets.specs import open_dataset
 from microtome.dissect.generators.generator import Generator, open_generator
+from microtome.dissect.generators.making import generate
 from microtome.dissect.models import load_model
 from microtome.storage.errors import UsageError
 
@@ -78,6 +79,33 @@ def test_a_generator_is_no_model_for_those_that_want_answers(nets: Path) -> None
 def test_a_classifier_is_no_generator() -> None:
     with pytest.raises(UsageError, match="is no generator"):
         open_generator("builtin:scenes-cnn")
+
+
+def test_a_classifier_without_preprocessing_is_no_generator(tmp_path: Path) -> None:
+    file = tmp_path / "nets.py"
+    file.write_text("from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3))\n")
+    with pytest.raises(UsageError, match=r"is no generator: .*no output_range.*no latent_shape"):
+        open_generator(f"{file}:net")
+
+
+def test_inputs_go_with_networks_that_take_images(nets: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave out --inputs"):
+        open_generator(f"{nets}:plain", inputs=open_dataset(f"images:{photos}"))
+    with pytest.raises(UsageError, match="--inputs FOLDER"):
+        generate(f"{nets}:translator", tmp_path, seeds=("1",))
+
+
+def test_images_that_are_not_finite_are_refused_by_seed(tmp_path: Path) -> None:
+    file = write_generators(tmp_path)
+    text = "\n\nclass Spoilt(Plain):\n    def forward(self, z):\n        images = super().forward(z)\n"
+    text += "        return torch.where(z[:, :1, None, None] < -0.5, images / 0, images)\n"
+    file.write_text(file.read_text() + text)
+    generator = open_generator(f"{file}:Spoilt")
+    first = next(seed for seed in range(100) if generator.latents([seed])[0][0, 0] < -0.5)
+    assert first > 0
+    assert generator.pictures(range(first)).any()
+    with pytest.raises(UsageError, match=f"Spoilt gives values that are not finite for seed {first};"):
+        generator.pictures(range(first + 30))
 
 
 BROKEN = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,8 @@ def test_the_edit_at_one_place_is_a_recipe(run: Path, tmp_path: Path) -> None:
         ({"concept": None, "units": ["1"], "layer": "mix"}, "--concept tree"),
         ({"export_recipe": Path("x.json")}, "--place"),
         ({"samples": 0}, "--samples 0"),
+        ({"quantile": 2.0, "concept": "squares", "place": "middle"}, "--quantile 2"),
+        ({"quantile": math.nan}, "--quantile nan"),
         ({"size": (2.0, 2.0)}, "places"),
         ({"layer": "mixed"}, "mix"),
     ],
@@ -154,6 +157,7 @@ def test_the_unit_behind_the_checks_is_found_and_removed(
     assert [row["unit"] for row in result["units"]] == [CHECKS]
     assert result["units"][0]["auc"] > 0.9
     assert result["units"][0]["patches_in_worst"] > 0.7
+    assert result["repair"]["drawn_from"] == "other units"
     score = result["repair"]["score"]
     assert score["all"]["verdict"] == score["worst"]["verdict"] == "better"
     assert score["worst"]["after"] < 0.1 * score["worst"]["before"]
@@ -211,6 +215,8 @@ def test_where_no_unit_stands_out_nothing_is_repaired(run: Path, tmp_path: Path,
         (Question(scores=Path("a.csv"), scorer="a.py:b"), "give one"),
         (Question(real="scenes:4", worse="lower"), "--worse lower"),
         (Question(real="scenes:4", samples=1), "--samples 1"),
+        (Question(real="scenes:4", worst=math.nan), "--worst nan"),
+        (Question(real="scenes:4", worst=1.5), "--worst 1.5"),
         (Question(real="scenes:4", features="torchvision:resnet18"), "--features-layer"),
     ],
 )

@@ -16,12 +16,12 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from microtome.dissect.cli import main
-from microtome.dissect.generators.edits import Edit, Region, ablation
+from microtome.dissect.generators.edits import MOST, Edit, Region, ablation
 from microtome.dissect.generators.generator import Generator, open_generator
 from microtome.dissect.generators.recipes import LAST_SEED, Recipe, edits_from_json, read_recipe, write_recipe
 from microtome.storage.errors import RunMismatchError, UsageError
 
-finite = st.floats(allow_nan=False, allow_infinity=False)
+finite = st.floats(-MOST, MOST)
 side = st.integers(0, 256).map(lambda number: number / 256)
 
 
@@ -198,6 +198,7 @@ def test_the_command_replays_a_recipe(
         (["--recipe", "wrong.json"], 4, "was made for nobody"),
         (["--recipe", "layer.json"], 2, "no layer named 'mxi'"),
         (["--recipe", "unit.json"], 2, "there is no unit 77"),
+        (["--inputs", "."], 2, "leave out --inputs"),
     ],
 )
 def test_mistakes_end_in_one_line(
@@ -214,7 +215,8 @@ def test_mistakes_end_in_one_line(
     write_recipe("wrong.json", Recipe("nobody", "0" * 64, ()))
     write_recipe("layer.json", Recipe.of(painter, [ablation("mxi", [1])]))
     write_recipe("unit.json", Recipe.of(painter, [ablation("mix", [77])]))
+    Image.new("RGB", (8, 8)).save("photo.png")
     found, _, error = run(capsys, "generate", f"{file}:painter", "--out", "out", *arguments)
     assert found == code
     assert said in error
-    assert not re.search("Traceback", error)
+    assert not re.search("Traceback|images/s|generate:", error)
