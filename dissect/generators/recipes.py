@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.dissect.generators.edits import Edit, Region, applied
+from microtome.dissect.generators.generator import of_seeds
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.files import write_bytes
 
@@ -97,7 +98,7 @@ def edited_pictures(generator: Generator, edits: Sequence[Edit], seeds: Sequence
     """The images of `seeds` with `edits`, (n, H, W, 3) uint8: what everything that applies edits shows and writes."""
     latents = generator.latents(seeds)
     _ = generator.batches  # found out by untouched passes, so that edits have no say in how images are batched
-    with applied(generator.model, edits):
+    with of_seeds(seeds), applied(generator.model, edits):
         return generator.pictures_of(latents)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from microtome.datasets.specs import open_dataset
 from microtome.dissect.generators.generator import Generator, open_generator
 from microtome.dissect.generators.making import generate
+from microtome.dissect.generators.recipes import edited_pictures
 from microtome.dissect.models import load_model
 from microtome.storage.errors import UsageError
 
@@ -106,6 +107,8 @@ def test_images_that_are_not_finite_are_refused_by_seed(tmp_path: Path) -> None:
     assert generator.pictures(range(first)).any()
     with pytest.raises(UsageError, match=f"Spoilt gives values that are not finite for seed {first};"):
         generator.pictures(range(first + 30))
+    with pytest.raises(UsageError, match=f"not finite for seed {first};"):
+        edited_pictures(generator, [], range(first + 3))
 
 
 BROKEN = {

@@ -147,6 +147,8 @@ def test_a_recipe_of_another_generator_is_refused(painter: Generator, tmp_path: 
     other = Recipe(made.generator, "0" * 64, made.edits, made.seeds)
     with pytest.raises(RunMismatchError, match=r"was made for .*painter.*--force"):
         other.pictures(painter)
+    with pytest.raises(RunMismatchError, match="something else; open a run of that generator"):
+        other.check(painter, advice="open a run of that generator")
     assert (other.pictures(painter, force=True) == made.pictures(painter)).all()
 
 
