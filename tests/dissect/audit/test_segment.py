@@ -264,7 +264,7 @@ def test_settings_that_make_no_sense(tmp_path: Path, photos: Path, segmenter: st
         config(photos, tmp_path / "run", segmenter="")
     with pytest.raises(UsageError, match="there is no file"):
         run_audit(config(photos, tmp_path / "run", segmenter="nowhere.py:reddish"))
-    with pytest.raises(UsageError, match="'reddish' is no segmenter; a segmenter is path"):
+    with pytest.raises(UsageError, match="'reddish' is no segmenter; a segmenter is builtin:NAME, path"):
         run_audit(config(photos, tmp_path / "run", segmenter="reddish"))
 
 
