@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, TypeAlias
@@ -67,8 +68,12 @@ def static_files(*, maps: bool = True, generator: bool = True) -> list[Traversab
     return sorted(found, key=lambda entry: entry.name)
 
 
+@cache
 def environment() -> Environment:
-    """Jinja with autoescape for every template, text without controls, and an error for every missing variable."""
+    """Jinja with autoescape for every template, text without controls, and an error for every missing variable.
+
+    There is one a process, since it keeps the templates that it has compiled.
+    """
     env = Environment(
         loader=FunctionLoader(lambda name: package_file("templates", name).read_text(encoding="utf-8")),
         autoescape=True,

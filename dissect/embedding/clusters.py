@@ -117,16 +117,28 @@ def _cells(positions: NDArray[np.floating], low: Floats, step: float) -> Ints:
 
 def _smoothed(counts: Floats, in_kernel: float) -> tuple[Floats, float]:
     """The density in points a cell, and the width of the smoothing in cells."""
+    held = counts > 0
+    rows, columns = held.any(axis=1), held.any(axis=0)
+    inside = held[rows]
+    weights = counts[held]
     width = FINEST
     while True:
-        density = np.maximum(ndimage.gaussian_filter(counts, width, mode="constant"), 0.0)
-        held = counts > 0
-        order = np.argsort(density[held], kind="stable")
-        passed = np.cumsum(counts[held][order])
-        median = density[held][order][np.searchsorted(passed, passed[-1] / 2)]
+        density = _blurred(counts, width, rows, columns)[inside]
+        order = np.argsort(density, kind="stable")
+        passed = np.cumsum(weights[order])
+        median = density[order][np.searchsorted(passed, passed[-1] / 2)]
         if 4 * math.pi * width**2 * median >= in_kernel or width > CELLS / 8:
-            return density, width
+            return _blurred(counts, width, np.ones_like(rows), columns), width
         width *= math.sqrt(2)
+
+
+def _blurred(counts: Floats, width: float, rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> Floats:
+    """These rows of the counts under a Gaussian of this width, where all columns but `columns` are empty: to the bit
+    those of a filter over all of it, since each line is filtered for itself."""
+    upright = ndimage.gaussian_filter1d(counts[:, columns], width, axis=0, mode="constant")
+    level = np.zeros((np.count_nonzero(rows), counts.shape[1]))
+    level[:, columns] = upright[rows]
+    return np.maximum(ndimage.gaussian_filter1d(level, width, axis=1, mode="constant"), 0.0)
 
 
 @kernel

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from scipy.stats import hypergeom
 from sklearn.datasets import load_digits
 from sklearn.manifold import TSNE
@@ -75,6 +78,24 @@ def test_scale_and_place_change_nothing() -> None:
     positions, _ = groups(3000)
     moved = density_clusters(positions.astype(np.float64) * 1e-3 + 7)
     assert adjusted_rand_score(moved.labels, density_clusters(positions).labels) > 0.99
+
+
+@pytest.mark.parametrize("n", [12, 700, 20_000])
+def test_the_smoothing_is_that_of_the_whole_grid_to_the_bit(n: int) -> None:
+    """Lines without points are left out of it."""
+    cells = np.clip(np.random.default_rng(n).normal(256, 60, (2, n)).astype(np.int64), 0, module.CELLS - 1)
+    counts = np.zeros((module.CELLS, module.CELLS))
+    np.add.at(counts, tuple(cells), 1)
+    width = module.FINEST
+    while True:
+        slow = np.maximum(gaussian_filter(counts, width, mode="constant"), 0)
+        at_points = np.sort(slow[tuple(cells)])
+        if 4 * np.pi * width**2 * at_points[(n - 1) // 2] >= module.IN_KERNEL or width > module.CELLS / 8:
+            break
+        width *= math.sqrt(2)
+    density, found = module._smoothed(counts, module.IN_KERNEL)
+    assert found == width
+    assert np.array_equal(density, slow)
 
 
 def test_few_points_have_no_cluster() -> None:
