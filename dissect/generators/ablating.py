@@ -124,7 +124,7 @@ def ablate_generator(
         raise UsageError(f"--samples {samples} --draws {draws}: give at least 2 latents, and 0 or more random sets")
     with holding(path, "ablate"):
         generator = generator_of_run(run)
-        segmenter = segmenter_of_run(run, generator.model.placeholder().device)
+        segmenter = segmenter_of_run(run, generator.device)
         if concept is not None:
             label_ids(segmenter, concept)
         seeds = seeds_of(run, generator, dataset, samples)
@@ -132,7 +132,7 @@ def ablate_generator(
         subject = _Subject(generator, segmenter, choice, within, value_of(run, choice, value))
         if export_recipe is not None:
             write_recipe(export_recipe, Recipe.of(generator, [subject.edit(choice.units)], seeds.numbers))
-        with arithmetic("float32", generator.model.placeholder().device):
+        with arithmetic("float32", generator.device):
             looked, dose = measure(subject, seeds, draws, seed)
         name = name_of(choice, region, value, seeds, draws, seed, dataset=dataset is not None)
         result = result_of(subject, seeds, looked, dose, name=name, value=value, draws=draws, seed=seed)

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from microtome.dissect.audit.stopping import Stopped, StopSignal
-from microtome.dissect.generators.generator import Generator
+from microtome.dissect.generators.effects import tell
+from microtome.dissect.generators.generator import Generator, of_seeds
 from microtome.dissect.models.generators import Latents
 from microtome.dissect.models.sites import Site, site_of
 
@@ -115,8 +116,10 @@ def optimise_alpha(
     for step in range(settings.steps):
         if stop is not None and stop.is_set():
             raise Stopped
-        latents = generator.latents([seeds[(step * settings.batch + i) % len(seeds)] for i in range(settings.batch)])
-        before = _seen(generator, target, latents)
+        part = [seeds[(step * settings.batch + i) % len(seeds)] for i in range(settings.batch)]
+        latents = generator.latents(part)
+        with of_seeds(part):
+            before = _seen(generator, target, latents)
         with torch.enable_grad():
             seen = partial(_moved, generator, site, target, latents, alpha)
             after = seen(torch.zeros_like(top))
@@ -130,8 +133,7 @@ def optimise_alpha(
         with torch.no_grad():
             alpha.clamp_(0, 1)
         course.append(float(ablated.detach()))
-        if advance is not None:
-            advance(settings.batch)
+        tell(advance, settings.batch)
     gains = -torch.stack(list(slopes)).mean(0)
     values, pulled = (part.detach().double().cpu().numpy() for part in (alpha, gains))
     return Alpha(values, pulled, float(np.mean(course[-tenth:])))
@@ -153,6 +155,9 @@ def _moved(generator: Generator, site: Site, target: Target, latents: Latents, a
 
 def _untouched(generator: Generator, target: Target, seeds: range, batch: int) -> float:
     """The mean score without an intervention."""
-    starts = range(0, len(seeds), batch)
-    found = [target.of(_seen(generator, target, generator.latents(seeds[at : at + batch]))) for at in starts]
+    found = []
+    for start in range(0, len(seeds), batch):
+        part = seeds[start : start + batch]
+        with of_seeds(part):
+            found.append(target.of(_seen(generator, target, generator.latents(part))))
     return max(float(torch.cat(found).mean()), 1e-6)

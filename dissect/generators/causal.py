@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from microtome.dissect.audit.stopping import Stopped, StopSignal
-from microtome.dissect.generators.edits import Edit, edited
-from microtome.dissect.generators.effects import areas_of
-from microtome.dissect.generators.generator import Generator
-from microtome.dissect.models.generators import Latents
+from microtome.dissect.generators.edits import ablation, applied
+from microtome.dissect.generators.effects import areas_of, images_of, tell
+from microtome.dissect.generators.generator import Generator, of_seeds
 from microtome.dissect.models.segmenters import Segmenter
-from microtome.dissect.models.sites import Site, site_of
+from microtome.dissect.models.sites import site_of
 
 BATCH = 16
 
@@ -66,39 +63,29 @@ def unit_effects(
 
     values: (C,) what each unit is inserted at, in the layer's own numbers; advance: told how many images are done, of
     len(seeds) * (1 + 2 * units). Where an edit leaves an image as it was, it is not segmented again. Raises Stopped
-    once `stop` is set.
+    once `stop` is set, UsageError where an image is not finite, untouched or with a unit inserted.
     """
-    site = site_of(generator.model, layer)
-    chosen = range(site.units) if units is None else units
+    chosen = range(site_of(generator.model, layer).units) if units is None else units
     labels = len(segmenter.labels)
     before = np.empty((len(seeds), labels))
     after = np.empty((2, len(chosen), len(seeds), labels))
     for start in range(0, len(seeds), batch):
-        latents = generator.latents(seeds[start : start + batch])
-        rows = slice(start, start + len(latents[0]))
-        untouched = images_of(generator, latents)
+        part = seeds[start : start + batch]
+        latents = generator.latents(part)
+        rows = slice(start, start + len(part))
+        with of_seeds(part):
+            untouched = images_of(generator, latents)
         before[rows] = areas_of(segmenter(untouched), labels)
-        _tell(advance, len(untouched))
+        tell(advance, len(untouched))
         for place, unit in enumerate(chosen):
             if stop is not None and stop.is_set():
                 raise Stopped
             for kind, value in enumerate((0.0, float(values[unit]))):
-                images = _with_unit(generator, site, latents, unit, value)
+                with applied(generator.model, [ablation(layer, [unit], value)]):
+                    images = images_of(generator, latents)
                 after[kind, place, rows] = _areas(segmenter, images, untouched, before[rows])
-                _tell(advance, len(images))
+                tell(advance, len(images))
     return UnitEffects(before, after[0], after[1])
-
-
-def images_of(generator: Generator, latents: Latents) -> Tensor:
-    """Images in steps of 1/255, as they would be written, (B, 3, H, W) in [0, 1]."""
-    with torch.no_grad():
-        images: Tensor = generator.images(latents).mul(255.0).add_(0.5).floor_().div_(255.0)
-    return images
-
-
-def _with_unit(generator: Generator, site: Site, latents: Latents, unit: int, value: float) -> Tensor:
-    with site.replacing(partial(edited, site=site, edit=Edit(site.name, (unit,), (value,)))):
-        return images_of(generator, latents)
 
 
 def _areas(segmenter: Segmenter, images: Tensor, untouched: Tensor, before: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,8 +95,3 @@ def _areas(segmenter: Segmenter, images: Tensor, untouched: Tensor, before: NDAr
     if bool(changed.any()):
         areas[changed.cpu().numpy()] = areas_of(segmenter(images[changed]), before.shape[1])
     return areas
-
-
-def _tell(advance: Callable[[int], None] | None, images: int) -> None:
-    if advance is not None:
-        advance(images)

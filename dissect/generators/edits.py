@@ -33,6 +33,10 @@ BOX_CELLS = 256
 """A box is drawn on a grid of so many cells a side."""
 
 
+class TooFarError(UsageError):
+    """Images are not finite under edits. They may be so without them: whoever applies edits first looks there."""
+
+
 @dataclass(frozen=True, eq=False)
 class Region:
     """A part of the image. grid: (h, w) bool over the whole of it, of any size; true where the edit applies.
@@ -128,8 +132,8 @@ def applied(model: Model, edits: Sequence[Edit], where: NDArray[np.floating] | N
 
     where: (B, H, W) in [0, 1], for each image of the batch how much of each pixel may be edited at all, besides what
     the edits' own regions say; the batch of the forward pass has to be as large. Gradients pass through. One thread at
-    a time may run the model. Raises UnknownNameError for no layer, UsageError for a unit that it does not have, and
-    where images are not finite under the edits.
+    a time may run the model. Raises UnknownNameError for no layer, UsageError for a unit that it does not have,
+    TooFarError where images are not finite under the edits.
     """
     sites = sites_of(model, edits)
     with ExitStack() as stack:
@@ -140,7 +144,7 @@ def applied(model: Model, edits: Sequence[Edit], where: NDArray[np.floating] | N
         except NonFiniteImageError as error:
             if not edits:
                 raise
-            raise UsageError(_too_far(error.spec, edits)) from None
+            raise TooFarError(_too_far(error.spec, edits)) from None
 
 
 def sites_of(model: Model, edits: Sequence[Edit]) -> list[Site]:

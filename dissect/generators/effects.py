@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from microtome.dissect.audit.job import same_segmenter
 from microtome.dissect.generators.edits import Edit, applied
 from microtome.dissect.generators.generator import Generator, of_seeds
+from microtome.dissect.models.generators import Latents
 from microtome.dissect.models.segmenters import Segmenter
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
@@ -104,13 +105,11 @@ def rivals_of(segmenter: Segmenter, concept: NDArray[np.int64]) -> NDArray[np.in
     return np.setdiff1d(np.array(mine, np.int64), concept)
 
 
-def areas(segmenter: Segmenter, images: Tensor) -> NDArray[np.float64]:
-    """Of images (B, 3, H, W) in [0, 1], the share of the pixels of each of the segmenter's K labels: (B, K)."""
-    return areas_of(segmenter(images), len(segmenter.labels))
-
-
 def areas_of(ids: Tensor, labels: int) -> NDArray[np.float64]:
-    """The same of ids (B, P, H, W). A label counts once at a pixel, however many planes carry it."""
+    """Of ids (B, P, H, W), the share of the pixels of each of K `labels`: (B, K) float64.
+
+    A label counts once at a pixel, however many planes carry it.
+    """
     batch, planes = ids.shape[:2]
     flat = ids.flatten(2)
     rows = torch.arange(batch, device=ids.device).view(-1, 1) * (labels + 1)
@@ -156,10 +155,10 @@ def paired(
         rows = slice(start, start + len(untouched.images))
         start = rows.stop
         before[rows] = areas_of(untouched.ids, labels)
-        _tell(advance, len(untouched.images))
+        tell(advance, len(untouched.images))
         for number, seen in enumerate(changed):
             after[number, rows] = areas_of(seen.ids, labels)
-            _tell(advance, len(seen.images))
+            tell(advance, len(seen.images))
     return Paired(before, after)
 
 
@@ -177,16 +176,14 @@ def passes(
         part = seeds[start : start + batch]
         latents = generator.latents(part)
         with of_seeds(part):
-            images = _images(generator, latents)
+            images = images_of(generator, latents)
         untouched = seen_by(segmenter, images)
         limits = None if where is None else where(untouched.ids)
 
-        def changed(
-            latents: tuple[Tensor, ...] = latents, limits: NDArray[np.float64] | None = limits
-        ) -> Iterator[Seen]:
+        def changed(latents: Latents = latents, limits: NDArray[np.float64] | None = limits) -> Iterator[Seen]:
             for one in edits:
                 with applied(generator.model, one, limits):
-                    images = _images(generator, latents)
+                    images = images_of(generator, latents)
                 yield seen_by(segmenter, images)
 
         yield untouched, changed()
@@ -202,7 +199,7 @@ def removed(before: NDArray[np.float64], after: NDArray[np.float64], *, draws: i
 
     The interval is the percentile bootstrap (Efron, 1979) over latents.
     """
-    weights = _resampled(len(before), draws, seed)
+    weights = resampled(len(before), draws, seed)
     value = _share_removed(before.sum(axis=0), after.sum(axis=0))
     low, high = _interval(_share_removed(weights @ before, weights @ after))
     return Removed(value, low, high)
@@ -212,9 +209,9 @@ def removed_on_average(
     before: NDArray[np.float64], after: NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0
 ) -> Removed:
     """The mean of the share removed over sets of edits, after (m, n, K); its interval resamples latents and sets."""
-    weights = _resampled(len(before), draws, seed)
+    weights = resampled(len(before), draws, seed)
     each = _share_removed(before.sum(axis=0), after.sum(axis=1))
-    sets = _resampled(len(after), draws, seed + 1) / len(after)
+    sets = resampled(len(after), draws, seed + 1) / len(after)
     drawn_before = weights @ before
     drawn = np.stack([weights @ one for one in after])  # (m, draws, K)
     mixed = np.einsum("dm,mdk->dk", sets, drawn)
@@ -222,14 +219,15 @@ def removed_on_average(
     return Removed(each.mean(axis=0), low, high)
 
 
-def _images(generator: Generator, latents: tuple[Tensor, ...]) -> Tensor:
+def images_of(generator: Generator, latents: Latents) -> Tensor:
+    """Images in steps of 1/255, as they would be written, (B, 3, H, W) in [0, 1]. Raises NonFiniteImageError."""
     with torch.no_grad():
         images: Tensor = generator.images(latents).mul(255.0).add_(0.5).floor_().div_(255.0)
     return images
 
 
-def _resampled(count: int, draws: int, seed: int) -> NDArray[np.float64]:
-    """(draws, count): how often each of `count` is drawn, in draws of as many with replacement."""
+def resampled(count: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """(draws, count) float64: how often each of `count` is drawn, in draws of as many with replacement."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws).astype(np.float64)
 
 
@@ -247,6 +245,7 @@ def _interval(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return low, high
 
 
-def _tell(advance: Callable[[int], None] | None, images: int) -> None:
+def tell(advance: Callable[[int], None] | None, images: int) -> None:
+    """Let whoever wants to know hear that so many more images are done."""
     if advance is not None:
         advance(images)

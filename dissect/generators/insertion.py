@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from microtome.dissect.generators.edits import Edit, Region
-from microtome.dissect.generators.effects import BATCH, areas_of, passes
+from microtome.dissect.generators.effects import BATCH, DRAWS, INTERVAL, areas_of, passes, resampled, tell
 from microtome.dissect.generators.generator import Generator
 from microtome.dissect.models.segmenters import Segmenter
 from microtome.storage.errors import UsageError
@@ -28,8 +28,6 @@ UNLABELLED = -1
 TOOK = 0.1
 """An insertion took where the concept newly covers so much of the place."""
 
-DRAWS = 1000
-INTERVAL = (2.5, 97.5)
 LEAST_LATENTS = 5
 """Of fewer latents there is no interval, and no verdict."""
 
@@ -154,7 +152,7 @@ def insert(
         before = torch.isin(ids, wanted).any(1)
         context[rows] = contexts(ids, inside, len(segmenter.labels))
         held[rows] = _shares(before, inside)
-        _tell(advance, len(ids))
+        tell(advance, len(ids))
         for number, seen in enumerate(changed):
             came = torch.isin(seen.ids, wanted).any(1) & ~before
             place = number % held_places
@@ -162,7 +160,7 @@ def insert(
             difference = (seen.images - untouched.images).abs().mean(1)
             changes[number, rows] = _shares(difference, inside[place : place + 1])[:, 0]
             anywhere[number, rows] = came.double().mean((1, 2)).cpu().numpy()
-            _tell(advance, len(ids))
+            tell(advance, len(ids))
     shape = (len(sets), held_places, count)
     return Inserted(
         context, held, *(found.reshape(shape).transpose(0, 2, 1).copy() for found in (new, anywhere, changes))
@@ -190,18 +188,14 @@ def _shares(values: Tensor, places: Tensor) -> NDArray[np.float64]:
 
 def by_context(found: Inserted, *, draws: int = DRAWS, seed: int = 0) -> list[Context]:
     """The contexts that occur, those first in which most is new (those of few latents last)."""
-    chances = np.random.default_rng(seed)
-    latents = len(found.context)
-    weights = chances.multinomial(latents, np.full(latents, 1 / latents), draws).astype(np.float64)
+    weights = resampled(len(found.context), draws, seed)
     rows = [_context(found, int(label), weights) for label in np.unique(found.context)]
     return sorted(rows, key=lambda row: (row.new.interval is None, -row.new.mean, row.label or 0))
 
 
 def overall(found: Inserted, *, draws: int = DRAWS, seed: int = 0) -> Context:
     """All places together, whatever they showed."""
-    latents = len(found.context)
-    weights = np.random.default_rng(seed).multinomial(latents, np.full(latents, 1 / latents), draws)
-    return _context(found, None, weights.astype(np.float64))
+    return _context(found, None, resampled(len(found.context), draws, seed))
 
 
 def _context(found: Inserted, label: int | None, weights: NDArray[np.float64]) -> Context:
@@ -237,8 +231,3 @@ def _estimate(values: NDArray[np.float64], inside: NDArray[np.bool_], weights: N
     means = (weights @ sums)[drawn > 0] / drawn[drawn > 0]
     low, high = np.percentile(means, INTERVAL).tolist()
     return Estimate(mean, (low, high))
-
-
-def _tell(advance: Callable[[int], None] | None, images: int) -> None:
-    if advance is not None:
-        advance(images)

@@ -55,7 +55,7 @@ def look(
     concept: the ids of the concept that this is about, none for everything.
     """
     labels = len(segmenter.labels)
-    eye = Eye(generator.model.placeholder().device)
+    eye = Eye(generator.device)
     found = _Collected()
     start = 0
     for untouched, changed in passes(generator, segmenter, seeds, edits, batch=BATCH, where=where):

@@ -10,10 +10,11 @@ from PIL import Image
 
 from microtome.datasets.specs import open_dataset
 from microtome.dissect.audit.progress import progress
+from microtome.dissect.generators.data import LARGEST_SEED
 from microtome.dissect.generators.edits import Edit, sites_of
 from microtome.dissect.generators.generator import Generator, open_generator
 from microtome.dissect.generators.pairs import png_bytes
-from microtome.dissect.generators.recipes import LAST_SEED, Recipe, edited_pictures, read_recipe
+from microtome.dissect.generators.recipes import Recipe, edited_pictures, read_recipe
 from microtome.reports.contact import Tile, draw_grid
 from microtome.storage.errors import UsageError
 from microtome.storage.files import write_bytes
@@ -90,8 +91,8 @@ def parse_seeds(text: Sequence[str]) -> tuple[int, ...]:
         first, dash, last = part.partition("-")
         if not _is_number(first) or (dash and not _is_number(last)) or int(last or first) < int(first):
             raise UsageError(f"--seeds {part!r}: give whole numbers and ranges, as in --seeds 0-63,100")
-        if int(last or first) > LAST_SEED or int(last or first) - int(first) >= 1_000_000:
-            raise UsageError(f"--seeds {part}: seeds go up to {LAST_SEED}, a million in a range at most")
+        if int(last or first) > LARGEST_SEED or int(last or first) - int(first) >= 1_000_000:
+            raise UsageError(f"--seeds {part}: seeds go up to {LARGEST_SEED}, a million in a range at most")
         found.update(dict.fromkeys(range(int(first), int(last or first) + 1)))
     return tuple(found)
 

@@ -18,24 +18,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.generators.edits import Edit, Region, applied
-from microtome.dissect.generators.generator import of_seeds
+from microtome.dissect.generators.data import LARGEST_SEED
+from microtome.dissect.generators.edits import Edit, Region, TooFarError, applied
+from microtome.dissect.generators.generator import Generator, of_seeds
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.files import write_bytes
-
-if TYPE_CHECKING:
-    from microtome.dissect.generators.generator import Generator
 
 SCHEMA_VERSION = 1
 MOST_CELLS = 1 << 24
 """A region's grid has at most so many."""
 
-LAST_SEED = 2**63 - 1
+LAST_UNIT = 2**31 - 1
 OR_FORCE = "take that generator, or --force"
 
 
@@ -95,11 +93,19 @@ class Recipe:
 
 
 def edited_pictures(generator: Generator, edits: Sequence[Edit], seeds: Sequence[int]) -> NDArray[np.uint8]:
-    """The images of `seeds` with `edits`, (n, H, W, 3) uint8: what everything that applies edits shows and writes."""
+    """The images of `seeds` with `edits`, (n, H, W, 3) uint8: what everything that applies edits shows and writes.
+
+    Raises TooFarError where the edits leave an image that is not finite, NonFiniteImageError where it is so untouched.
+    """
     latents = generator.latents(seeds)
     _ = generator.batches  # found out by untouched passes, so that edits have no say in how images are batched
-    with of_seeds(seeds), applied(generator.model, edits):
-        return generator.pictures_of(latents)
+    with of_seeds(seeds):
+        try:
+            with applied(generator.model, edits):
+                return generator.pictures_of(latents)
+        except TooFarError:
+            generator.pictures_of(latents)  # raises what is wrong with the images themselves
+            raise
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -171,7 +177,7 @@ class _Reader:
             spec,
             mark,
             self.edits(given["edits"]),
-            tuple(self._whole(seed, f"seeds[{at}]", LAST_SEED) for at, seed in enumerate(seeds)),
+            tuple(self._whole(seed, f"seeds[{at}]", LARGEST_SEED) for at, seed in enumerate(seeds)),
         )
 
     def edits(self, content: object) -> tuple[Edit, ...]:
@@ -186,7 +192,7 @@ class _Reader:
         try:
             return Edit(
                 self._text(given["layer"], f"{at}.layer"),
-                tuple(self._whole(unit, f"{at}.units[{n}]", LAST_SEED) for n, unit in enumerate(units)),
+                tuple(self._whole(unit, f"{at}.units[{n}]", LAST_UNIT) for n, unit in enumerate(units)),
                 tuple(self._number(value, f"{at}.values[{n}]") for n, value in enumerate(values)),
                 self._region(given.get("region"), f"{at}.region"),
                 self._number(given.get("strength", 1.0), f"{at}.strength"),

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from microtome.dissect.audit.stopping import Stopped, StopSignal
-from microtome.dissect.generators.generator import Generator
+from microtome.dissect.generators.effects import tell
+from microtome.dissect.generators.generator import Generator, of_seeds
 from microtome.dissect.models.segmenters import Segmenter
 from microtome.dissect.models.sites import Site, site_of
 
@@ -142,15 +143,14 @@ def _lessons(
             raise Stopped
         part = seeds[start : start + CHUNK]
         kinds = np.arange(start, start + len(part)) % 3 > 0
-        with torch.no_grad(), site.replacing(_random_edits(site, high, kinds, dice, generator.device)):
+        with of_seeds(part), torch.no_grad(), site.replacing(_random_edits(site, high, kinds, dice, generator.device)):
             made = generator.images(generator.latents(part))
         found = segmenter(made)
         images.append(smaller(made).float().cpu())
         size = (images[-1].shape[2], images[-1].shape[3])
         ids.append(F.interpolate(found.double(), size, mode="nearest-exact").to(torch.int16).cpu())
         edited.append(torch.from_numpy(kinds))
-        if advance is not None:
-            advance(len(part))
+        tell(advance, len(part))
     return torch.cat(images), torch.cat(ids), torch.cat(edited)
 
 

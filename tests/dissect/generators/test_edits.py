@@ -165,11 +165,15 @@ def test_strength_goes_from_untouched_to_the_value(painter: Generator) -> None:
 def test_an_edit_that_leaves_no_finite_image_is_named(tmp_path: Path) -> None:
     file = write_generators(tmp_path)
     text = "\n\nclass Unbounded(Plain):\n    def forward(self, z):\n"
-    text += "        return 1000 * self.end(self.mid(self.start(z[..., None, None])))\n"
+    text += "        images = 1000 * self.end(self.mid(self.start(z[..., None, None])))\n"
+    text += "        return torch.where(z[:, :1, None, None] < -1, images / 0, images)\n"
     file.write_text(file.read_text() + text)
     generator = open_generator(f"{file}:Unbounded")
     with pytest.raises(UsageError, match=r"edit of mid: with unit 2 set to 3e\+38 the images of .* are not finite"):
         edited_pictures(generator, [ablation("mid", [3]), Edit("mid", (1, 2), (1.0, 3e38))], [0])
+    spoilt = next(seed for seed in range(100) if generator.latents([seed])[0][0, 0] < -1)
+    with pytest.raises(UsageError, match=f"Unbounded gives values that are not finite for seed {spoilt};"):
+        edited_pictures(generator, [ablation("mid", [3])], [0, spoilt])
 
 
 def test_a_region_limits_an_edit(painter: Generator) -> None:

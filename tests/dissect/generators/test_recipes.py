@@ -16,9 +16,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from microtome.dissect.cli import main
+from microtome.dissect.generators.data import LARGEST_SEED
 from microtome.dissect.generators.edits import MOST, Edit, Region, ablation
 from microtome.dissect.generators.generator import Generator, open_generator
-from microtome.dissect.generators.recipes import LAST_SEED, Recipe, edits_from_json, read_recipe, write_recipe
+from microtome.dissect.generators.recipes import Recipe, edits_from_json, read_recipe, write_recipe
 from microtome.storage.errors import RunMismatchError, UsageError
 
 finite = st.floats(-MOST, MOST)
@@ -47,7 +48,7 @@ def edits(draw: st.DrawFn) -> Edit:
     st.text(min_size=1),
     st.text(min_size=1),
     st.lists(edits(), max_size=3),
-    st.lists(st.integers(0, LAST_SEED), max_size=5),
+    st.lists(st.integers(0, LARGEST_SEED), max_size=5),
 )
 @settings(max_examples=100, deadline=None)
 def test_a_recipe_survives_its_file(spec: str, mark: str, made: list[Edit], seeds: list[int]) -> None:
