@@ -10,6 +10,8 @@ from typing import Any, NotRequired, TypedDict
 
 SCHEMA_VERSION = 1
 STAGES = ("index", "segment", "capture", "thresholds", "tally", "information", "patches", "map", "explain", "report")
+SHARDED = ("segment", "capture", "thresholds", "tally", "information")
+"""Stages that go shard by shard, and commit each."""
 
 
 class PreprocessInfo(TypedDict):

@@ -40,6 +40,7 @@ from microtome.storage.lock import RunLock
 from microtome.storage.places import open_place
 from microtome.storage.run import Run
 from microtome.storage.runlog import RunLog
+from microtome.storage.schema import SHARDED
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -56,9 +57,6 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "explain": run_explain,
     "report": run_report,
 }
-
-
-SHARDED = ("segment", "capture", "thresholds", "tally", "information")
 MOST_SKIPPED_LINES = 1000
 
 

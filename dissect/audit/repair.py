@@ -19,14 +19,14 @@ from microtome.dissect.audit.mapped import forget_maps
 from microtome.dissect.audit.measured import drop_measured
 from microtome.dissect.audit.progress import say
 from microtome.dissect.audit.stages.merge import level_name, level_sizes
-from microtome.dissect.audit.verify import SHARDED, Damage, Node, Record, Verdict, check, open_trusted, read_record
+from microtome.dissect.audit.verify import Damage, Node, Record, Verdict, check, open_trusted, read_record
 from microtome.storage.arrays import PRESENCE, SEGMENTS
 from microtome.storage.errors import RunDamagedError, UsageError
 from microtome.storage.files import json_bytes
 from microtome.storage.lock import RunLock
 from microtome.storage.places import Place, open_place
 from microtome.storage.run import Run
-from microtome.storage.schema import STAGES
+from microtome.storage.schema import SHARDED, STAGES
 from microtome.storage.vouching import TABLED, tables_key
 
 NOTE_KEY = "repair.json"

@@ -15,10 +15,9 @@ from microtome.storage.lock import STALE, Holder, read_holder
 from microtome.storage.places import Place
 from microtome.storage.run import Run
 from microtome.storage.runlog import read_log
-from microtome.storage.schema import STAGES
+from microtome.storage.schema import SHARDED, STAGES
 
 SHOWN_EVENTS = 5
-SHARDED = ("segment", "capture", "thresholds", "tally", "information")
 
 _RECORD = re.compile(r"commits/(?P<stage>\w+)/\d+\.json")
 

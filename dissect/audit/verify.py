@@ -30,9 +30,9 @@ from microtome.storage.order import FOLDER, SUFFIX, read_order
 from microtome.storage.places import Place
 from microtome.storage.readouts import read_readout, readout_key
 from microtome.storage.run import Run
+from microtome.storage.schema import SHARDED
 from microtome.storage.vouching import TABLED, tables_key
 
-SHARDED = ("segment", "capture", "thresholds", "tally", "information")
 REPORT_PAGE = "report/index.html"
 READERS = 8
 INDEX, GUESS = "index", "guess"

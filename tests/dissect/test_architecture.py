@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.tree import ROOT, project_files
 
+from microtome.dissect.audit.pipeline import STAGES as PIPELINE
+from microtome.dissect.audit.stages.registry import STAGES as NAMED
+from microtome.dissect.generators.causal_table import empty_table
 from microtome.storage.run import Run
+from microtome.storage.schema import SHARDED, STAGES
 
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
@@ -31,6 +36,15 @@ def test_tables_have_the_documented_columns(planted_run: Path, table: str) -> No
     run = Run.open(planted_run)
     frame = run.table(table) if table in ("samples", "concepts") else run.layer_table("units", table)
     assert list(frame.columns) == documented_columns(table, run.info["data"]["splits"])
+
+
+def test_causes_have_the_documented_columns() -> None:
+    assert list(empty_table(2, np.ones(1, np.int64)).columns) == documented_columns("causal", [])
+
+
+def test_stages_are_the_same_wherever_they_are_listed() -> None:
+    assert tuple(PIPELINE) == STAGES == tuple(re.findall(r"^\| (\w+) \| `dissect/audit/stages/", TEXT, re.MULTILINE))
+    assert {stage.name for stage in NAMED.values()} == set(SHARDED)
 
 
 def test_every_table_on_disk_is_documented(planted_run: Path) -> None:

@@ -12,7 +12,7 @@ from microtome.dissect.audit.stages.segment import SEGMENT
 from microtome.dissect.audit.stages.tally import STREAMED_TALLY, TALLY
 from microtome.dissect.audit.stages.thresholds import STREAMED_THRESHOLDS, THRESHOLDS
 
-SHARDED: dict[str, ShardedStage] = {
+STAGES: dict[str, ShardedStage] = {
     stage.name + stage.variant: stage
     for stage in (
         SEGMENT,
@@ -34,9 +34,9 @@ def work_named(name: str) -> ShardedWork:
     if name.startswith(PREFIX):
         return neighbors_work(name)
     stage, _, level = name.partition(".merge")
-    return SHARDED[stage].level(int(level)) if level else SHARDED[stage].work
+    return STAGES[stage].level(int(level)) if level else STAGES[stage].work
 
 
 def committed_as(name: str) -> str:
     """The name that the work called `name` commits under."""
-    return SHARDED[name].name if name in SHARDED else name
+    return STAGES[name].name if name in STAGES else name
