@@ -54,7 +54,7 @@ from microtome.reports.pages import (
     static_files,
 )
 from microtome.reports.payload import data_script, layer_payload
-from microtome.reports.source import Progress, ReadImage, ReportRun
+from microtome.reports.source import Progress, ReadImage, ReportRun, Together
 from microtome.reports.strips import write_strips
 from microtome.reports.summaries import Concepts, LayerSummary, summarise_layer
 from microtome.reports.thumbnails import LayerPatches, plan_patches
@@ -76,6 +76,7 @@ class _Layer:
 def build_report(
     run: ReportRun,
     read_image: ReadImage,
+    together: Together | None = None,
     *,
     patches_per_unit: int = PATCHES_PER_UNIT,
     workers: int | None = None,
@@ -86,6 +87,7 @@ def build_report(
 
     read_image: original upright image of a sample, (H, W, 3) uint8; called once a sample that any patch needs, and
     once where it may have a wrong label, from several threads; may raise SampleError (the patches are then grey).
+    together: how several are read at once, where that is cheaper.
     workers: threads, default one a core; map_progress: called with (files of the map written so far, files to write).
     """
     if patches_per_unit < 1:
@@ -101,6 +103,7 @@ def build_report(
             read_image,
             [layer.plan for layer in layers],
             folders.__getitem__,
+            together=together,
             workers=workers,
             progress=progress,
         )

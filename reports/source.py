@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -20,6 +21,15 @@ from microtome.storage.shards import ShardPlan
 
 ReadImage: TypeAlias = Callable[[int], NDArray[np.uint8]]
 """Sample index -> its original upright image, (H, W, 3) uint8 RGB. May raise SampleError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Images that are cheaper to read together, `count` at a time: while `open(samples)` is, a thread reads those."""
+
+    open: Callable[[Sequence[int]], AbstractContextManager[None]]
+    count: int
+
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (samples drawn so far, samples to draw)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from microtome.reports.heat import COLOURS, draw_heat_strip
 from microtome.reports.outlines import draw_strip
-from microtome.reports.source import Progress, ReadImage, ReportRun
+from microtome.reports.source import Progress, ReadImage, ReportRun, Together
 from microtome.reports.thumbnails import SIZE, Camera, LayerPatches, Pictures, sample_blocks
 from microtome.storage.errors import SampleError
 
@@ -35,6 +36,7 @@ def write_strips(
     plans: Sequence[LayerPatches],
     folder_of: Callable[[str], Path],
     *,
+    together: Together | None = None,
     workers: int,
     progress: Progress | None,
 ) -> set[int]:
@@ -52,12 +54,11 @@ def write_strips(
     with ThreadPoolExecutor(workers) as pool:
         while passes:
             one = passes.pop(0)
-            for outcome in pool.map(_call, one.preparations(_READ_BYTES // workers)):
-                if outcome is None:
+            for taken in pool.map(_call, one.preparations(_READ_BYTES // workers, together)):
+                if taken is None:
                     continue
-                done += 1
-                if not outcome.readable:
-                    missing.add(outcome.sample)
+                done += taken.count
+                missing.update(taken.missing)
                 if progress is not None:
                     progress(done, total)
             for _ in pool.map(_call, one.strips(folder_of)):
@@ -97,11 +98,11 @@ class _Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    """A sample has been dealt with."""
+class _Taken:
+    """So many samples have been dealt with, and which of them could not be read."""
 
-    sample: int
-    readable: bool
+    count: int
+    missing: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +130,19 @@ class _Pass:
         ]
         return cls(run, read_image, layers, pictures)
 
-    def preparations(self, read_bytes: int) -> Iterator[_ReadMaps | _TakePictures]:
+    def preparations(self, read_bytes: int, together: Together | None) -> Iterator[_ReadMaps | _TakePictures]:
         """Reads of at most `read_bytes` of activations each, every chunk once if it fits, and pictures to take."""
         chunk = self.run.info["shards"]["chunk"]
         samples = self.pictures.samples
+        step = 1 if together is None else together.count
         for start, stop in sample_blocks(samples, chunk):
             for layer in self.layers:
                 for part in _parts(layer, start, stop, read_bytes):
                     yield _ReadMaps(self.run, layer, part)
             low, high = np.searchsorted(samples, [start, stop]).tolist()
-            for index in range(low, high):
-                yield _TakePictures(self.run, self.read_image, self.pictures, index)
+            for first in range(low, high, step):
+                part = range(first, min(first + step, high))
+                yield _TakePictures(self.run, self.read_image, self.pictures, part, together)
 
     def strips(self, folder_of: Callable[[str], Path]) -> Iterator[_WriteStrip]:
         """A strip for every unit that has patches."""
@@ -182,23 +185,31 @@ class _ReadMaps:
 
 @dataclass(frozen=True, slots=True)
 class _TakePictures:
-    """Decodes one sample and takes all of its pictures."""
+    """Decodes samples, by their numbers in the pass, and takes all of their pictures."""
 
     run: ReportRun
     read_image: ReadImage
     pictures: Pictures
-    index: int
+    part: range
+    together: Together | None
 
-    def __call__(self) -> _Outcome:
-        sample = int(self.pictures.samples[self.index])
+    def __call__(self) -> _Taken:
+        samples = {index: int(self.pictures.samples[index]) for index in self.part}
+        opened = nullcontext() if self.together is None else self.together.open(list(samples.values()))
+        with opened:
+            missing = [sample for index, sample in samples.items() if not self._take(index, sample)]
+        return _Taken(len(samples), missing)
+
+    def _take(self, index: int, sample: int) -> bool:
+        """Whether the sample could be read."""
         try:
             image = np.ascontiguousarray(self.read_image(sample))
         except SampleError:
-            return _Outcome(sample, readable=False)
+            return False
         preprocess = self.run.info["model"]["preprocess"]
         size = (preprocess["size"][0], preprocess["size"][1])
-        self.pictures.take(self.index, Camera.of(image, size, preprocess["resize"]))
-        return _Outcome(sample, readable=True)
+        self.pictures.take(index, Camera.of(image, size, preprocess["resize"]))
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +244,7 @@ class _WriteStrip:
         (self.folder / f"{plan.unit[self.positions[0]]}.jpg").write_bytes(encode_jpeg(strip.reshape(SIZE, -1, 3)))
 
 
-def _call(task: _ReadMaps | _TakePictures | _WriteStrip) -> _Outcome | None:
+def _call(task: _ReadMaps | _TakePictures | _WriteStrip) -> _Taken | None:
     return task()
 
 

@@ -87,7 +87,7 @@ def read_item(dataset: ImageDataset, index: int, preprocess: Preprocess, label_s
 
 def read_each(dataset: ImageDataset, indices: Sequence[int], read: Callable[[int], T]) -> list[T]:
     """`read(index)` of each of some samples of `dataset`; those that are made, made together."""
-    with _together(dataset, indices):
+    with made_together(dataset, indices):
         return [read(index) for index in indices]
 
 
@@ -95,13 +95,19 @@ def submit_each(
     decoders: TurnPool, turn: int, dataset: ImageDataset, indices: Sequence[int], read: Callable[[int], T]
 ) -> list[Future[list[T]]]:
     """The same as work for several threads: one sample at a time, or a few that are made together."""
-    step = MADE_AT_ONCE if isinstance(place_of(dataset, 0)[0], MakesTogether) else 1
+    step = made_at_once(dataset)
     parts = [indices[start : start + step] for start in range(0, len(indices), step)]
     return [decoders.submit(turn, partial(read_each, dataset, part, read)) for part in parts]
 
 
+def made_at_once(dataset: ImageDataset) -> int:
+    """How many samples one thread reads together: several where they are made, else one."""
+    return MADE_AT_ONCE if isinstance(place_of(dataset, 0)[0], MakesTogether) else 1
+
+
 @contextmanager
-def _together(dataset: ImageDataset, indices: Sequence[int]) -> Iterator[None]:
+def made_together(dataset: ImageDataset, indices: Sequence[int]) -> Iterator[None]:
+    """While open, this thread reads the samples `indices`; those that are made are made together."""
     places = [place_of(dataset, index) for index in indices]
     made = places[0][0] if places else None
     if not isinstance(made, MakesTogether):

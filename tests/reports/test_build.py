@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,7 +16,7 @@ import pytest
 from helpers.runs import HOSTILE, LAYERS, LayerShape, read_image, write_run
 from numpy.typing import NDArray
 
-from microtome.reports import build_report
+from microtome.reports import Together, build_report
 from microtome.reports.thumbnails import SIZE
 from microtome.storage.errors import SampleError, UsageError
 from microtome.storage.run import Run
@@ -105,6 +108,37 @@ def test_each_image_is_decoded_once_and_only_where_needed(tmp_path: Path) -> Non
         needed |= set(patches["sample"][(patches["rank"] == 0) & patches["unit"].isin(active)])
     assert sorted(seen) == sorted(needed)
     assert steps == [(n + 1, len(needed)) for n in range(len(needed))]
+
+
+def test_images_that_are_cheaper_together_are_read_so_and_drawn_the_same(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", samples=40, top=2)
+    gone = int(run.layer_table(next(iter(LAYERS)), "patches")["sample"].iloc[0])
+    opened: list[set[int]] = []
+    inside = threading.local()
+    steps: list[int] = []
+
+    @contextmanager
+    def together(samples: Sequence[int]) -> Iterator[None]:
+        opened.append(set(samples))
+        inside.samples = set(samples)
+        yield
+        inside.samples = set()
+
+    def read(sample: int) -> NDArray[np.uint8]:
+        assert sample in inside.samples
+        return alone(sample)
+
+    def alone(sample: int) -> NDArray[np.uint8]:
+        if sample == gone:
+            raise SampleError(str(sample), "gone")
+        return read_image(sample)
+
+    build_report(run, alone)
+    before = contents(run.path / "report")
+    build_report(run, read, Together(together, 3), progress=lambda done, total: steps.append(done))
+    assert contents(run.path / "report") == before
+    assert max(map(len, opened)) == 3
+    assert steps[-1] == sum(map(len, opened)) == len(set().union(*opened))
 
 
 def test_an_image_that_went_missing_turns_grey(tmp_path: Path) -> None:

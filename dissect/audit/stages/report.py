@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from microtome.datasets.base import ImageDataset
 from microtome.datasets.views.labelled import pictures
 from microtome.dissect.audit.config import config_of_run
 from microtome.dissect.audit.data import open_data
+from microtome.dissect.audit.images import made_at_once, made_together
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import Progress, progress, say
-from microtome.reports import build_report
+from microtome.reports import Together, build_report
 from microtome.reports.maps.page import NO_BUNDLE, has_bundle
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
@@ -54,7 +56,8 @@ def write_report(run: Run, dataset: ImageDataset) -> str:
                 files.append(shown.enter_context(progress("map page", total, "files")))
             files[0].move_to(done, total)
 
-        index = build_report(run, read_image, progress=images.move_to, map_progress=map_written)
+        together = Together(partial(made_together, dataset), made_at_once(dataset))
+        index = build_report(run, read_image, together, progress=images.move_to, map_progress=map_written)
     if run.info.get("map") and not has_bundle():
         say(NO_BUNDLE)
     return index

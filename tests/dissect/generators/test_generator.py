@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.generators import KINDS, write_generators
+from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.specs import open_dataset
+from microtome.dissect.generators import data
 from microtome.dissect.generators.generator import Generator, open_generator
 from microtome.dissect.generators.making import generate
 from microtome.dissect.generators.recipes import edited_pictures
@@ -46,6 +49,32 @@ def test_a_seed_gives_the_same_whatever_else_is_asked_for(nets: Path, photos: Pa
     assert len(np.unique(pictures.reshape(20, -1), axis=0)) == 20
     np.testing.assert_array_equal(generator.pictures([7, 3, 19]), pictures[[7, 3, 19]])
     np.testing.assert_array_equal(opened(nets, photos, kind).pictures([11])[0], pictures[11])
+
+
+@pytest.mark.parametrize("room", [0, 3, 100])
+def test_a_dataset_makes_each_picture_once_as_far_as_there_is_room(
+    nets: Path, photos: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, asked = opened(nets, photos, KINDS[0]), []
+    pictures = generator.pictures(range(5, 13))
+    monkeypatch.setattr(data, "KEPT_BYTES", room * pictures[0].nbytes)
+    dataset = data.GeneratedDataset("generated:8?seed=5", lambda inputs: generator)
+    plain = Generator.pictures
+
+    def counted(self: Generator, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        asked.extend(seeds)
+        return plain(self, seeds)
+
+    monkeypatch.setattr(Generator, "pictures", counted)
+    for _ in range(2):
+        with dataset.together([4, 0, 7]):
+            for index in (0, 7, 4):
+                np.testing.assert_array_equal(dataset.read(index).image, pictures[index])
+        for index in range(8):
+            np.testing.assert_array_equal(dataset.read(index).image, pictures[index])
+    first, rest = [9, 5, 12], [6, 7, 8, 10, 11]
+    wanted = {0: 2 * (first + sorted(first + rest)), 3: first + rest + rest, 100: first + rest}[room]
+    assert asked == wanted
 
 
 @pytest.mark.parametrize("kind", KINDS)
