@@ -1,10 +1,12 @@
-"""One finished audit of planted units, shared by the tests that only read it."""
+"""What tests of any room share: a finished audit of planted units, only to be read, and commands as processes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.commands import Commands
 from helpers.planted import write_planted
 
 from microtome.dissect import AuditConfig, run_audit
@@ -26,3 +28,10 @@ def planted_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """`microtome ...` as processes that may be killed, all forked from one that has imported everything."""
+    with Commands(tmp_path_factory.mktemp("said")) as commands:
+        yield commands

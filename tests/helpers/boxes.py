@@ -148,5 +148,6 @@ def config_of(source: Path, out: Path | str, **changes: object) -> AuditConfig:
         "shard_samples": 16,
         "top": 3,
         "torch_threads": 1,
+        "map": False,
     }
     return config_from_mapping({**values, **changes}, source="test")

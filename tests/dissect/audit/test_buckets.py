@@ -21,7 +21,7 @@ from microtome.storage.places import open_place
 from microtome.storage.run import Run
 
 
-def config_of(source: Path, out: Path | str) -> AuditConfig:
+def config_of(source: Path, out: Path | str, **changes: object) -> AuditConfig:
     values = {
         "model": f"{source}:model",
         "dataset": f"{source}:images",
@@ -31,8 +31,9 @@ def config_of(source: Path, out: Path | str) -> AuditConfig:
         "batch": 2,
         "shard_samples": 16,
         "top": 3,
+        "map": False,
     }
-    return config_from_mapping(values, source="test")
+    return config_from_mapping({**values, **changes}, source="test")
 
 
 @pytest.fixture(scope="module")
@@ -51,29 +52,31 @@ def contents(where: Path | str, prefix: str) -> dict[str, bytes]:
     return place.read_many(key for key, _ in place.list(prefix))
 
 
-def test_a_run_in_a_bucket_is_the_run_on_a_disk(source: Path, undisturbed: Path, s3: S3) -> None:
-    url = f"{s3.url}/some/run"
-    outcome = run_audit(config_of(source, url))
+def test_a_run_in_a_bucket_is_the_run_on_a_disk(source: Path, tmp_path: Path, s3: S3) -> None:
+    """Maps included; the other tests do without."""
+    url, disk = f"{s3.url}/some/run", tmp_path / "run"
+    run_audit(config_of(source, disk, map=True))
+    outcome = run_audit(config_of(source, url, map=True))
     assert outcome.index_page == f"{url}/report/index.html"
     assert len(results(url)) > 20
-    assert differences(undisturbed, url) == []
+    assert differences(disk, url) == []
     states = contents(url, "commits/")
     assert {key for key in states if key.endswith(".zst")} >= {
         f"commits/capture/{n:06d}.safetensors.zst" for n in range(3)
     }
-    local = contents(undisturbed, "commits/")
+    local = contents(disk, "commits/")
     assert set(local) == set(states)
     for key, content in states.items():  # sizes and checksums, too; only the run's key may differ
         if key.endswith(".json"):
             assert {**json.loads(content), "key": ""} == {**json.loads(local[key]), "key": ""}
         else:
             assert content == local[key]
-    pages, local_pages = contents(url, "report/"), contents(undisturbed, "report/")
+    pages, local_pages = contents(url, "report/"), contents(disk, "report/")
     assert set(pages) == set(local_pages)
     assert {k: v for k, v in pages.items() if k.endswith(".jpg")} == {
         k: v for k, v in local_pages.items() if k.endswith(".jpg")
     }
-    pd.testing.assert_frame_equal(open_run(url).summary(), open_run(undisturbed).summary())
+    pd.testing.assert_frame_equal(open_run(url).summary(), open_run(disk).summary())
     again = resume_audit(url)
     assert (again.index_page, again.unreadable) == (outcome.index_page, 0)
 
@@ -82,6 +85,7 @@ def test_commands_take_urls(source: Path, s3: S3, undisturbed: Path) -> None:
     url = f"{s3.url}/run"
     shell = CliRunner()
     audit = ["audit", f"{source}:model", f"{source}:images", "--layers", "units,head", "--tau", "0.05", "--top", "3"]
+    audit += ["--no-map"]
     done = shell.invoke(app, [*audit, "--out", url, "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["run"] == url
     assert json.loads(done.stdout)["report"] == f"{url}/report/index.html"

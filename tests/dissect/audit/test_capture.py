@@ -54,6 +54,7 @@ def config_of(source: Path, out: Path, **changes: object) -> AuditConfig:
         "batch": 2,
         "shard_samples": 4,
         "top": 3,
+        "map": False,  # maps are for test_map.py
     }
     return settings.config_from_mapping({**values, **changes}, source="test")
 

@@ -62,6 +62,7 @@ def config_of(source: Path, out: Path | str, **changes: object) -> AuditConfig:
         "shard_samples": 4,
         "top": 3,
         "torch_threads": 1,
+        "map": False,  # maps are for test_near.py
     }
     return settings.config_from_mapping({**values, **changes}, source="test")
 
@@ -70,7 +71,7 @@ def command_of(source: Path, out: Path, address: str) -> list[str]:
     return [
         *(sys.executable, "-m", "microtome.dissect.cli", "audit", f"{source}:model", f"{source}:images"),
         *("--layers", "units,head", "--tau", "0.05", "--batch", "2", "--shard-samples", "4", "--top", "3"),
-        *("--torch-threads", "1", "--out", str(out), "--cluster", address),
+        *("--torch-threads", "1", "--no-map", "--out", str(out), "--cluster", address),
     ]
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.commands import Commands
 from helpers.compare import differences, results
 from helpers.growing import write_growing
 from helpers.images import photo, save
@@ -45,6 +44,7 @@ def audit(source: Path, dataset: str, out: Out, **changes: object) -> Out:
         "batch": 3,
         "shard_samples": 4,
         "top": 3,
+        "map": False,  # also with maps: more scenes, and photos that sort in between
     }
     config: AuditConfig = config_from_mapping({**values, **changes}, source="test")
     run_audit(config)
@@ -96,7 +96,7 @@ def test_only_new_shards_are_captured_and_all_is_as_in_a_new_audit(
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", [8, 20])
 def test_more_scenes(tmp_path: Path, shard: int) -> None:
-    what = {"model": "builtin:scenes-cnn", "layers": ("block[45]",), "shard_samples": shard, "batch": 32}
+    what = {"model": "builtin:scenes-cnn", "layers": ("block[45]",), "shard_samples": shard, "batch": 32, "map": True}
     run = audit(tmp_path, "scenes:100?size=64", tmp_path / "run", **what)
     assert extend_run(run, "scenes:160?size=64").added == 60
     assert differences(audit(tmp_path, "scenes:160?size=64", tmp_path / "new", **what), run) == []
@@ -225,7 +225,7 @@ class TestFolder:
         third = ["train/a0.png", "val/d.png"]
         root = self.photos(tmp_path / "photos", first)
         spec = f"folder:{root}"
-        run = audit(source, spec, tmp_path / "run")
+        run = audit(source, spec, tmp_path / "run", map=True)
         self.photos(root, second)
         with pytest.raises(RunMismatchError, match="microtome extend"):
             resume_audit(run)
@@ -233,14 +233,14 @@ class TestFolder:
         assert Run.open(run).table("samples")["key"].tolist() == first + second
         rebuild_report(run)
         before = results(run)
-        audit(source, spec, run)  # the command that made it still accepts it
+        audit(source, spec, run, map=True)  # the command that made it still accepts it
         assert results(run) == before
         self.photos(root, third)
         assert extend_run(run).added == 2
         assert len(list((run / "order").iterdir())) == 1
         (root / "order.txt").write_text("\n".join(first + second + third))
         monkeypatch.setenv("PHOTOS", str(root))
-        new = audit(source, "in_order", tmp_path / "new")
+        new = audit(source, "in_order", tmp_path / "new", map=True)
         assert differences(new, run) == []
         assert verify_run(run).fine
 
@@ -351,24 +351,21 @@ def test_a_crash_leaves_the_small_run_or_one_that_is_finished_rightly(
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["index", "capture", "thresholds", "tally"])
 def test_kill_9_in_the_middle_of_an_extension(
-    source: Path, small: Path, whole: Path, tmp_path: Path, stage: str
+    source: Path, small: Path, whole: Path, tmp_path: Path, commands: Commands, stage: str
 ) -> None:
     run = copy_of(small, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (run / "commits" / stage).glob("*.json")}
-    command = [sys.executable, "-m", "microtome.dissect.cli", "extend", str(run), f"{source}:n31", "--workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command = ["extend", str(run), f"{source}:n31", "--workers", "1"]
     folder = run / "commits" / stage
 
     def touched() -> bool:
         return any(before.get(path.name) != content(path) for path in folder.glob("*.json"))
 
-    while process.poll() is None and not touched():
-        pass
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+    process = commands.start(command)
+    process.wait(touched)
+    assert process.kill().code == -signal.SIGKILL
+    finished = commands.run(command)
+    assert finished.code == 0, finished.said
     assert differences(whole, run) == []
 
 

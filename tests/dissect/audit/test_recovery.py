@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.commands import Commands
 from helpers.compare import differences
 from helpers.planted import write_planted
 
@@ -31,6 +30,7 @@ def config_of(source: Path, out: Path, **changes: object) -> AuditConfig:
         "batch": 2,
         "shard_samples": 4,
         "top": 3,
+        "map": False,  # maps are for test_map.py
     }
     return settings.config_from_mapping({**values, **changes}, source="test")
 
@@ -80,21 +80,19 @@ def test_a_crash_in_capture_is_resumed_to_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_kill_9_is_resumed_to_the_same_bytes(source: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_kill_9_is_resumed_to_the_same_bytes(
+    source: Path, undisturbed: Path, tmp_path: Path, commands: Commands
+) -> None:
     """The process is killed as soon as a stage has committed its first shards; each start goes a stage further."""
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "microtome.dissect.cli", "audit", f"{source}:model", f"{source}:images"]
-    command += ["--layers", "units,head", "--tau", "0.05", "--batch", "2", "--shard-samples", "4", "--top", "3"]
+    command = ["audit", f"{source}:model", f"{source}:images", "--layers", "units,head", "--tau", "0.05"]
+    command += ["--batch", "2", "--shard-samples", "4", "--top", "3", "--no-map", "--out", str(run)]
     for stage in ("capture", "thresholds", "tally"):
-        process = subprocess.Popen([*command, "--out", str(run)], stderr=subprocess.PIPE, text=True)
-        folder = run / "commits" / stage
-        while process.poll() is None and len(list(folder.glob("*.json"))) < 2:
-            pass
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-    finished = subprocess.run([*command, "--out", str(run)], capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+        audit, folder = commands.start(command), run / "commits" / stage
+        audit.wait(lambda folder=folder: len(list(folder.glob("*.json"))) >= 2)  # type: ignore[misc]
+        assert audit.kill().code == -signal.SIGKILL
+    finished = commands.run(command)
+    assert finished.code == 0, finished.said
     assert differences(undisturbed, run) == []
 
 

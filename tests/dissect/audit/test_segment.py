@@ -66,7 +66,7 @@ def segmenter(tmp_path: Path) -> str:
     return f"{tmp_path}/nets.py:reddish"
 
 
-def config(photos: Path, out: Path, **settings: object) -> AuditConfig:
+def config(photos: Path, out: Path, *, map: bool = False, **settings: object) -> AuditConfig:  # noqa: A002
     return AuditConfig(
         model="builtin:scenes-cnn",
         dataset=f"folder:{photos}",
@@ -75,6 +75,7 @@ def config(photos: Path, out: Path, **settings: object) -> AuditConfig:
         out=out,
         shard_samples=4,
         batch=2,
+        map=map,
         **settings,  # type: ignore[arg-type]
     )
 
@@ -82,7 +83,7 @@ def config(photos: Path, out: Path, **settings: object) -> AuditConfig:
 def test_it_equals_masks_that_say_the_same(
     tmp_path: Path, photos: Path, segmenter: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = run_audit(config(photos, tmp_path / "run", segmenter=segmenter))
+    found = run_audit(config(photos, tmp_path / "run", segmenter=segmenter, map=True))
     masked = tmp_path / "masked"
     for path in sorted((photos / "images").iterdir()):
         if path.name == "05.png":
@@ -93,7 +94,7 @@ def test_it_equals_masks_that_say_the_same(
         for name, plane in zip(("a", "b"), planes_of(image), strict=True):
             save(masked / "masks" / name / path.name, plane)
     (masked / "classes.csv").write_text("index,name,category\n1,dark,light\n2,middle,light\n3,red,color\n")
-    run_audit(config(masked, tmp_path / "same"))
+    run_audit(config(masked, tmp_path / "same", map=True))
     assert differences(tmp_path / "run", tmp_path / "same") == [
         key for key in differences(tmp_path / "run", tmp_path / "same") if key.startswith("arrays.zarr/segments")
     ]

@@ -79,6 +79,7 @@ def config_of(source: Path, out: Path, **changes: object) -> AuditConfig:
         "batch": 2,
         "shard_samples": 4,
         "top": 3,
+        "map": False,  # maps are for test_map.py
     }
     return settings.config_from_mapping({**values, **changes}, source="test")
 
@@ -341,7 +342,7 @@ def test_the_setting_belongs_to_the_run(source: Path, pair: tuple[Path, Path], t
 
 def test_the_command_line_and_toml_know_the_setting(source: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
     before = results(pair[1])
-    options = "--layers units,head --tau 0.05 --batch 2 --shard-samples 4 --top 3 --keep-activations no"
+    options = "--layers units,head --tau 0.05 --batch 2 --shard-samples 4 --top 3 --no-map --keep-activations no"
     asked = ["audit", f"{source}:model", f"{source}:images", *options.split(), "--out", str(pair[1])]
     assert CliRunner().invoke(app, asked).exit_code == 0
     assert results(pair[1]) == before

@@ -32,6 +32,7 @@ def dissection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             iou=request.param,
             batch=4,
             top=3,
+            map=False,
         )
     )
     assert outcome.unreadable == 5

@@ -65,7 +65,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(source: Path, out: Path | str, **changes: object) -> AuditConfig:
     values = {"model": f"{source}:model", "dataset": f"{source}:drifting", "layers": ("units", "head"), "out": out}
-    settings = {"tau": (0.05,), "batch": 2, "shard_samples": 4, "top": 3}
+    settings = {"tau": (0.05,), "batch": 2, "shard_samples": 4, "top": 3, "map": False}  # maps: test_map.py
     return config_from_mapping({**values, **settings, **changes}, source="test")
 
 
