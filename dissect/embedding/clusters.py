@@ -118,7 +118,7 @@ def _cells(positions: NDArray[np.floating], low: Floats, step: float) -> Ints:
 def _smoothed(counts: Floats, in_kernel: float) -> tuple[Floats, float]:
     """The density in points a cell, and the width of the smoothing in cells."""
     held = counts > 0
-    rows, columns = held.any(axis=1), held.any(axis=0)
+    rows, columns = (np.asarray(held.any(axis=axis)) for axis in (1, 0))
     inside = held[rows]
     weights = counts[held]
     width = FINEST
