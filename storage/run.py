@@ -30,7 +30,7 @@ from microtome.storage.vouching import vouch_for_tables
 
 RUN_JSON = "run.json"
 REPORT = "report"
-ABLATIONS, INSERTIONS, DEFECTS = "ablations/", "insertions/", "defects/"
+ABLATIONS, INSERTIONS, DEFECTS, RANKINGS = "ablations/", "insertions/", "defects/", "rankings/"
 LOCK, LOGS = "lock.json", "log/"
 
 _OBJECTIONABLE = set('/\\:*?"<>|%') | {chr(code) for code in range(32)}

@@ -142,7 +142,7 @@ class CausalInfo(TypedDict):
     """What causal.parquet of a layer was measured with. data: the latents, in words of a dataset; samples: how many;
     quantile: of its own values, at which a unit was inserted; gradients: what alpha was optimised through, "" = there
     is no alpha; alpha: by concept how it was optimised; pupil: how far a pupil agrees with the segmenter, where that
-    gave no gradients; curves: by concept what its units remove; seconds: of work."""
+    gave no gradients; seconds: of work."""
 
     data: str
     samples: int
@@ -150,7 +150,6 @@ class CausalInfo(TypedDict):
     gradients: str
     alpha: dict[str, dict[str, Any]]
     pupil: dict[str, Any] | None
-    curves: dict[str, dict[str, Any]]
     seconds: float
 
 

@@ -152,6 +152,11 @@ def random_sets(chosen: NDArray[np.int64], units: int, draws: int, seed: int) ->
     return sets
 
 
+def with_random(chosen: NDArray[np.int64], units: int, draws: int, seed: int) -> list[NDArray[np.int64]]:
+    """The units `chosen`, and those of each of the `random_sets` beside them, ascending."""
+    return [chosen, *map(np.flatnonzero, random_sets(chosen, units, draws, seed))]
+
+
 def measure(subject: Subject, sets: NDArray[np.bool_], stop: StopSignal) -> Counts:
     """Right answers of each class, untouched and without each of `sets` (S, C)."""
     found: dict[int, Counts] = {}

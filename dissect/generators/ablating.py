@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from microtome.dissect.ablation.sets import drawn_from, file_name, random_sets
+from microtome.dissect.ablation.sets import drawn_from, file_name, with_random
 from microtome.dissect.ablation.subject import finished_run
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.precision import arithmetic
@@ -142,11 +142,11 @@ def ablate_generator(
 def measure(subject: _Subject, seeds: Seeds, draws: int, seed: int) -> tuple[Looked, Paired]:
     """What the chosen units and random ones do to all latents, and how it grows with their number, on some of them."""
     choice, count = subject.choice, subject.choice.layer["units"]
-    sets = [choice.units, *map(np.flatnonzero, random_sets(choice.units, count, draws, seed))]
+    sets = with_random(choice.units, count, draws, seed)
     doses: list[NDArray[np.int64]] = []
     for size in choice.doses():
         best = choice.ranked[:size] if choice.ranked is not None else choice.units
-        doses += [best, *map(np.flatnonzero, random_sets(best, count, min(DOSE_DRAWS, draws), seed))]
+        doses += with_random(best, count, min(DOSE_DRAWS, draws), seed)
     dosed = seeds.numbers[:DOSED]
     total = len(seeds.numbers) * (1 + len(sets)) + (len(dosed) * (1 + len(doses)) if doses else 0)
     with progress("ablate", total, "images") as shown:
@@ -205,7 +205,7 @@ def name_of(
     choice: Choice, region: str | None, value: str, seeds: Seeds, draws: int, seed: int, *, dataset: bool
 ) -> str:
     """The ablation's name: what was ablated, and settings that are no defaults."""
-    settings = {
+    told = {
         str(choice.rank): choice.rank is not None,
         f"of-{choice.concept}": choice.rank is None and choice.concept is not None,
         f"region-{region}": region is not None,
@@ -215,7 +215,7 @@ def name_of(
         f"draws-{draws}": draws != DRAWS,
         f"seed-{seed}": seed != SEED,
     }
-    return "-".join([choice.layer["name"], choice.name, *(text for text, is_told in settings.items() if is_told)])
+    return choice.named(told)
 
 
 def result_of(
@@ -238,9 +238,7 @@ def result_of(
         "value": value,
         "region": subject.within.words or None,
         "removal": " ".join(filter(None, [f"set to {set_to}", subject.within.words])),
-        "data": seeds.spec,
-        "fresh": seeds.fresh,
-        "samples": len(seeds.numbers),
+        **seeds.told,
         "draws": draws,
         "drawn_from": drawn_from(len(choice.units), layer["units"]),
         "seed": seed,

@@ -1,8 +1,8 @@
-"""Which units of a generator to ablate: those named, or the first ones of a ranking for a concept."""
+"""Which units of a generator to ablate or insert: those named, or the first ones of a ranking for a concept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from microtome.dissect.ablation.choice import name_of, ranges
 from microtome.dissect.ablation.subject import chosen_units
-from microtome.dissect.generators.ranking import RANKINGS, rankings, strongest
+from microtome.dissect.generators.layers import own_layer
+from microtome.dissect.generators.ranking import RANKINGS, rankings
+from microtome.dissect.generators.trying import strongest
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
 from microtome.storage.schema import LayerEntry
@@ -22,7 +24,7 @@ MOST_DOSED = 64
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Units to ablate. units: best first, or as named; ranked: all of the layer's, best first, None where units were
+    """Units to edit. units: best first, or as named; ranked: all of the layer's, best first, None where units were
     named; name: short, for files; words: how they were chosen; rank: "iou", "ace" or "alpha", or None; why: of layer
     and ranking, where nobody asked for them, else empty; concept: what they are about, or None."""
 
@@ -36,10 +38,19 @@ class Choice:
     concept: str | None
 
     def doses(self) -> list[int]:
-        """How many units the dose curve removes: 1, 2, 4, ... 64 of those ranked, at most half of them, so that random
-        ones can be others; none where units were named."""
-        most = 0 if self.ranked is None else min(MOST_DOSED, max(1, len(self.ranked) // 2))
-        return [2**power for power in range(most.bit_length()) if 2**power <= most]
+        """How many units the dose curve removes; none where units were named."""
+        return [] if self.ranked is None else doses_of(len(self.ranked))
+
+    def named(self, settings: Mapping[str, bool]) -> str:
+        """The name of what is done to these units: the layer, the choice, and those of `settings` that are told."""
+        return "-".join([self.layer["name"], self.name, *(text for text, is_told in settings.items() if is_told)])
+
+
+def doses_of(units: int) -> list[int]:
+    """How many of a layer's units are removed, best first: 1, 2, 4, ... 64, at most half of them, so that random ones
+    can be others."""
+    most = min(MOST_DOSED, max(1, units // 2))
+    return [2**power for power in range(most.bit_length())]
 
 
 def choose(
@@ -53,7 +64,7 @@ def choose(
 ) -> Choice:
     """The units that are asked for. Named `units` need a `layer`; a `concept` beside them is only looked at.
 
-    Without a layer or rank, those that are strongest for the concept, as `ranking.strongest` has it. Raises UsageError
+    Without a layer or rank, those that are strongest for the concept, as `trying.strongest` has it. Raises UsageError
     and UnknownNameError for what the run does not have.
     """
     if rank is not None and rank not in RANKINGS:
@@ -65,21 +76,12 @@ def choose(
     return _ranked(run, layer, concept, top, rank)
 
 
-def ablatable(run: Run, name: str) -> LayerEntry:
-    """The layer's entry. Raises UnknownNameError, and UsageError where its units are directions in another layer."""
-    entry = run.layer(name)
-    readout = entry.get("readout")
-    if readout is not None:
-        raise UsageError(f"layer {name} holds directions in {readout['base']}; ablate units of {readout['base']}")
-    return entry
-
-
 def _named(run: Run, layer: str | None, units: Sequence[str], concept: str | None, rank: str | None) -> Choice:
     if layer is None:
         raise UsageError(f"--units: name their layer, as in --layer {run.layer_names[0]}")
     if rank is not None:
         raise UsageError("--units: --rank orders the units of a --concept; units that are named need none")
-    entry = ablatable(run, layer)
+    entry = own_layer(run, layer)
     found = np.array(list(dict.fromkeys(chain(*(chosen_units([part], entry) for part in units)))), np.int64)
     return Choice(entry, found, None, name_of(np.sort(found)), f"units {ranges(np.sort(found))}", None, "", concept)
 
@@ -89,7 +91,7 @@ def _ranked(run: Run, layer: str | None, concept: str, top: int, rank: str | Non
     if layer is None or rank is None:
         best = strongest(run, concept, layer=layer, by=rank)
         layer, rank, why = best.layer, best.by, best.why
-    entry = ablatable(run, layer)
+    entry = own_layer(run, layer)
     if not 0 < top <= entry["units"]:
         raise UsageError(f"--top {top}: layer {layer} has {entry['units']} units")
     ranked = rankings(run, layer, concept, by=rank, compute=True)

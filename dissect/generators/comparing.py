@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from microtome.dissect.ablation.sets import file_name
 from microtome.dissect.audit.precision import arithmetic
 from microtome.dissect.audit.progress import progress
+from microtome.dissect.generators.choosing import doses_of
 from microtome.dissect.generators.edits import ablation
 from microtome.dissect.generators.effects import (
     Paired,
@@ -25,6 +26,7 @@ from microtome.dissect.generators.effects import (
     removed_on_average,
     segmenter_of_run,
 )
+from microtome.dissect.generators.figures import share_told
 from microtome.dissect.generators.generator import generator_of_run
 from microtome.dissect.generators.ranking import rankings
 from microtome.dissect.generators.seeds import fresh_seeds
@@ -32,12 +34,11 @@ from microtome.dissect.models.segmenters import Segmenter
 from microtome.reports.ranking_plot import draw_rankings
 from microtome.storage.errors import UsageError
 from microtome.storage.files import json_bytes
-from microtome.storage.run import Run
+from microtome.storage.run import RANKINGS, Run
 
 SCHEMA_VERSION = 1
-SAMPLES, DRAWS, MOST = 64, 2, 64
+SAMPLES, DRAWS = 64, 2
 HALF = 0.5
-RANKINGS_FOLDER = "rankings/"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def compare_rankings(
     generator = generator_of_run(run)
     segmenter = segmenter_of_run(run, generator.device)
     seeds = fresh_seeds(run, generator, samples)
-    doses = [2**power for power in range(units.bit_length()) if 2**power <= min(MOST, max(1, units // 2))]
+    doses = doses_of(units)
     ranked = {(concept, name): rankings(run, layer, concept, name) for concept in concepts for name in by}
     dice = [np.random.default_rng([seed, draw]).permutation(units) for draw in range(draws)]
     orders = [*ranked.values(), *dice]
@@ -87,9 +88,7 @@ def compare_rankings(
             "schema_version": SCHEMA_VERSION,
             "layer": layer,
             "concept": concept,
-            "data": seeds.spec,
-            "fresh": seeds.fresh,
-            "samples": len(seeds.numbers),
+            **seeds.told,
             "draws": draws,
             "seed": seed,
             "area": _area(found.before, segmenter, concept),
@@ -115,7 +114,8 @@ def _curves(
     before = random.before[:, label].sum(axis=1, keepdims=True)
 
     def points(shares: Sequence[Removed]) -> list[dict[str, Any]]:
-        return [_point(dose, share) for dose, share in zip(doses, shares, strict=True)]
+        parts = zip(doses, shares, strict=True)
+        return [{"units": dose, **share_told(share, 0, "removed", "interval")} for dose, share in parts]
 
     curves = {
         name: points([removed(before, one[:, label].sum(axis=1, keepdims=True)) for one in rows])
@@ -125,13 +125,6 @@ def _curves(
         drawn = random.after[..., label].sum(axis=-1, keepdims=True)
         curves["random"] = points([removed_on_average(before, drawn[:, dose]) for dose in range(len(doses))])
     return curves
-
-
-def _point(dose: int, share: Removed) -> dict[str, Any]:
-    value, low, high = (float(part[0]) for part in (share.value, share.low, share.high))
-    if np.isnan(value):
-        return {"units": dose, "removed": None, "interval": None}
-    return {"units": dose, "removed": value, "interval": [low, high]}
 
 
 def _area(before: NDArray[np.float64], segmenter: Segmenter, concept: str) -> float:
@@ -144,7 +137,7 @@ def _area(before: NDArray[np.float64], segmenter: Segmenter, concept: str) -> fl
 
 
 def _write(run: Run, result: dict[str, Any]) -> Comparison:
-    key = f"{RANKINGS_FOLDER}{file_name(result['layer'] + '-' + result['concept'])}"
+    key = f"{RANKINGS}{file_name(result['layer'] + '-' + result['concept'])}"
     run.place.write(f"{key}.svg", draw_rankings(result).encode())
     run.place.write(f"{key}.json", json_bytes(result))
     return Comparison(result, f"{key}.json", f"{key}.svg")

@@ -47,8 +47,8 @@ def concept_rows(segmenter: Segmenter, looked: Looked) -> dict[str, dict[str, An
             "area": float(before[:, label].mean()),
             "area_after": float(chosen[:, label].mean()),
             "images": int((before[:, label] > 0).sum()),
-            **_shares(mine, label, "removed", "interval"),
-            **_shares(others, label, "removed_random", "random_interval"),
+            **share_told(mine, label, "removed", "interval"),
+            **share_told(others, label, "removed_random", "random_interval"),
             "random_range": _range(before[:, label], random[:, :, label]),
         }
     return rows
@@ -67,8 +67,8 @@ def dose_points(concept: NDArray[np.int64], doses: Sequence[int], dose: Paired, 
         points.append(
             {
                 "units": size,
-                **_shares(removed(before, after[first]), 0, "removed", "interval"),
-                **_shares(
+                **share_told(removed(before, after[first]), 0, "removed", "interval"),
+                **share_told(
                     removed_on_average(before, random) if draws else None, 0, "removed_random", "random_interval"
                 ),
                 "samples": len(before),
@@ -88,7 +88,7 @@ def side_effects(segmenter: Segmenter, concept: NDArray[np.int64], looked: Looke
     if len(large):
         shares = removed(before[:, large], after[0][:, large])
         at = int(np.argmax(shares.value))
-        most = {"concept": names_of(segmenter)[large[at]], **_shares(shares, at, "removed", "interval")}
+        most = {"concept": names_of(segmenter)[large[at]], **share_told(shares, at, "removed", "interval")}
     return {
         "others_lose": lost[0],
         "others_lose_random": float(np.mean(random)) if random else None,
@@ -125,7 +125,9 @@ def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return means
 
 
-def _shares(found: Removed | None, label: int, value: str, interval: str) -> dict[str, Any]:
+def share_told(found: Removed | None, label: int, value: str, interval: str) -> dict[str, Any]:
+    """The removed share of a label as a result has it, under the names `value` and `interval`; None where it is not
+    known."""
     if found is None or np.isnan(found.value[label]):
         return {value: None, interval: None}
     return {value: float(found.value[label]), interval: [_number(found.low[label]), _number(found.high[label])]}

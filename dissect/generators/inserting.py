@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from microtome.dissect.ablation.sets import drawn_from, file_name, random_sets
+from microtome.dissect.ablation.sets import drawn_from, file_name, with_random
 from microtome.dissect.ablation.subject import finished_run
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.precision import arithmetic
@@ -168,7 +168,7 @@ def insert_units(
 def edits_of(run: Run, choice: Choice, quantile: float, draws: int, seed: int) -> list[Edit]:
     """The chosen units, and random sets of others, each forced to its own quantile, everywhere."""
     layer = choice.layer["name"]
-    sets = [choice.units, *map(np.flatnonzero, random_sets(choice.units, choice.layer["units"], draws, seed))]
+    sets = with_random(choice.units, choice.layer["units"], draws, seed)
     every = np.unique(np.concatenate(sets))
     values = dict(zip(every.tolist(), high_values(run, layer, every.tolist(), quantile).tolist(), strict=True))
     return [Edit(layer, tuple(units.tolist()), tuple(values[unit] for unit in units.tolist())) for units in sets]
@@ -176,7 +176,7 @@ def edits_of(run: Run, choice: Choice, quantile: float, draws: int, seed: int) -
 
 def name_of(choice: Choice, concept: str, places: Places, quantile: float, samples: int, draws: int, seed: int) -> str:
     """The insertion's name: what was inserted, and settings that are no defaults."""
-    settings = {
+    told = {
         str(choice.rank): choice.rank is not None,
         f"of-{concept}": choice.rank is None,
         places.words: bool(places.words),
@@ -185,7 +185,7 @@ def name_of(choice: Choice, concept: str, places: Places, quantile: float, sampl
         f"draws-{draws}": draws != DRAWS,
         f"seed-{seed}": seed != SEED,
     }
-    return "-".join([choice.layer["name"], choice.name, *(text for text, is_told in settings.items() if is_told)])
+    return choice.named(told)
 
 
 def result_of(
@@ -206,9 +206,7 @@ def result_of(
         "why": choice.why,
         "quantile": quantile,
         "level": f"own {quantile:g} quantiles",
-        "data": subject.seeds.spec,
-        "fresh": subject.seeds.fresh,
-        "samples": len(subject.seeds.numbers),
+        **subject.seeds.told,
         "draws": draws,
         "drawn_from": drawn_from(len(choice.units), choice.layer["units"]),
         "seed": seed,

@@ -29,12 +29,13 @@ from microtome.dissect.generators.causal_table import (
 )
 from microtome.dissect.generators.effects import label_ids, rivals_of, segmenter_of_run
 from microtome.dissect.generators.generator import Generator, generator_of_run
+from microtome.dissect.generators.layers import own_layer
 from microtome.dissect.generators.quantiles import QUANTILE, high_values
 from microtome.dissect.generators.ranking import RANKINGS, ranked_scores
 from microtome.dissect.generators.seeds import of_run
 from microtome.dissect.generators.student import Student, StudentSettings, agreement_rows, teach
 from microtome.dissect.models.segmenters import Segmenter
-from microtome.storage.errors import UnknownNameError, UsageError
+from microtome.storage.errors import UnknownNameError
 from microtome.storage.run import Run
 from microtome.storage.schema import CausalInfo, LayerEntry
 
@@ -71,9 +72,7 @@ def measure_causes(
     Average causal effects are measured for all concepts at once; alphas are optimised for each. On latents of the run;
     the caller holds its lock. Raises UsageError where the layer's units are directions in another layer.
     """
-    entry = run.layer(layer)
-    if entry.get("readout") is not None:
-        raise UsageError(f"layer {layer} holds directions in another layer; rank the units of that layer")
+    entry = own_layer(run, layer)
     for name in by:
         if name not in RANKINGS:
             raise UnknownNameError("ranking", name, RANKINGS)
@@ -106,9 +105,7 @@ def _so_far(subject: _Subject) -> tuple[pd.DataFrame, CausalInfo]:
     if table is not None:
         return table, subject.run.info["causal"][name]
     spec = subject.run.info["data"]["spec"]
-    info = CausalInfo(
-        data=spec, samples=0, quantile=QUANTILE, gradients="", alpha={}, pupil=None, curves={}, seconds=0.0
-    )
+    info = CausalInfo(data=spec, samples=0, quantile=QUANTILE, gradients="", alpha={}, pupil=None, seconds=0.0)
     return empty_table(subject.layer["units"], numbers_of_labels(subject.run, subject.segmenter)), info
 
 

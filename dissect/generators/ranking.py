@@ -10,8 +10,6 @@ A ranking by ace or alpha is kept in the run (causal_table.py) once somebody ask
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -22,15 +20,6 @@ from microtome.storage.run import Run
 
 RANKINGS = {"iou": "IoU", "ace": "average causal effect", "alpha": "optimised alpha"}
 """Names of the rankings, and what they are in words."""
-
-
-@dataclass(frozen=True)
-class Strongest:
-    """The layer and ranking that are strongest for a concept, and why, in a sentence."""
-
-    layer: str
-    by: str
-    why: str
 
 
 def rankings(run: Run, layer: str, concept: str, by: str = "iou", *, compute: bool = False) -> NDArray[np.int64]:
@@ -106,16 +95,3 @@ def _best(rows: pd.DataFrame, column: str, units: int) -> NDArray[np.float64]:
     found = np.full(units, -np.inf)
     np.maximum.at(found, rows["unit"].to_numpy(np.int64), rows[column].to_numpy(np.float64))
     return np.where(np.isneginf(found), 0.0, found)
-
-
-def strongest(run: Run, concept: str, *, layer: str | None = None, by: str | None = None) -> Strongest:
-    """Which layer and ranking remove most of `concept`; one that is given stays.
-
-    Tried out on latents of the run, with the best units of each ranking ablated. The layer is the one that is best by
-    the rankings that the run holds; there alpha is optimised where the run lacks it, or `by` computed. The caller holds
-    the run's lock. Raises UnknownNameError.
-    """
-    from microtome.dissect.generators.trying import find_strongest
-
-    found, ranking, why = find_strongest(run, concept, layer, by)
-    return Strongest(found, ranking, why)

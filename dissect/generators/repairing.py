@@ -18,15 +18,13 @@ from microtome.dissect.ablation.subject import finished_run
 from microtome.dissect.audit.pipeline import holding
 from microtome.dissect.audit.precision import arithmetic
 from microtome.dissect.audit.progress import progress
-from microtome.dissect.generators.choosing import ablatable
 from microtome.dissect.generators.defect_sheet import draw_defects
 from microtome.dissect.generators.defects import Suspects, search, suspects_of, worst_of
 from microtome.dissect.generators.edits import Edit, ablation
-from microtome.dissect.generators.features import (
-    Features,
-)
+from microtome.dissect.generators.features import Features
 from microtome.dissect.generators.generator import Generator, generator_of_run
 from microtome.dissect.generators.judging import BATCH, Judged, Looking, Question, judge, look_by
+from microtome.dissect.generators.layers import own_layer, own_layers
 from microtome.dissect.generators.pairs import png_bytes
 from microtome.dissect.generators.recipes import Recipe, edit_to_json, edited_pictures, write_recipe
 from microtome.dissect.generators.repair_figures import frechet_of, scored
@@ -68,10 +66,7 @@ def find_defects(path: Path | str, question: Question, export_recipe: Path | Non
     """
     question.check()
     run = finished_run(path)
-    layers = [question.layer] if question.layer is not None else run.layer_names
-    if question.layer is not None:
-        ablatable(run, question.layer)
-    layers = [name for name in layers if "readout" not in run.layer(name)]
+    layers = own_layers(run) if question.layer is None else [own_layer(run, question.layer)["name"]]
     with holding(path, "defects"):
         generator = generator_of_run(run)
         with arithmetic("float32", generator.device):
@@ -168,9 +163,7 @@ def result_of(
         for unit in suspects.units.tolist()
     ]
     found["repair"] = {
-        "data": repaired.seeds.spec,
-        "fresh": repaired.seeds.fresh,
-        "samples": len(repaired.seeds.numbers),
+        **repaired.seeds.told,
         "draws": question.draws,
         "drawn_from": repaired.drawn_from,
         "seed": question.seed,

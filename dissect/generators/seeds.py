@@ -6,6 +6,7 @@ Units that were ranked on the latents of the run flatter themselves there; so wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from microtome.dissect.generators.data import is_generated, parse_generated
 from microtome.dissect.generators.generator import Generator
@@ -23,6 +24,11 @@ class Seeds:
     numbers: tuple[int, ...]
     spec: str
     fresh: bool
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a result says of them."""
+        return {"data": self.spec, "fresh": self.fresh, "samples": len(self.numbers)}
 
 
 def fresh_seeds(run: Run, generator: Generator, count: int) -> Seeds:

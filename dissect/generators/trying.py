@@ -17,6 +17,8 @@ from microtome.dissect.audit.progress import progress
 from microtome.dissect.generators.edits import ablation
 from microtome.dissect.generators.effects import label_ids, paired, rivals_of, segmenter_of_run
 from microtome.dissect.generators.generator import generator_of_run
+from microtome.dissect.generators.layers import own_layer, own_layers
+from microtome.dissect.generators.measuring import measure_causes
 from microtome.dissect.generators.ranking import RANKINGS, computed, rankings
 from microtome.dissect.generators.seeds import of_run
 from microtome.storage.errors import UsageError
@@ -38,6 +40,15 @@ Candidate = tuple[str, str]
 
 
 @dataclass(frozen=True)
+class Strongest:
+    """The layer and ranking that are strongest for a concept, and why, in a sentence."""
+
+    layer: str
+    by: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Tried:
     """What the best units of a candidate do: `removed`, the share of the concept's area that goes, and `beside`, the
     share of the picture that changes from one other label of the concept's category to another, at least."""
@@ -51,32 +62,27 @@ class Tried:
         return self.removed - BESIDE * self.beside
 
 
-def find_strongest(run: Run, concept: str, layer: str | None, by: str | None) -> tuple[str, str, str]:
-    """Layer, ranking, and a sentence that says why."""
-    layers = [layer] if layer is not None else layers_with_units(run)
+def strongest(run: Run, concept: str, *, layer: str | None = None, by: str | None = None) -> Strongest:
+    """Which layer and ranking remove most of `concept`; one that is given stays.
+
+    Tried out on latents of the run, with the best units of each ranking ablated. The layer is the one that is best by
+    the rankings that the run holds; there alpha is optimised where the run lacks it, or `by` computed. The caller holds
+    the run's lock. Raises UnknownNameError.
+    """
+    layers = own_layers(run) if layer is None else [own_layer(run, layer)["name"]]
     known = [(name, ranking) for name in layers for ranking in ("iou", *computed(run, name, concept))]
     removed = dict(zip(known, tried(run, concept, known), strict=True)) if len(known) > 1 else {known[0]: Tried(0, 0)}
     best = list(dict.fromkeys(name for name, _ in sorted(removed, key=lambda one: -removed[one].worth)))[:LAYERS]
     wanted = [by] if by is not None else AFFORDABLE
     new = [(name, each) for name in best for each in wanted if each != "iou" and (name, each) not in removed]
     if new:
-        from microtome.dissect.generators.measuring import measure_causes
-
         for name in dict.fromkeys(name for name, _ in new):
             measure_causes(run, name, [concept], by=[each for at, each in new if at == name])
         again = new if len(removed) > 1 else [*known, *new]
         removed |= dict(zip(again, tried(run, concept, again), strict=True))
     left = {candidate: one.worth for candidate, one in removed.items() if by in (None, candidate[1])}
     name, ranking = max(left, key=left.__getitem__)
-    return name, ranking, _sentence(run, concept, (name, ranking), removed)
-
-
-def layers_with_units(run: Run) -> list[str]:
-    """The layers whose units are the network's own. Raises UsageError where there is none."""
-    names = [entry["name"] for entry in run.info["layers"] if entry.get("readout") is None]
-    if not names:
-        raise UsageError(f"{run.url}: all of its layers hold directions in others; audit the layers themselves")
-    return names
+    return Strongest(name, ranking, _sentence(concept, (name, ranking), removed))
 
 
 def tried(run: Run, concept: str, candidates: Sequence[Candidate]) -> list[Tried]:
@@ -108,7 +114,7 @@ def _tried(
     return Tried(1 - float(left.sum() / had.sum()), float(beside.mean()))
 
 
-def _sentence(run: Run, concept: str, chosen: Candidate, removed: dict[Candidate, Tried]) -> str:
+def _sentence(concept: str, chosen: Candidate, removed: dict[Candidate, Tried]) -> str:
     if len(removed) == 1:
         return f"layer {chosen[0]} by {RANKINGS[chosen[1]]}: there is no other"
     others = [

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from microtome.dissect.generators.causal_table import read_causal
+from microtome.dissect.generators.layers import own_layer
 from microtome.dissect.generators.quantiles import QUANTILE, high_values
 from microtome.dissect.generators.ranking import RANKINGS, gains, order_of, ranked_scores
 from microtome.storage.errors import UnknownNameError, UsageError
@@ -35,7 +36,7 @@ class UnitTables:
     def units(self, layer: str) -> dict[str, Any]:
         """Of each unit its high value ("top"), best concept ("labels", "" = none) and state ("states"); "concepts": id,
         name, category and the rankings that the run has for it ("by"), the strongest first. Raises UnknownNameError."""
-        self._own(layer)
+        own_layer(self._run, layer)
         units = self._run.layer_table(layer, "units").sort_values("unit")
         ranked = self._ranked(layer)
         concepts = [
@@ -56,7 +57,7 @@ class UnitTables:
 
         Raises UnknownNameError for a layer or ranking that there is not, UsageError for a concept.
         """
-        self._own(layer)
+        own_layer(self._run, layer)
         if concept not in self._concepts:
             raise UsageError(f"the run has no concept of number {concept}")
         if by not in RANKINGS and by != INFORMATION:
@@ -65,12 +66,6 @@ class UnitTables:
         meeting = np.isfinite(scores) & ((scores > 0) | (by in CAUSES))
         gained = gains(self._run, layer, self._concepts[concept][0], by)
         return [(unit, float(scores[unit])) for unit in order_of(scores, gained).tolist() if meeting[unit]]
-
-    def _own(self, layer: str) -> None:
-        """Refuse a layer that the run does not have, or whose units are directions in another."""
-        readout = self._run.layer(layer).get("readout")
-        if readout is not None:
-            raise UsageError(f"layer {layer} holds directions in {readout['base']}, which are no units of the network")
 
     def _ranked(self, layer: str) -> dict[str, set[int]]:
         """The rankings that the run has of a layer, the strongest first, with the concepts that each has."""

@@ -20,15 +20,19 @@ from microtome.dissect.cli.app import app
 from microtome.dissect.generators import measuring
 from microtome.dissect.generators.alpha import AlphaSettings, Target, optimise_alpha
 from microtome.dissect.generators.causal import unit_effects
+from microtome.dissect.generators.choosing import choose
 from microtome.dissect.generators.comparing import units_for
 from microtome.dissect.generators.edits import Edit, ablation
 from microtome.dissect.generators.effects import label_ids, paired
 from microtome.dissect.generators.generator import Generator, open_generator
-from microtome.dissect.generators.ranking import order_of, rankings, strongest
+from microtome.dissect.generators.layers import own_layers
+from microtome.dissect.generators.ranking import order_of, rankings
 from microtome.dissect.generators.student import StudentSettings
+from microtome.dissect.generators.trying import strongest
 from microtome.dissect.models.segmenters import Segmenter, load_segmenter
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
+from microtome.storage.schema import ReadoutInfo
 
 SEEDS = range(20, 30)
 HIGH = np.ones(8)
@@ -187,6 +191,23 @@ def test_what_is_not_there_is_refused_by_name(run: Path) -> None:
         rankings(opened, "mix", "square", "aces")
     with pytest.raises(UnknownNameError, match="mixer"):
         rankings(opened, "mixer", "square")
+
+
+def test_directions_in_a_layer_are_no_units_to_edit(run: Path) -> None:
+    opened = Run.open(run)
+    opened.info["layers"][0]["readout"] = ReadoutInfo(
+        base="mix", kind="pca", source="pca", fingerprint="", inputs=8, images=48
+    )
+    for edit in (
+        lambda: choose(opened, layer="mix", units=["3"]),
+        lambda: choose(opened, layer="mix", concept="square", rank="iou"),
+        lambda: strongest(opened, "square", layer="mix"),
+        lambda: measuring.measure_causes(opened, "mix", ["square"]),
+    ):
+        with pytest.raises(UsageError, match="layer mix holds directions in mix, which are no units"):
+            edit()
+    with pytest.raises(UsageError, match="all of its layers hold directions in others"):
+        own_layers(opened)
 
 
 def test_half_is_the_first_dose_that_removes_it() -> None:
