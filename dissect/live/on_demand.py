@@ -68,11 +68,12 @@ class GeneratorOnDemand:
 
         return LiveGenerator(self._run, self._device)
 
-    @cached_property
+    @property
     def _tables(self) -> UnitTables:
+        """Of the run as it is now: a ranking may have been added to it."""
         from microtome.dissect.live.unit_tables import UnitTables
 
-        return UnitTables(self._run)
+        return UnitTables(Run.open(self._run.place))
 
     def about(self) -> dict[str, Any]:
         """What can be edited: "layers" (name, units, grid), "size" (H, W) of images, "first_seed" and "last_seed"

@@ -28,6 +28,9 @@ MOST_CELLS = 1 << 22
 """Cells of the grids of all regions together."""
 
 MOST_SEEDS = 10_000
+LAST_SEED = 2**53 - 1
+"""The largest whole number that a page tells from its neighbours."""
+
 _BODY_BYTES = 4_000_000
 _LARGEST_SIDE = 1024
 
@@ -123,7 +126,7 @@ class GenerationApi:
         return lambda stop: {"units": [list(pair) for pair in self._actions.ranking(layer, concept, by)]}
 
     def _generate(self, asked: dict[str, Any]) -> Work:
-        seed, edits, side = whole_number(asked.get("seed"), "seed"), _edits(asked), _side(asked)
+        seed, edits, side = whole_number(asked.get("seed"), "seed", LAST_SEED), _edits(asked), _side(asked)
 
         def work(stop: Stop) -> dict[str, Any]:
             begun = time.perf_counter()
@@ -133,14 +136,14 @@ class GenerationApi:
         return work
 
     def _seen(self, asked: dict[str, Any]) -> Work:
-        seed, edits = whole_number(asked.get("seed"), "seed"), _edits(asked)
+        seed, edits = whole_number(asked.get("seed"), "seed", LAST_SEED), _edits(asked)
         return lambda stop: _areas(self._actions.areas(seed, edits, stop))
 
     def _recipe(self, asked: dict[str, Any]) -> Work:
         edits, seeds = _edits(asked), asked.get("seeds")
         if not isinstance(seeds, list) or not 1 <= len(seeds) <= MOST_SEEDS:
             raise RefusedError(400, f"seeds is a list of 1 to {MOST_SEEDS:,} whole numbers")
-        numbers = [whole_number(seed, "each of the seeds") for seed in seeds]
+        numbers = [whole_number(seed, "each of the seeds", LAST_SEED) for seed in seeds]
         return lambda stop: {"recipe": self._actions.recipe(edits, numbers)}
 
     def _read(self, asked: dict[str, Any]) -> Work:

@@ -125,10 +125,10 @@ async def _body(request: Request, limits: Limits) -> dict[str, Any]:
     return asked
 
 
-def whole_number(value: object, name: str) -> int:
-    """`value`, which the question calls `name`. Raises RefusedError for what is no whole number from 0 on."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
-        raise RefusedError(400, f"{name} is a whole number from 0 on")
+def whole_number(value: object, name: str, largest: int = _LARGEST) -> int:
+    """`value`, which the question calls `name`. Raises RefusedError for what is no whole number from 0 to `largest`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
+        raise RefusedError(400, f"{name} is a whole number from 0 to {largest:,}")
     return value
 
 

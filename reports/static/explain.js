@@ -1,33 +1,10 @@
-// What a server (microtome serve) explains on demand, on cards of units and pages of classes. A page that no server has
-// given out has no <meta name="microtome-server">, and asks nobody for anything.
+// What a server (microtome serve) explains on demand, on cards of units and pages of classes.
 (function () {
   "use strict";
 
-  var meta = document.querySelector("meta[name=microtome-server]");
-  if (!meta) return;
-  var api = meta.content;
+  var asking = window.MicrotomeAsking, ask = asking.ask, el = asking.el;
+  if (!asking.served) return;
   var able = null;
-
-  function el(tag, attributes) {
-    var node = document.createElement(tag);
-    Object.keys(attributes || {}).forEach(function (name) {
-      if (attributes[name] !== null) node.setAttribute(name, attributes[name]);
-    });
-    Array.prototype.slice.call(arguments, 2).forEach(function (child) {
-      if (child !== null) node.append(child);
-    });
-    return node;
-  }
-
-  function ask(path, body, signal) {
-    var options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal: signal };
-    return fetch(api + path, body === null ? { signal: signal } : options).then(function (answer) {
-      return answer.json().catch(function () { return {}; }).then(function (found) {
-        if (!answer.ok) throw new Error(found.error || "The server answered with " + answer.status + ".");
-        return found;
-      });
-    });
-  }
 
   function read(file) {
     return new Promise(function (done, failed) {

@@ -1,23 +1,9 @@
-// What the page of a generator asks of its server, and how: of several questions that come while one is at work, only
-// the latest is asked.
+// How the page of a generator asks its server, beyond asking.js: of several questions that come while one is at work,
+// only the latest is asked.
 (function () {
   "use strict";
 
-  var meta = document.querySelector("meta[name=microtome-server]");
-  var api = meta ? meta.content : "";
-
-  // JSON values of an endpoint; body null: GET. Fails with the server's sentence.
-  function ask(path, body, signal) {
-    var options = body === null ? { signal: signal } : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal: signal };
-    return fetch(api + path, options).catch(function (error) {
-      throw error.name === "AbortError" ? error : new Error("The server does not answer; is microtome serve still running?");
-    }).then(function (answer) {
-      return answer.json().catch(function () { return {}; }).then(function (found) {
-        if (!answer.ok) throw new Error(found.error || "The server answered with " + answer.status + ".");
-        return found;
-      });
-    });
-  }
+  var asking = window.MicrotomeAsking, ask = asking.ask;
 
   // A line of questions to one endpoint: one is at work, the latest of those that came meanwhile follows it.
   // show(answer, body); fail(error, body); idle(): nothing is left to ask.
@@ -94,16 +80,5 @@
     setTimeout(function () { URL.revokeObjectURL(link.href); }, 10000);
   }
 
-  function el(tag, attributes) {
-    var node = document.createElement(tag);
-    Object.keys(attributes || {}).forEach(function (name) {
-      if (attributes[name] !== null) node.setAttribute(name, attributes[name]);
-    });
-    Array.prototype.slice.call(arguments, 2).forEach(function (child) {
-      if (child !== null) node.append(child);
-    });
-    return node;
-  }
-
-  window.MicrotomeAsking = { served: !!meta, ask: ask, Line: Line, Leaving: Leaving, pixels: pixels, save: save, el: el };
+  Object.assign(asking, { Line: Line, Leaving: Leaving, pixels: pixels, save: save });
 })();

@@ -35,7 +35,12 @@
 
     function ranking(concept, how) {
       var key = JSON.stringify([layer, concept, how]);
-      if (!rankings.has(key)) rankings.set(key, asking.ask("ranking", { layer: layer, concept: concept, by: how }).then(function (found) { return found.units; }));
+      if (!rankings.has(key)) {
+        rankings.set(key, asking.ask("ranking", { layer: layer, concept: concept, by: how }).then(function (found) { return found.units; }, function (error) {
+          rankings.delete(key);
+          throw error;
+        }));
+      }
       return rankings.get(key);
     }
 

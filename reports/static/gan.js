@@ -7,7 +7,7 @@
 
   var SEEDS = 12, SETTLED = 150;
   var edits = [], current = 0, seed = 0, firstShown = 0, history = model.History();
-  var about = null, lastSeed = 2147483647, brush = null, chooser = null, seen = null, outlined = "";
+  var about = null, lastSeed = Number.MAX_SAFE_INTEGER, brush = null, chooser = null, seen = null, outlined = "";
   var pictures = { before: null, after: null }, thumbnails = new Map();
 
   function get(id) {

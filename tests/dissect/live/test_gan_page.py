@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -27,11 +28,14 @@ from starlette.testclient import TestClient
 
 from microtome.dissect import AuditConfig, run_audit
 from microtome.dissect.cli import main
+from microtome.dissect.generators.causal_table import empty_table, write_causal
 from microtome.dissect.live.on_demand import GeneratorOnDemand, OnDemand
+from microtome.dissect.live.unit_tables import UnitTables
 from microtome.reports.server.actions import AbandonedError
 from microtome.reports.server.app import create_app
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.run import Run
+from microtome.storage.schema import CausalInfo
 
 PATIENCE = 60_000
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -121,10 +125,22 @@ def test_high_values_without_their_threshold_come_from_the_histogram(run: Path) 
             table = self._run.layer_table(layer, name)
             return table[table["tau"] != 0.005] if name == "thresholds" else table
 
-    exact = GeneratorOnDemand(Run.open(run)).units("mix")["top"]
-    coarse = GeneratorOnDemand(WithoutThresholds()).units("mix")["top"]  # type: ignore[arg-type]
+    exact = UnitTables(Run.open(run)).units("mix")["top"]
+    coarse = UnitTables(WithoutThresholds()).units("mix")["top"]  # type: ignore[arg-type]
     assert coarse != exact
     np.testing.assert_allclose(coarse, exact, rtol=0.1)
+
+
+def test_a_ranking_that_is_added_is_there_at_the_next_question(run: Path, tmp_path: Path) -> None:
+    copy = Run.open(shutil.copytree(run, tmp_path / "run"))
+    actions = GeneratorOnDemand(Run.open(copy.path))
+    before = actions.units("mix")["concepts"]
+    table = empty_table(8, np.array([one["id"] for one in before])).assign(ace=0.5)
+    info = CausalInfo(data="", samples=2, quantile=0.995, gradients="", alpha={}, pupil=None, seconds=0.0)
+    write_causal(copy, copy.layer("mix"), table, info)
+    after = actions.units("mix")["concepts"]
+    assert [one["by"] for one in after] == [["ace", *one["by"]] for one in before]
+    assert actions.ranking("mix", after[0]["id"], "ace") == [(unit, 0.5) for unit in range(8)]
 
 
 def test_areas_follow_the_picture(actions: GeneratorOnDemand) -> None:
@@ -168,6 +184,12 @@ def test_bad_edits_are_refused_in_a_sentence(client: TestClient, changes: dict[s
         assert answer.status_code == 400
         assert said in answer.json()["error"]
         assert "\n" not in answer.json()["error"]
+
+
+def test_seeds_beyond_31_bits_are_made(client: TestClient) -> None:
+    for path in ("generate", "areas"):
+        assert client.post(f"/api/{path}", json={"seed": 2**53 - 1, "edits": [edit()]}).status_code == 200
+    assert client.post("/api/recipe", json={"edits": [edit()], "seeds": [2**40]}).json()["recipe"]["seeds"] == [2**40]
 
 
 def test_recipes_of_other_generators_are_refused(client: TestClient) -> None:

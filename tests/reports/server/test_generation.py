@@ -149,7 +149,7 @@ def test_recipes_go_out_and_come_in(client: TestClient) -> None:
         ("generate", {}, "Seed is a whole number"),
         ("generate", {"seed": -1}, "Seed is a whole number"),
         ("generate", {"seed": 1.5}, "Seed is a whole number"),
-        ("generate", {"seed": 2**40}, "Seed is a whole number"),
+        ("generate", {"seed": 2**53}, "Seed is a whole number"),
         ("generate", {"seed": 1, "edits": {}}, "Edits is a list"),
         ("generate", {"seed": 1, "edits": [3]}, "Edits is a list"),
         ("generate", {"seed": 1, "edits": [EDIT] * (MOST_EDITS + 1)}, "at most"),
