@@ -90,12 +90,12 @@ def _show(found: dict[str, Any]) -> None:
     compared = found["compared"]
     if compared is None:
         return
-    names = list(compared["curves"])
+    columns = compared["curves"] | {f"{name} - iou": points for name, points in compared["more_than_iou"].items()}
     body = [
-        [str(dose), *(_cell(compared["curves"][name][place]) for name in names)]
+        [str(dose), *(_cell(points[place]) for points in columns.values())]
         for place, dose in enumerate(compared["doses"])
     ]
-    show_table(["units", *names], body, right=range(1 + len(names)))
+    show_table(["units", *columns], body, right=range(1 + len(columns)))
     words = [f"{name} {half or 'more than ' + str(compared['doses'][-1])}" for name, half in compared["half"].items()]
     click.echo(f"units that remove half of {found['concept']}: {', '.join(words)}")
     click.echo(f"kept as {found['key']}, plot {found['plot']}", err=True)

@@ -83,7 +83,8 @@ def compare_rankings(
     comparisons = []
     for concept in concepts:
         rows = {name: after[list(ranked).index((concept, name))] for name in by}
-        curves = _curves(Paired(found.before, after[len(ranked) :]), rows, label_ids(segmenter, concept), doses)
+        label = label_ids(segmenter, concept)
+        curves = _curves(Paired(found.before, after[len(ranked) :]), rows, label, doses)
         result = {
             "schema_version": SCHEMA_VERSION,
             "layer": layer,
@@ -94,6 +95,7 @@ def compare_rankings(
             "area": _area(found.before, segmenter, concept),
             "doses": doses,
             "curves": curves,
+            "more_than_iou": _more_than_iou(found.before, rows, label, doses),
             "half": {name: units_for(points, HALF) for name, points in curves.items()},
         }
         comparisons.append(_write(run, result))
@@ -111,20 +113,40 @@ def _curves(
     random: Paired, ranked: dict[str, NDArray[np.float64]], label: NDArray[np.int64], doses: Sequence[int]
 ) -> dict[str, list[dict[str, Any]]]:
     """By ranking, and "random": for each dose what is removed, with its interval."""
-    before = random.before[:, label].sum(axis=1, keepdims=True)
-
-    def points(shares: Sequence[Removed]) -> list[dict[str, Any]]:
-        parts = zip(doses, shares, strict=True)
-        return [{"units": dose, **share_told(share, 0, "removed", "interval")} for dose, share in parts]
-
+    before = _of_label(random.before, label)
     curves = {
-        name: points([removed(before, one[:, label].sum(axis=1, keepdims=True)) for one in rows])
-        for name, rows in ranked.items()
+        name: _points(doses, [removed(before, one) for one in _of_label(rows, label)]) for name, rows in ranked.items()
     }
     if len(random.after):
-        drawn = random.after[..., label].sum(axis=-1, keepdims=True)
-        curves["random"] = points([removed_on_average(before, drawn[:, dose]) for dose in range(len(doses))])
+        drawn = _of_label(random.after, label)
+        shares = [removed_on_average(before, drawn[:, dose]) for dose in range(len(doses))]
+        curves["random"] = _points(doses, shares)
     return curves
+
+
+def _more_than_iou(
+    before: NDArray[np.float64], ranked: dict[str, NDArray[np.float64]], label: NDArray[np.int64], doses: Sequence[int]
+) -> dict[str, list[dict[str, Any]]]:
+    """By ranking: for each dose the share removed less that by IoU, on the same draws of latents, with its interval."""
+    if "iou" not in ranked:
+        return {}
+    first, overlap = _of_label(before, label), _of_label(ranked["iou"], label)
+    return {
+        name: _points(doses, [removed(first, first + one) for one in _of_label(rows, label) - overlap])
+        for name, rows in ranked.items()
+        if name != "iou"
+    }
+
+
+def _of_label(areas: NDArray[np.float64], label: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Areas (..., K) of the labels that are a concept, together: (..., 1)."""
+    summed: NDArray[np.float64] = areas[..., label].sum(axis=-1, keepdims=True)
+    return summed
+
+
+def _points(doses: Sequence[int], shares: Sequence[Removed]) -> list[dict[str, Any]]:
+    parts = zip(doses, shares, strict=True)
+    return [{"units": dose, **share_told(share, 0, "removed", "interval")} for dose, share in parts]
 
 
 def _area(before: NDArray[np.float64], segmenter: Segmenter, concept: str) -> float:

@@ -21,9 +21,9 @@ from microtome.dissect.generators import measuring
 from microtome.dissect.generators.alpha import AlphaSettings, Target, optimise_alpha
 from microtome.dissect.generators.causal import unit_effects
 from microtome.dissect.generators.choosing import choose
-from microtome.dissect.generators.comparing import units_for
+from microtome.dissect.generators.comparing import _more_than_iou, units_for
 from microtome.dissect.generators.edits import Edit, ablation
-from microtome.dissect.generators.effects import label_ids, paired
+from microtome.dissect.generators.effects import DRAWS, label_ids, paired, resampled
 from microtome.dissect.generators.generator import Generator, open_generator
 from microtome.dissect.generators.layers import own_layers
 from microtome.dissect.generators.ranking import order_of, rankings
@@ -136,6 +136,7 @@ def test_ranked_by_command_kept_and_compared(run: Path) -> None:
     compared = found["compared"]
     assert compared["curves"]["ace"][0] == {"units": 1, "removed": 1.0, "interval": [1.0, 1.0]}
     assert compared["half"]["alpha"] == 1
+    assert compared["more_than_iou"]["ace"][0] == {"units": 1, "removed": 0.0, "interval": [0.0, 0.0]}
     opened = Run.open(run)
     assert json.loads(opened.place.read(found["key"])) == compared
     assert opened.place.read(found["plot"]).startswith(b"<svg")
@@ -214,3 +215,21 @@ def test_half_is_the_first_dose_that_removes_it() -> None:
     points = [{"units": 1, "removed": None}, {"units": 2, "removed": 0.4}, {"units": 4, "removed": 0.6}]
     assert units_for(points, 0.5) == 4
     assert units_for(points, 0.7) is None
+
+
+def test_what_a_ranking_removes_more_than_iou_goes_by_the_same_draws_of_latents() -> None:
+    dice = np.random.default_rng(0)
+    before, label = dice.random((20, 3)), np.array([0, 2])
+    ranked = {name: before * dice.random((2, 20, 1)) for name in ("iou", "ace")}
+    found = _more_than_iou(before, ranked, label, [1, 2])
+    assert list(found) == ["ace"]
+    area = before[:, label].sum(axis=1)
+    for dose, point in enumerate(found["ace"]):
+        gone = {name: area - rows[dose][:, label].sum(axis=1) for name, rows in ranked.items()}
+        drawn = []
+        for counts in resampled(20, DRAWS, 0).astype(int):
+            rows = np.repeat(np.arange(20), counts)
+            drawn.append((gone["ace"][rows].sum() - gone["iou"][rows].sum()) / area[rows].sum())
+        assert point["units"] == dose + 1
+        assert point["removed"] == pytest.approx((gone["ace"].sum() - gone["iou"].sum()) / area.sum())
+        assert point["interval"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
