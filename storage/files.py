@@ -9,6 +9,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from microtome.storage.errors import UsageError
+
 LEFTOVER_SUFFIX = ".partial"
 
 
@@ -34,6 +36,22 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_asked(path: Path, data: bytes, advice: str = "give another --out") -> None:
+    """`write_bytes` where somebody asked for it. Raises UsageError, which ends in `advice`, where that cannot be."""
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror or error}); {advice}") from error
+
+
+def folder_asked(path: Path) -> None:
+    """Make the folder `path` where it is not there. Raises UsageError where it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {path} is no folder ({error.strerror or error}); give another") from error
 
 
 def json_bytes(value: object) -> bytes:

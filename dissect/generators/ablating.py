@@ -28,10 +28,11 @@ from microtome.dissect.generators.effects import Paired, label_ids, mask_of, pai
 from microtome.dissect.generators.figures import concept_rows, dose_points, side_effects
 from microtome.dissect.generators.generator import Generator, generator_of_run
 from microtome.dissect.generators.looking import Looked, look
-from microtome.dissect.generators.pairs import draw_pairs, png_bytes
+from microtome.dissect.generators.pairs import draw_pairs
 from microtome.dissect.generators.recipes import Recipe, edit_to_json, write_recipe
 from microtome.dissect.generators.seeds import Seeds, fresh_seeds, named_seeds
 from microtome.dissect.models.segmenters import Segmenter
+from microtome.reports.png import png_bytes
 from microtome.storage.errors import UsageError
 from microtome.storage.files import json_bytes
 from microtome.storage.run import ABLATIONS, Run

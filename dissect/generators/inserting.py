@@ -37,13 +37,13 @@ from microtome.dissect.generators.insertion import (
     insert,
     overall,
 )
-from microtome.dissect.generators.pairs import png_bytes
 from microtome.dissect.generators.quantiles import QUANTILE, check_quantile, high_values
 from microtome.dissect.generators.recipes import Recipe, edit_to_json, edited_pictures, write_recipe
 from microtome.dissect.generators.seeds import Seeds, fresh_seeds
 from microtome.dissect.models.segmenters import Segmenter
 from microtome.reports.contact import Tile, draw_grid
 from microtome.reports.insertions import draw_insertion
+from microtome.reports.png import png_bytes
 from microtome.storage.errors import UsageError
 from microtome.storage.files import json_bytes
 from microtome.storage.run import INSERTIONS, Run

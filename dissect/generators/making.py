@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.datasets.specs import open_dataset
@@ -13,11 +15,11 @@ from microtome.dissect.audit.progress import progress
 from microtome.dissect.generators.data import LARGEST_SEED
 from microtome.dissect.generators.edits import Edit, sites_of
 from microtome.dissect.generators.generator import Generator, open_generator
-from microtome.dissect.generators.pairs import png_bytes
 from microtome.dissect.generators.recipes import Recipe, edited_pictures, read_recipe
 from microtome.reports.contact import Tile, draw_grid
+from microtome.reports.png import png_bytes
 from microtome.storage.errors import UsageError
-from microtome.storage.files import write_bytes
+from microtome.storage.files import write_asked
 
 COUNT = 16
 AT_ONCE = 64
@@ -66,7 +68,7 @@ def generate(
         for start in range(0, len(numbers), AT_ONCE):
             part = numbers[start : start + AT_ONCE]
             for seed, picture in zip(part, edited_pictures(generator, edits, part), strict=True):
-                files.append(_write(out / f"seed-{seed:06d}.png", Image.fromarray(picture)))
+                files.append(_write(out / f"seed-{seed:06d}.png", picture))
                 tiles += [Tile(picture, [f"seed {seed}"])] if len(tiles) < MOST_TILES else []
             shown.advance(len(part))
     files.append(_write(out / "sheet.png", draw_grid(tiles, title_of(generator, read), side=128)))
@@ -110,9 +112,6 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 19
 
 
-def _write(path: Path, image: Image.Image) -> Path:
-    try:
-        write_bytes(path, png_bytes(image))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror or error}); give another --out") from error
+def _write(path: Path, picture: Image.Image | NDArray[np.uint8]) -> Path:
+    write_asked(path, png_bytes(picture))
     return path

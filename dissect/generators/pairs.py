@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,13 +35,6 @@ def draw_pairs(pairs: Sequence[Pair], title: str) -> Image.Image:
     tiles = [tile for pair in pairs for tile in _tiles(pair)]
     each = len(tiles) // len(pairs) if pairs else 1
     return draw_grid(tiles, title, side=SIDE, per_line=PER_LINE // each * each)
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    """The image as a PNG file."""
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
 
 
 def outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_], side: int = SIDE) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from microtome.dissect.generators.data import LARGEST_SEED
 from microtome.dissect.generators.edits import Edit, Region, TooFarError, applied
 from microtome.dissect.generators.generator import Generator, of_seeds
 from microtome.storage.errors import RunMismatchError, UsageError
-from microtome.storage.files import write_bytes
+from microtome.storage.files import write_asked
 
 SCHEMA_VERSION = 1
 MOST_CELLS = 1 << 24
@@ -119,10 +119,7 @@ def read_recipe(path: Path | str) -> Recipe:
 
 def write_recipe(path: Path | str, recipe: Recipe) -> None:
     """Write a recipe file, whole or not at all. Raises UsageError where it cannot be written."""
-    try:
-        write_bytes(Path(path), recipe.to_json().encode())
-    except OSError as error:
-        raise UsageError(f"recipe {path} cannot be written ({error.strerror or error}); give another file") from error
+    write_asked(Path(path), recipe.to_json().encode(), "give the recipe another file")
 
 
 def edit_to_json(edit: Edit) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from microtome.dissect.generators.features import Features
 from microtome.dissect.generators.generator import Generator, generator_of_run
 from microtome.dissect.generators.judging import BATCH, Judged, Looking, Question, judge, look_by
 from microtome.dissect.generators.layers import own_layer, own_layers
-from microtome.dissect.generators.pairs import png_bytes
 from microtome.dissect.generators.recipes import Recipe, edit_to_json, edited_pictures, write_recipe
 from microtome.dissect.generators.repair_figures import frechet_of, scored
 from microtome.dissect.generators.seeds import Seeds, fresh_seeds
+from microtome.reports.png import png_bytes
 from microtome.storage.errors import UsageError
 from microtome.storage.files import json_bytes
 from microtome.storage.run import DEFECTS, Run
@@ -81,8 +81,6 @@ def find_defects(path: Path | str, question: Question, export_recipe: Path | Non
             repaired = None
             if suspects is not None and edit is not None:
                 repaired = repair(run, generator, suspects, edit, judged, looking, question)
-                if export_recipe is not None:
-                    write_recipe(export_recipe, Recipe.of(generator, [edit], repaired.seeds.numbers))
         result = result_of(question, judged, worst, suspects, repaired, looking)
         result["edits"] = [] if edit is None else [edit_to_json(edit)]
         key = f"{DEFECTS}{file_name(question.name)}"
@@ -90,6 +88,8 @@ def find_defects(path: Path | str, question: Question, export_recipe: Path | Non
         sheet = draw_defects(run, generator, judged, worst, suspects, edit, seeds, fresh)
         run.place.write(f"{key}.png", png_bytes(sheet))
         run.place.write(f"{key}.json", json_bytes(result))
+        if export_recipe is not None and edit is not None:
+            write_recipe(export_recipe, Recipe.of(generator, [edit], () if seeds is None else seeds.numbers))
         return Found(run, f"{key}.json", f"{key}.png", result)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.reports.contact import Tile, draw_grid
+from microtome.reports.png import png_bytes
 from microtome.reports.text import without_controls
-from microtome.storage.errors import UsageError
-from microtome.storage.files import json_bytes, write_bytes
+from microtome.storage.files import folder_asked, json_bytes, write_asked
 from microtome.storage.run import folder_name
 
 SCHEMA_VERSION = 1
@@ -47,17 +46,14 @@ class Folder:
     _tiles: list[Tile] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out {self.path} is no folder ({error.strerror}); give another") from error
+        folder_asked(self.path)
 
     def add(self, picture: Picture) -> None:
         """Write NAME.png at once."""
         name = None
         if picture.image is not None:
             name = f"{picture.name}.png"
-            self._save(name, _png(Image.fromarray(picture.image)))
+            write_asked(self.path / name, png_bytes(picture.image))
         if len(self._tiles) < MOST_TILES:
             self._tiles.append(_tile(picture))
         self._told.append({"file": name, **{key: _plain(value) for key, value in picture.told.items()}})
@@ -71,16 +67,11 @@ class Folder:
                 f" (the first {MOST_TILES}; {left} more)" if left else ""
             )
             sheet = "sheet.png"
-            self._save(sheet, _png(draw_grid(self._tiles, without_controls(title), side=SIDE, per_line=8)))
+            drawn = draw_grid(self._tiles, without_controls(title), side=SIDE, per_line=8)
+            write_asked(self.path / sheet, png_bytes(drawn))
         whole = {"schema_version": SCHEMA_VERSION, **told, "sheet": sheet, "pictures": self._told}
-        self._save("visualize.json", json_bytes(whole))
+        write_asked(self.path / "visualize.json", json_bytes(whole))
         return whole
-
-    def _save(self, name: str, data: bytes) -> None:
-        try:
-            write_bytes(self.path / name, data)
-        except OSError as error:
-            raise UsageError(f"{self.path / name} cannot be written ({error.strerror}); give another --out") from error
 
 
 def class_file_names(names: Sequence[str]) -> list[str]:
@@ -110,12 +101,6 @@ def _tile(picture: Picture) -> Tile:
         image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         small = np.asarray(image)
     return Tile(small, [without_controls(picture.title)], missing="could not be driven")
-
-
-def _png(image: Image.Image) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
 
 
 def _plain(value: object) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import sys
 import traceback
@@ -15,11 +14,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from microtome.reports.png import png_bytes
 from microtome.reports.server.actions import AbandonedError, Stop
 from microtome.reports.server.jobs import BusyError, Jobs
 from microtome.storage.errors import MicrotomeError, RunMismatchError
@@ -136,9 +135,7 @@ def data_url(pixels: NDArray[np.uint8] | None) -> str:
     """A PNG of (H, W, 3) uint8 pixels as an address, "" for None."""
     if pixels is None:
         return ""
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG")
-    return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(pixels)).decode()
 
 
 def _error(code: int, text: str) -> JSONResponse:

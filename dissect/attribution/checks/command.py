@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from microtome.dissect.attribution.explaining.sources import Source
 from microtome.dissect.attribution.methods import IMAGE, MAP
 from microtome.dissect.attribution.subject import Target, classes_of
 from microtome.reports.explanations.charts import draw_charts
+from microtome.reports.png import png_bytes
 from microtome.reports.text import without_controls
 from microtome.storage.errors import UsageError
-from microtome.storage.files import json_bytes, write_bytes
+from microtome.storage.files import json_bytes, write_asked
 
 PICTURE = "check.png"
 
@@ -96,15 +96,15 @@ def write_checks(checks: Checks, out: Path) -> dict[str, Any]:
     """Add "check" to explain.json and draw check.png, both in the folder `out`; returns what was added."""
     told = to_dict(checks)
     title = f"{checks.model}: checks on {checks.images} images"
-    picture = io.BytesIO()
-    draw_charts(charts_of(checks), without_controls(title), sentences(checks)).save(picture, "PNG")
+    picture = draw_charts(charts_of(checks), without_controls(title), sentences(checks))
+    found = {**told, "picture": PICTURE}
     try:
         whole = json.loads((out / "explain.json").read_text(encoding="utf-8"))
-        write_bytes(out / PICTURE, picture.getvalue())
-        write_bytes(out / "explain.json", json_bytes({**whole, "check": {**told, "picture": PICTURE}}))
     except OSError as error:
-        raise UsageError(f"{out} cannot be written ({error.strerror}); give another --out") from error
-    return {**told, "picture": PICTURE}
+        raise UsageError(f"{out / 'explain.json'} cannot be read ({error.strerror}); explain again") from error
+    write_asked(out / PICTURE, png_bytes(picture))
+    write_asked(out / "explain.json", json_bytes({**whole, "check": found}))
+    return found
 
 
 def _read(

@@ -16,9 +16,9 @@ from microtome.dissect.attribution.explaining.results import Explained, Guess, R
 from microtome.dissect.attribution.methods import FILTERS, MAPS
 from microtome.reports.contact import SIDE, Row, Tile, draw_sheet
 from microtome.reports.explanations import mosaic
+from microtome.reports.png import png_bytes
 from microtome.reports.text import without_controls
-from microtome.storage.errors import UsageError
-from microtome.storage.files import json_bytes, write_bytes
+from microtome.storage.files import folder_asked, json_bytes, write_asked
 
 SCHEMA_VERSION = 1
 MOST_ROWS = 40
@@ -41,14 +41,11 @@ class Folder:
     _whole: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out {self.path} is no folder ({error.strerror}); give another") from error
+        folder_asked(self.path)
 
     def add(self, explained: Explained, name: str) -> dict[str, Any]:
         """Write what one image came to, as NAME.png, NAME.METHOD.npy and .png; its part of explain.json."""
-        self._save(f"{name}.png", _png(explained.image))
+        write_asked(self.path / f"{name}.png", png_bytes(explained.image))
         methods: dict[str, Any] = {}
         tiles = []
         for result in explained.results.values():
@@ -71,9 +68,9 @@ class Folder:
             note = f"and {self._left_out:,} more images, each with files of its own" if self._left_out else ""
             sheet = "sheet.png"
             rows = _without_empty_columns(self._rows)
-            self._save(sheet, _png(draw_sheet(rows, note, per_line=_across(len(rows[0].found)))))
+            write_asked(self.path / sheet, png_bytes(draw_sheet(rows, note, per_line=_across(len(rows[0].found)))))
         whole = {"schema_version": SCHEMA_VERSION, **told, "sheet": sheet}
-        self._save("explain.json", json_bytes(whole))
+        write_asked(self.path / "explain.json", json_bytes(whole))
         return whole
 
     def _once(self, result: Result) -> dict[str, Any]:
@@ -88,8 +85,8 @@ class Folder:
             return {"refused": result.refused}
         raw = io.BytesIO()
         np.save(raw, np.ascontiguousarray(result.values, np.float32), allow_pickle=False)
-        self._save(f"{name}.npy", raw.getvalue())
-        self._save(f"{name}.png", _png(picture))
+        write_asked(self.path / f"{name}.npy", raw.getvalue())
+        write_asked(self.path / f"{name}.png", png_bytes(picture))
         known = result.values[np.isfinite(result.values)]
         return {
             "file": f"{name}.npy",
@@ -100,18 +97,6 @@ class Folder:
             "max": float(known.max()) if known.size else None,
             **({"remark": result.remark} if result.remark else {}),
         }
-
-    def _save(self, name: str, data: bytes) -> None:
-        try:
-            write_bytes(self.path / name, data)
-        except OSError as error:
-            raise UsageError(f"{self.path / name} cannot be written ({error.strerror}); give another --out") from error
-
-
-def _png(picture: NDArray[np.uint8] | Image.Image) -> bytes:
-    data = io.BytesIO()
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(data, "PNG")
-    return data.getvalue()
 
 
 def _told(explained: Explained) -> dict[str, Any]:
