@@ -26,9 +26,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from microtome.dissect.maths import float16
-from microtome.dissect.maths.cells import axis_cells
+from microtome.dissect.maths.cells import Categories, axis_cells
+from microtome.dissect.maths.codes import Codes, code_labels
 from microtome.dissect.maths.labels import check_labels, count_labels
-from microtome.dissect.maths.levels import MAX_EDGES, count_levels, edge_search
+from microtome.dissect.maths.levels import MAX_EDGES, Classes, count_levels, edge_steps
 from microtome.dissect.maths.scoring import area_ceiling, intersection_over_union
 from microtome.dissect.maths.tally import CONVENTIONS, Convention
 from microtome.dissect.maths.thresholds import CoarseHistogram
@@ -155,6 +156,53 @@ class Population:
         self.concepts[...] += other.concepts
 
 
+def check_convention(convention: str) -> None:
+    """Raise UsageError for an unknown IoU convention."""
+    if convention not in CONVENTIONS:
+        raise UsageError(f"no IoU convention {convention!r}; known: {', '.join(CONVENTIONS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class CodedSamples:
+    """The labels of n samples as `count_levels` takes them; the same for all layers and units."""
+
+    codes: Codes
+    classes: Classes
+    categories: Categories
+
+    @classmethod
+    def of(
+        cls,
+        labels: NDArray[np.uint16],
+        image_labels: NDArray[np.uint16],
+        category_of: ArrayLike,
+        annotated: NDArray[np.bool_],
+        halves: NDArray[np.int64],
+        convention: Convention = "image",
+    ) -> CodedSamples:
+        """The arguments are those of `count_information`; samples that count alike are of one class.
+
+        Raises UsageError for an unknown convention and ids that do not exist, ValueError for shapes that do not fit.
+        """
+        check_convention(convention)
+        n, known = len(labels), np.ascontiguousarray(category_of, dtype=np.int64)
+        if len(image_labels) != n or len(halves) != n or len(annotated) != n or annotated.ndim != 2:
+            raise ValueError(
+                f"{n} label maps, but {len(image_labels)} rows of image labels, {len(halves)} halves and annotated "
+                f"{annotated.shape}"
+            )
+        check_labels(labels, image_labels, len(known) - 1, known, annotated.shape[1])
+        alike = np.column_stack([np.asarray(halves, np.int64), image_labels, annotated])
+        if convention == "mask":  # what a mask touches is a question to every single sample
+            alike = np.column_stack([np.arange(n), alike])
+        _, example, class_of = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+        return cls(
+            code_labels(labels, class_of.reshape(n)),
+            (np.ascontiguousarray(halves, np.int64)[example], np.ascontiguousarray(image_labels[example])),
+            (known, np.ascontiguousarray(annotated[example]), CONVENTIONS.index(convention)),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class InformationCounts:
     """For C units, both halves, concepts 1 ... K, G categories and B candidates; updated in place.
@@ -172,8 +220,7 @@ class InformationCounts:
         cls, units: int, concepts: int, categories: int, edges: int, convention: Convention = "image"
     ) -> InformationCounts:
         """Nothing counted yet. Raises UsageError for an unknown convention, ValueError beyond MAX_EDGES edges."""
-        if convention not in CONVENTIONS:
-            raise UsageError(f"no IoU convention {convention!r}; known: {', '.join(CONVENTIONS)}")
+        check_convention(convention)
         if edges > MAX_EDGES:
             raise ValueError(f"at most {MAX_EDGES} candidate thresholds a unit, not {edges}")
         return cls(
@@ -182,41 +229,35 @@ class InformationCounts:
             convention,
         )
 
-    def update(
-        self,
-        acts: NDArray[np.float16],
-        edges: NDArray[np.float32],
-        labels: NDArray[np.uint16],
-        image_labels: NDArray[np.uint16],
-        category_of: ArrayLike,
-        annotated: NDArray[np.bool_],
-        halves: NDArray[np.int64],
-    ) -> None:
-        """Add n samples; the arguments are those of `count_information`."""
+    def update(self, acts: NDArray[np.float16], edges: NDArray[np.float32], samples: CodedSamples) -> None:
+        """Add n samples. acts: (n, C, h, w) float16; edges: (C, B) float32 of `candidates`.
+
+        Raises ValueError for shapes that do not fit.
+        """
         raw, n, units, _ = float16.as_planes(acts)
-        categories = np.ascontiguousarray(category_of, dtype=np.int64)
         if edges.shape != (units, self.intersection.shape[3]) or len(self.intersection) != units:
             raise ValueError(f"edges must be {(units, self.intersection.shape[3])}, not {edges.shape}")
-        if len(labels) != n or len(image_labels) != n or len(halves) != n:
-            raise ValueError(
-                f"{n} samples, but {len(labels)} label maps, {len(image_labels)} rows and {len(halves)} halves"
-            )
-        if annotated.shape != (n, self.unit_pixels.shape[2] - 1):
-            raise ValueError(f"annotated must be {(n, self.unit_pixels.shape[2] - 1)}, not {annotated.shape}")
-        check_labels(labels, image_labels, self.intersection.shape[2] - 1, categories, annotated.shape[1])
-        (h, w), (height, width) = acts.shape[2:], labels.shape[2:]
+        if len(samples.codes[0]) != n:
+            raise ValueError(f"{n} samples, but {len(samples.codes[0])} label maps")
+        concepts, categories = self.intersection.shape[2] - 1, self.unit_pixels.shape[2] - 1
+        category_of, annotated, convention = samples.categories
+        if category_of.shape != (concepts + 1,) or annotated.shape[1] != categories:
+            raise ValueError(f"samples must be of {concepts} concepts in {categories} categories, as the counts are")
+        if CONVENTIONS[convention] != self.convention:
+            raise UsageError(f"cannot add samples of convention {CONVENTIONS[convention]!r} to {self.convention!r}")
+        if n == 0:
+            return
+        (h, w), (height, width) = acts.shape[2:], samples.codes[0].shape[2:]
         count_levels(
             raw,
             acts.shape,
-            edge_search(edges),
-            ((axis_cells(h, height), axis_weights(h, height)[1]), (axis_cells(w, width), axis_weights(w, width)[1])),
-            (np.ascontiguousarray(labels), np.ascontiguousarray(image_labels)),
-            np.asarray(labels.any(axis=(2, 3)), np.bool_),
-            np.ascontiguousarray(halves, np.int64),
-            (categories, np.ascontiguousarray(annotated), CONVENTIONS.index(self.convention)),
+            edge_steps(edges),
+            (axis_cells(h, height), axis_cells(w, width), *axis_weights(w, width)[:2]),
+            samples.codes,
+            samples.classes,
+            samples.categories,
             (self.intersection, self.unit_pixels),
         )
-        self.intersection[:, :, 0] = 0
 
     def merge(self, other: InformationCounts) -> None:
         """Add what `other` has counted. Raises UsageError where it followed another convention."""
@@ -243,9 +284,10 @@ def count_information(
     labels, image_labels, category_of, annotated: as for `tally`
     Raises ValueError for shapes that do not fit and UsageError for ids that do not exist.
     """
-    concepts = np.shape(category_of)[0] - 1
-    counts = InformationCounts.empty(acts.shape[1], concepts, annotated.shape[1], edges.shape[1], convention)
-    counts.update(acts, edges, labels, image_labels, category_of, annotated, halves)
+    samples = CodedSamples.of(labels, image_labels, category_of, annotated, halves, convention)
+    concepts, categories = len(samples.categories[0]) - 1, annotated.shape[1]
+    counts = InformationCounts.empty(acts.shape[1], concepts, categories, edges.shape[1], convention)
+    counts.update(acts, edges, samples)
     return counts
 
 

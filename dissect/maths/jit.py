@@ -99,6 +99,21 @@ def _as_float32(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
+@_typed_intrinsic
+def _as_bits(typing_context: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@inlined_kernel
+def as_bits(value: np.float32) -> np.int32:
+    """The bits of a float32 as an int32: with the sign of the value, and below 0 for -0."""
+    bits: np.int32 = _as_bits(value)
+    return bits
+
+
 @inlined_kernel
 def trailing_zeros(bits: np.uint64) -> int:
     """Position of the lowest set bit of a non-zero uint64."""

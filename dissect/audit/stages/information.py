@@ -29,13 +29,14 @@ from microtome.dissect.maths.information import (
     EVEN,
     OCTAVES,
     STEPS,
+    CodedSamples,
     InformationCounts,
     Population,
     candidates,
-    count_information,
     halves_of,
     most_informative,
 )
+from microtome.dissect.maths.sparse import add_at_gaps, gaps_of
 from microtome.storage.schema import LayerEntry
 
 STAGE = "information"
@@ -44,8 +45,8 @@ MOST_COUNTS = 1 << 27
 """Counts of a run's pairs at all candidates: 1 GB where they are folded. Larger runs have fewer candidates."""
 FEWEST_STEPS = 2
 """Steps of candidates in each octave that a run has at least; then its rarest concepts are left out."""
-COUNTS_AT_ONCE = 1 << 22
-"""Counts of as many units as a shard takes together: 32 MB."""
+COUNTS_AT_ONCE = 1 << 18
+"""Counts of as many units as a shard takes together: 2 MB, which stay in the cache until they are packed."""
 
 MapsOf = Callable[[LayerEntry], NDArray[np.float16]]
 
@@ -161,42 +162,25 @@ def _count(job: Job, plan: _Plan, shard: int, labels: ShardLabels, maps_of: Maps
     population = Population.empty(len(plan.ids) - 1, len(job.categories))
     population.update(planes, whole, plan.category_of, annotated, halves, convention(job))
     state: State = {"pixels": population.pixels, "concepts": population.concepts}
+    samples = CodedSamples.of(planes, whole, plan.category_of, annotated, halves, convention(job))
     for number, (layer, edges) in enumerate(zip(job.layers, plan.edges, strict=True)):
         maps = maps_of(layer)
         found = []
         at_once = max(1, COUNTS_AT_ONCE // (2 * len(plan.ids) * edges.shape[1]))
         for first in range(0, layer["units"], at_once):
             units = slice(first, first + at_once)
-            counts = count_information(
-                np.ascontiguousarray(maps[rows, units]),
-                edges[units],
-                planes,
-                whole,
-                plan.category_of,
-                annotated,
-                halves,
-                convention=convention(job),
-            )
-            found.append(_sparse(counts))
-        state |= under(str(number), _packed(*(np.concatenate(parts) for parts in zip(*found, strict=True))))
+            counts = _empty_counts(job, plan, edges[units])
+            counts.update(np.ascontiguousarray(maps[rows, units]), edges[units], samples)
+            found.append(_packed(counts))
+        state |= under(str(number), {name: np.concatenate([one[name] for one in found]) for name in found[0]})
     return state
 
 
-Sparse = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-"""Gaps from one non-empty place of the intersections to the next, the last one leading over the end to the first place
-behind it; the counts in these places and a 0; mask pixels, whole."""
-
-
-def _sparse(counts: InformationCounts) -> Sparse:
-    """Most pairs of unit and concept never meet within a shard."""
-    flat = counts.intersection.ravel()
-    where = np.flatnonzero(flat)
-    gaps = np.diff(where, prepend=0, append=flat.size)
-    return gaps, np.append(flat[where], 0), counts.unit_pixels
-
-
-def _packed(gaps: NDArray[np.int64], found: NDArray[np.int64], unit_pixels: NDArray[np.int64]) -> State:
-    return {name: narrow(values) for name, values in (("gap", gaps), ("count", found), ("unit_pixels", unit_pixels))}
+def _packed(counts: InformationCounts) -> State:
+    """Intersections as gaps and counts, as most pairs of unit and concept never meet within a shard; mask pixels."""
+    gaps, found = gaps_of(counts.intersection.reshape(-1))
+    packed = (("gap", gaps), ("count", found), ("unit_pixels", counts.unit_pixels))
+    return {name: narrow(values) for name, values in packed}
 
 
 def _fold(job: Job, states: Iterator[State]) -> State:
@@ -206,7 +190,7 @@ def _fold(job: Job, states: Iterator[State]) -> State:
         _add(counts, population, state)
     whole: State = {"pixels": population.pixels, "concepts": population.concepts}
     for number, found in enumerate(counts):
-        whole |= under(str(number), _packed(*_sparse(found)))
+        whole |= under(str(number), _packed(found))
     return whole
 
 
@@ -222,20 +206,19 @@ def _add(counts: list[InformationCounts], population: Population, state: State) 
     population.concepts[...] += state["concepts"].astype(np.int64)
     for number, found in enumerate(counts):
         layer = part(state, str(number))
-        where = np.cumsum(layer["gap"].astype(np.int64))
-        pixels = layer["count"].astype(np.int64)
-        there = pixels > 0  # else the end of a block of units
-        found.intersection.reshape(-1)[where[there]] += pixels[there]
+        add_at_gaps(found.intersection.reshape(-1), layer["gap"], layer["count"])
         found.unit_pixels[...] += layer["unit_pixels"].astype(np.int64)
 
 
 def _empty(job: Job, plan: _Plan) -> tuple[list[InformationCounts], Population]:
+    counts = [_empty_counts(job, plan, edges) for edges in plan.edges]
+    return counts, Population.empty(len(plan.ids) - 1, len(job.categories))
+
+
+def _empty_counts(job: Job, plan: _Plan, edges: NDArray[np.float32]) -> InformationCounts:
+    """Nothing counted yet, for as many units and candidates as `edges` has: (C, B)."""
     concepts, categories = len(plan.ids) - 1, len(job.categories)
-    counts = [
-        InformationCounts.empty(len(edges), concepts, categories, edges.shape[1], convention(job))
-        for edges in plan.edges
-    ]
-    return counts, Population.empty(concepts, categories)
+    return InformationCounts.empty(len(edges), concepts, categories, edges.shape[1], convention(job))
 
 
 INFORMATION = ShardedStage(STAGE, _ready, _fold)
