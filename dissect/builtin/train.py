@@ -8,7 +8,6 @@ sums may differ between machines.
 from __future__ import annotations
 
 import argparse
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,13 +25,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from microtome.dissect.builtin.cnn import MEAN, SIZE, STD, ScenesCNN
 from microtome.dissect.builtin.rendering import PIXELS, render
 from microtome.dissect.builtin.storing import save_weights
-from microtome.dissect.builtin.training import HERE, adamw, cosine, set_rate, write_section
+from microtome.dissect.builtin.training import (
+    HERE,
+    Steps,
+    adamw,
+    add_options,
+    begin,
+    cosine,
+    log,
+    set_rate,
+    write_section,
+)
 from microtome.dissect.builtin.vit import ScenesViT
 
 TRAIN_SEED: Final = 1
 HELD_OUT_SEED: Final = 2
 HELD_OUT: Final = 3000
-log = logging.getLogger("microtome.train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +124,6 @@ def accuracy(model: nn.Module, images: NDArray[np.uint8], classes: NDArray[np.in
     return right / len(images)
 
 
-def rate_at(step: int, steps: int, recipe: Recipe) -> float:
-    """Learning rate: linear warm-up over the first twentieth, then a cosine down to nothing."""
-    return cosine(step, steps, recipe.rate)
-
-
 def train(recipe: Recipe, cache: Path, target: Path, workers: int) -> Outcome:
     """Train one model, saving now and then, so that an early stop leaves something usable."""
     torch.manual_seed(0)
@@ -128,10 +131,10 @@ def train(recipe: Recipe, cache: Path, target: Path, workers: int) -> Outcome:
     held_out, held_out_classes = render(HELD_OUT_SEED, HELD_OUT, cache, workers)
     model = recipe.build().to(memory_format=torch.channels_last)
     optimizer = adamw(model, recipe.rate, recipe.decay)
-    steps, recent = recipe.epochs * (len(images) // recipe.batch), 0.0
-    started = time.monotonic()
+    steps = recipe.epochs * (len(images) // recipe.batch)
+    told, started = Steps(steps), time.monotonic()
     for step, (x, chosen) in enumerate(batches(images, recipe)):
-        set_rate(optimizer, rate_at(step, steps, recipe))
+        set_rate(optimizer, cosine(step, steps, recipe.rate))
         # On a CPU the fused attention's backward pass is slower than the plain one.
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
             logits = model(x)
@@ -140,10 +143,7 @@ def train(recipe: Recipe, cache: Path, target: Path, workers: int) -> Outcome:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()
-        recent += float(loss.detach()) / 50
-        if (step + 1) % 50 == 0:
-            log.info("step %d of %d: loss %.3f, %.0f s", step + 1, steps, recent, time.monotonic() - started)
-            recent = 0.0
+        if told.done(loss):
             save_weights(model, target)
     save_weights(model, target)
     minutes = (time.monotonic() - started) / 60
@@ -171,16 +171,10 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(prog="python -m microtome.dissect.builtin.train", description=main.__doc__)
     parser.add_argument("model", choices=sorted(RECIPES))
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/scenes-cache"), help="where painted scenes are kept")
-    parser.add_argument("--out", type=Path, help="weights file (default: the package's own)")
-    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
-    parser.add_argument("--samples", type=int, help="instead of the recipe's")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(options.threads)
+    numbers = {"epochs": int, "samples": int}
+    add_options(parser, numbers)
+    options, changes = begin(parser, numbers)
     recipe = RECIPES[options.model]
-    changes = {key: value for key in ("epochs", "samples") if (value := getattr(options, key)) is not None}
     target = options.out or HERE / "weights" / f"scenes-{options.model}.safetensors"
     recipe = replace(recipe, **changes)
     outcome = train(recipe, options.cache, target, options.threads)

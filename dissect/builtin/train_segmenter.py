@@ -7,7 +7,6 @@ brighter or darker, and with noise. No generated picture is used. Figures on hel
 from __future__ import annotations
 
 import argparse
-import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +22,20 @@ from microtome.datasets.scenes.concepts import concept_id
 from microtome.dissect.builtin.painting import Choice, Painted, paint
 from microtome.dissect.builtin.segmenter import CATEGORIES, ScenesSegmenter, with_none
 from microtome.dissect.builtin.storing import save_weights
-from microtome.dissect.builtin.training import HERE, adamw, cosine, set_rate, write_section
+from microtome.dissect.builtin.training import (
+    HERE,
+    Steps,
+    adamw,
+    add_options,
+    begin,
+    cosine,
+    log,
+    set_rate,
+    write_section,
+)
 
 TRAIN_SEED: Final = 1
 HELD_OUT: Final = Choice(2, 1000)
-log = logging.getLogger("microtome.train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,8 @@ def train_round(recipe: Recipe, painted: Painted, model: ScenesSegmenter, rng: n
     """One round of the recipe's epochs, the rate falling from its highest to nothing."""
     weights = label_weights(model, painted.planes, recipe.rarity)
     optimizer = adamw(model, recipe.rate, recipe.decay)
-    steps, recent, started = int(recipe.epochs * recipe.scenes / recipe.batch), 0.0, time.monotonic()
+    steps = int(recipe.epochs * recipe.scenes / recipe.batch)
+    told = Steps(steps)
     order = rng.permutation(len(painted.images))
     for step in range(steps):
         start = step * recipe.batch % (len(order) - recipe.batch + 1)
@@ -119,10 +128,7 @@ def train_round(recipe: Recipe, painted: Painted, model: ScenesSegmenter, rng: n
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        recent += float(loss.detach()) / 50
-        if (step + 1) % 50 == 0:
-            log.info("step %d of %d: loss %.3f, %.0f s", step + 1, steps, recent, time.monotonic() - started)
-            recent = 0.0
+        told.done(loss)
 
 
 @torch.inference_mode()
@@ -166,18 +172,11 @@ def record(recipe: Recipe, model: ScenesSegmenter, minutes: float, scores: dict[
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(
-        prog="python -m microtome.dissect.builtin.train_segmenter", description=main.__doc__
-    )
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/scenes-cache"), help="where painted scenes are kept")
-    parser.add_argument("--out", type=Path, help="weights file (default: the package's own)")
-    parser.add_argument("--epochs", type=float, help="instead of the recipe's")
-    parser.add_argument("--scenes", type=int, help="instead of the recipe's")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(options.threads)
-    changes = {key: value for key in ("epochs", "scenes") if (value := getattr(options, key)) is not None}
+    program = "python -m microtome.dissect.builtin.train_segmenter"
+    parser = argparse.ArgumentParser(prog=program, description=main.__doc__)
+    numbers = {"epochs": float, "scenes": int}
+    add_options(parser, numbers)
+    options, changes = begin(parser, numbers)
     recipe = replace(Recipe(), **changes)
     target = options.out or HERE / "weights" / "scenes-segmenter.safetensors"
     model, minutes = train(recipe, options.cache, target, options.threads)

@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import math
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 HERE: Final = Path(__file__).parent
+TOLD_AFTER: Final = 50
+"""Steps between two lines of the log."""
+
+log = logging.getLogger("microtome.train")
+
+
+def add_options(parser: argparse.ArgumentParser, changes: Mapping[str, type]) -> None:
+    """The options of the scripts; changes: numbers of the recipe that can be given in place of its own."""
+    cache = Path(tempfile.gettempdir()) / "scenes-cache"
+    parser.add_argument("--cache", type=Path, default=cache, help="where painted scenes are kept")
+    parser.add_argument("--out", type=Path, help="weights file (default: the package's own)")
+    for name, kind in changes.items():
+        parser.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
+    parser.add_argument("--threads", type=int, default=2)
+
+
+def begin(parser: argparse.ArgumentParser, changes: Mapping[str, type]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Read the command line, set up log and threads; the options, and those of `changes` that were given."""
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    return options, {name: value for name in changes if (value := getattr(options, name)) is not None}
+
+
+class Steps:
+    """The steps of a training, told in the log with their mean loss every TOLD_AFTER of them."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._done, self._recent, self._started = count, 0, 0.0, time.monotonic()
+
+    def done(self, loss: Tensor) -> bool:
+        """One more is done; whether it was told."""
+        self._done += 1
+        self._recent += float(loss.detach()) / TOLD_AFTER
+        if self._done % TOLD_AFTER:
+            return False
+        seconds = time.monotonic() - self._started
+        log.info("step %d of %d: loss %.3f, %.0f s", self._done, self._count, self._recent, seconds)
+        self._recent = 0.0
+        return True
 
 
 def cosine(step: int, steps: int, rate: float) -> float:

@@ -14,7 +14,8 @@ from microtome.datasets.scenes import ScenesDataset
 from microtome.dissect.builtin import train as training
 from microtome.dissect.builtin.cnn import MEAN, STD
 from microtome.dissect.builtin.rendering import PIXELS, render
-from microtome.dissect.builtin.train import RECIPES, Outcome, Recipe, batches, rate_at, record, to_input
+from microtome.dissect.builtin.train import RECIPES, Outcome, Recipe, batches, record, to_input
+from microtome.dissect.builtin.training import cosine
 
 
 def test_painted_scenes_are_the_datasets(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_batches_repeat_and_cover_an_epoch() -> None:
 
 def test_rate_warms_up_and_dies_away() -> None:
     recipe = RECIPES["cnn"]
-    rates = [rate_at(step, 200, recipe) for step in range(200)]
+    rates = [cosine(step, 200, recipe.rate) for step in range(200)]
     assert max(rates) == pytest.approx(recipe.rate)
     assert rates[0] == pytest.approx(recipe.rate / 10)
     assert rates[-1] < recipe.rate * 1e-3
