@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
 from benchmarks.timing import best_cpu
-from microtome.dissect.maths.information import InformationCounts, candidates, count_information, halves_of
 from microtome.dissect.maths.labels import count_labels
 from microtome.dissect.maths.moments import Moments, observe
 from microtome.dissect.maths.tally import TallyCounts, tally
@@ -241,54 +240,6 @@ def baseline_rows(
     return rows
 
 
-def information_rows(quick: bool) -> list[Row]:
-    """Milliseconds an image of sorting every pixel between a unit's candidate thresholds, and of dense torch."""
-    rows: list[Row] = []
-    n, few = (4, 1) if quick else (16, 2)
-    category_of = np.concatenate([[-1], np.arange(CONCEPTS) % CATEGORIES])
-    labels, image_labels = label_planes("patches", n), np.zeros((n, 0), np.uint16)
-    annotated, halves = np.ones((n, CATEGORIES), np.bool_), halves_of(np.arange(n))
-    for kind in ("smooth", "noise"):
-        acts = activations(kind, n)
-        coarse = CoarseHistogram.empty(UNITS)
-        coarse.update(acts)
-        edges = candidates(coarse)
-        counts = InformationCounts.empty(UNITS, CONCEPTS, CATEGORIES, edges.shape[1])
-        rest = (edges, labels, image_labels, category_of, annotated, halves)
-        ours = best_cpu(lambda a=acts, r=rest, c=counts: c.update(a, *r)) / n
-        rows.append(_tally_row("patches", kind, "information, 96 candidates", ours, ours))
-        first = slice(0, few)
-        exact = count_information(
-            acts[first], edges, labels[first], image_labels[first], category_of, annotated[first], halves[first]
-        )
-        dense = levels_dense_torch(acts[first], edges, labels[first])
-        if not np.array_equal(dense, exact.intersection.sum(axis=1)):
-            raise RuntimeError("dense torch differs from the kernel")
-        seconds = best_cpu(lambda a=acts[:few], e=edges: levels_dense_torch(a, e, labels[:few]), repeats=2) / few
-        rows.append(_tally_row("patches", kind, "dense torch, bucketize and bincount", ours, seconds))
-    return rows
-
-
-def levels_dense_torch(acts: Acts, edges: NDArray[np.float32], labels: Labels) -> NDArray[np.int64]:
-    """(C, K+1, B): whole maps upsampled, sorted between the edges, and counted with every plane of labels."""
-    bins = edges.shape[1] + 1
-    low, high, share = (torch.from_numpy(part) for part in axis_weights(GRID, SIZE))
-    limits = torch.from_numpy(edges)
-    total = torch.zeros((UNITS, CONCEPTS + 1, bins), dtype=torch.int64)
-    for sample in range(len(acts)):
-        maps = torch.from_numpy(acts[sample]).float()
-        dense = maps[:, :, low] + share * (maps[:, :, high] - maps[:, :, low])
-        dense = (dense[:, low] + share[:, None] * (dense[:, high] - dense[:, low])).reshape(UNITS, -1)
-        found = torch.searchsorted(limits, dense)
-        for plane in labels[sample]:
-            concepts = torch.from_numpy(plane.astype(np.int64)).reshape(-1) * bins
-            for unit in range(UNITS):
-                counted = torch.bincount(concepts + found[unit], minlength=(CONCEPTS + 1) * bins)
-                total[unit] += counted.reshape(CONCEPTS + 1, bins)
-    total[:, 0] = 0
-    return total[:, :, 1:].numpy()
-
-
 def _tally_row(labels: str, acts: str, method: str, ours: float, seconds: float) -> Row:
     return {
         "labels": labels,
@@ -309,7 +260,6 @@ def run(quick: bool = False) -> dict[str, object]:
             "note": "one thread; least CPU time of several repeats; counts equal unless said otherwise",
             "thresholds": threshold_rows(quick),
             "tally": tally_rows(quick),
-            "information": information_rows(quick),
         }
     finally:
         torch.set_num_threads(threads)
