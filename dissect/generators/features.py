@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from torch import nn
 
 from microtome.datasets.base import ImageDataset
 from microtome.datasets.geometry import CropGeometry
-from microtome.datasets.images import Interpolation, resize_crop
+from microtome.datasets.images import resize_crop
 from microtome.dissect.models import Model, load_model, resolve_layers
 from microtome.dissect.models.capture import ActivationCapture
-from microtome.dissect.models.model import normalise
+from microtome.dissect.models.feeding import Pixels, batch_of, prepare
 from microtome.storage.errors import SampleError, UnknownNameError, UsageError
 
 NETWORK, LAYER = "builtin:scenes-cnn", "block5"
@@ -31,7 +30,6 @@ SHRINKAGE = 0.01
 """How much of the mean variance is mixed into the covariance of real features, so that it can be inverted."""
 
 Features = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +55,10 @@ class Eyes:
             return int(capture(self.model.noise())[self.layer].shape[1])
 
     def _parts(self, pictures: Pixels) -> Iterator[Features]:
-        prepared, place = self.model.preprocess, self.model.placeholder()
-        geometry = CropGeometry.of(*pictures.shape[1:3], size=prepared.size, resize=prepared.resize)
-        how = cast("Interpolation", prepared.interpolation)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (prepared.mean, prepared.std))
+        sees, place = self.model.preprocess, self.model.placeholder()
         with ActivationCapture(self.model, [self.layer]) as capture:
             for start in range(0, len(pictures), BATCH):
-                crops = np.stack([resize_crop(one, geometry, how) for one in pictures[start : start + BATCH]])
-                batch = normalise(torch.from_numpy(crops), mean, std, torch.contiguous_format)
+                batch = batch_of([prepare(one, sees) for one in pictures[start : start + BATCH]], sees)
                 yield capture(batch.to(place))[self.layer].mean((2, 3)).double().cpu().numpy()
 
 

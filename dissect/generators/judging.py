@@ -17,20 +17,20 @@ from microtome.dissect.generators.features import (
     NEIGHBOURS,
     Eyes,
     Features,
-    Pixels,
     Reals,
     open_eyes,
     real_pictures,
 )
 from microtome.dissect.generators.generator import Generator
 from microtome.dissect.generators.scores import LEAST_AGREEMENT, Score, fit_stand_in, load_scorer, read_scores
-from microtome.dissect.generators.seeds import of_run
+from microtome.dissect.generators.seeds import of_run, readable_samples
+from microtome.dissect.models.feeding import Pixels
 from microtome.storage.errors import UsageError
 from microtome.storage.run import Run
 
 SAMPLES, DRAWS, SEED, TOP, WORST, REALS = 256, 5, 0, 20, 0.1, 2000
 BATCH = 32
-HIGHER, LOWER = "higher", "lower"
+HIGHER = "higher"
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,8 @@ def look_by(question: Question, generator: Generator) -> Looking | None:
 
 def judge(run: Run, generator: Generator, question: Question, looking: Looking | None) -> Judged:
     """The scores of the run's images, and how other images get one."""
-    own = np.arange(min(question.limit or run.plan.samples, run.plan.samples))
+    readable = readable_samples(run)
+    own = readable[: question.limit]
     sign = 1 if question.worse == HIGHER else -1
     if question.scorer is not None:
         score = load_scorer(question.scorer, generator.device)
@@ -161,6 +162,8 @@ def judge(run: Run, generator: Generator, question: Question, looking: Looking |
     if question.scores is None or looking is None:
         raise UsageError("say what is bad: --scores FILE.csv, --scorer FILE.py:factory or --real DATASET")
     samples, scores = read_scores(question.scores, run)
+    known = np.isin(samples, readable)
+    samples, scores = samples[known], scores[known]
     if not len(samples) or np.ptp(scores) == 0:
         raise UsageError(f"--scores {question.scores} has no two different scores: there is no worst image among them")
     return _with_stand_in(run, generator, samples, scores, sign, looking.eyes, str(question.scores))
@@ -183,11 +186,11 @@ def _over(
     run: Run, generator: Generator, samples: NDArray[np.int64], function: Callable[[Pixels], Features]
 ) -> Features:
     """`function` over the run's own images, a batch at a time."""
-    first = of_run(run).start
+    own = of_run(run)
     parts = []
     with progress("score", len(samples), "images") as shown:
         for start in range(0, len(samples), BATCH):
-            seeds = [first + sample for sample in samples[start : start + BATCH].tolist()]
+            seeds = [own[sample] for sample in samples[start : start + BATCH].tolist()]
             parts.append(function(generator.pictures(seeds)))
             shown.advance(len(seeds))
     return np.concatenate(parts)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from microtome.dissect.generators.features import BATCH, Features, Pixels
+from microtome.dissect.generators.features import BATCH, Features
 from microtome.dissect.generators.seeds import of_run
 from microtome.dissect.models.factories import Product, make_from_file, make_from_module
+from microtome.dissect.models.feeding import Pixels
 from microtome.storage.errors import UsageError
 from microtome.storage.run import Run
 

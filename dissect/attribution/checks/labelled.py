@@ -13,9 +13,9 @@ from torch import Tensor
 
 from microtome.datasets.base import Concept, ImageDataset
 from microtome.dissect.attribution.checks.mapping import Classes
-from microtome.dissect.attribution.explaining.explainer import as_input
 from microtome.dissect.attribution.subject import at_rest
 from microtome.dissect.audit.images import read_item
+from microtome.dissect.models.feeding import batch_of
 from microtome.dissect.models.logits import logits_of
 from microtome.dissect.models.model import Model
 from microtome.storage.errors import UnknownNameError, UsageError
@@ -109,7 +109,7 @@ def read_labelled(
         planes.append(item.planes)
     if not images:
         raise UsageError(f"no image of {dataset.spec} could be read; there is nothing to check on")
-    taken = torch.cat([as_input(model, [image]).cpu() for image in images])
+    taken = batch_of(images, model.preprocess).to(model.placeholder().dtype)
     return Labelled(tuple(keys), taken, np.stack(planes), tuple(dataset.concepts), counted, unread)
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from microtome.datasets.geometry import CropGeometry
-from microtome.datasets.images import Interpolation, resize_crop
 from microtome.dissect.attribution.attention import attention_layer
 from microtome.dissect.attribution.choosing import default_layer
 from microtome.dissect.attribution.explaining.asking import check_layer, check_options, methods_named, options_of
@@ -30,29 +27,15 @@ from microtome.dissect.attribution.explaining.sources import Given, Source, find
 from microtome.dissect.attribution.methods import FILTERS, Method
 from microtome.dissect.attribution.rectifiers import sees_the_image
 from microtome.dissect.attribution.subject import PEAK, TOP, At, at_rest, class_number, model_of, running, scoring
-from microtome.dissect.models import Model, Preprocess
+from microtome.dissect.models import Model
+from microtome.dissect.models.feeding import Pixels, batch_of, prepare
 from microtome.dissect.models.logits import NoLogitsError, logits_of
-from microtome.dissect.models.model import normalise
 from microtome.storage.errors import DoesNotApplyError, SampleError, UsageError
 
 BATCH = 4
 SHOWN_CLASSES = 5
 
 Told = Callable[[int], object]
-Pixels = NDArray[np.uint8]
-
-
-def prepare(image: Pixels, preprocess: Preprocess) -> Pixels:
-    """What a model sees of an upright (height, width, 3) uint8 image: resized, cropped, (H, W, 3) uint8."""
-    geometry = CropGeometry.of(*image.shape[:2], size=preprocess.size, resize=preprocess.resize)
-    return resize_crop(image, geometry, cast("Interpolation", preprocess.interpolation))
-
-
-def as_input(model: Model, pixels: Sequence[Pixels]) -> Tensor:
-    """Prepared images, each (H, W, 3) uint8, as the model takes them: (B, 3, H, W) normalised, on its device."""
-    mean, std = (torch.tensor(each).reshape(1, 3, 1, 1) for each in (model.preprocess.mean, model.preprocess.std))
-    batch = torch.from_numpy(np.stack(pixels))
-    return normalise(batch, mean, std, torch.contiguous_format).to(model.placeholder())
 
 
 SAME_FOR_ALL = "the same for every image: the network has no max-pooling on the way"
@@ -105,9 +88,12 @@ class Explainer:
         found = [torch.zeros(0, 3, *self.model.preprocess.size).to(self.model.placeholder())]
         rest = islice(read, most)
         while some := list(islice(rest, self.batch)):
-            images = as_input(self.model, some)
+            images = self._input(some)
             found.append(images[self._answered(len(images), self._logits(images), None)])
         return torch.cat(found)
+
+    def _input(self, pixels: Sequence[Pixels]) -> Tensor:
+        return batch_of(pixels, self.model.preprocess).to(self.model.placeholder())
 
     def _read(self, source: Source) -> Pixels | str:
         try:
@@ -128,7 +114,7 @@ class Explainer:
     def _batch(self, sources: Sequence[Source], pixels: list[Pixels], told: Told) -> list[Explained]:
         if not pixels:
             return []
-        images = as_input(self.model, pixels)
+        images = self._input(pixels)
         logits = self._logits(images)
         targets = self._targets(logits)
         values = self._values(images, logits, targets)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from microtome.datasets.geometry import CropGeometry
 from microtome.datasets.images import resize_crop
 from microtome.dissect.attribution.explaining import Explained, explain_images, explainer_of
-from microtome.dissect.attribution.explaining.explainer import prepare
 from microtome.dissect.attribution.methods import METHODS, Method, attribute
 from microtome.dissect.attribution.subject import class_number
 from microtome.dissect.models import Model
+from microtome.dissect.models.feeding import prepare
 from microtome.storage.errors import DoesNotApplyError, UnknownNameError, UsageError
 
 
