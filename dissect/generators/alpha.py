@@ -17,7 +17,7 @@ weight, 0 by default, and then what is ranked is what ablation removes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -93,7 +93,7 @@ def optimise_alpha(
     target: Target,
     start: NDArray[np.float64],
     high: NDArray[np.float64],
-    seeds: range,
+    seeds: Sequence[int],
     settings: AlphaSettings = AlphaSettings(),
     *,
     advance: Callable[[int], None] | None = None,
@@ -153,7 +153,7 @@ def _moved(generator: Generator, site: Site, target: Target, latents: Latents, a
         return target.probabilities(generator.images(latents))
 
 
-def _untouched(generator: Generator, target: Target, seeds: range, batch: int) -> float:
+def _untouched(generator: Generator, target: Target, seeds: Sequence[int], batch: int) -> float:
     """The mean score without an intervention."""
     found = []
     for start in range(0, len(seeds), batch):

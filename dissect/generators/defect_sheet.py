@@ -46,7 +46,8 @@ def _row(title: str, tiles: list[Tile]) -> Row:
 
 
 def _own(run: Run, generator: Generator, samples: NDArray[np.int64], lines: list[str]) -> list[Tile]:
-    seeds = [of_run(run).start + sample for sample in samples.tolist()]
+    own = of_run(run)
+    seeds = [own[sample] for sample in samples.tolist()]
     pictures = generator.pictures(seeds)
     return [Tile(picture, (line, f"seed {seed}")) for picture, line, seed in zip(pictures, lines, seeds, strict=True)]
 

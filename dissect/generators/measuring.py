@@ -32,7 +32,7 @@ from microtome.dissect.generators.generator import Generator, generator_of_run
 from microtome.dissect.generators.layers import own_layer
 from microtome.dissect.generators.quantiles import QUANTILE, high_values
 from microtome.dissect.generators.ranking import RANKINGS, ranked_scores
-from microtome.dissect.generators.seeds import of_run
+from microtome.dissect.generators.seeds import readable_of_run
 from microtome.dissect.generators.student import Student, StudentSettings, agreement_rows, teach
 from microtome.dissect.models.segmenters import Segmenter
 from microtome.storage.errors import UnknownNameError
@@ -115,7 +115,7 @@ def _lacks_alpha(run: Run, table: pd.DataFrame, concept: str) -> bool:
 
 
 def _effects(subject: _Subject, table: pd.DataFrame) -> pd.DataFrame:
-    seeds = of_run(subject.run)[: subject.samples]
+    seeds = readable_of_run(subject.run)[: subject.samples]
     total = len(seeds) * (1 + 2 * subject.layer["units"])
     with progress("ace", total, "images") as shown:
         effects = unit_effects(
@@ -148,7 +148,7 @@ def _alphas(
                 Target(probabilities, labels, rivals_of(subject.segmenter, labels)),
                 start / max(float(start.max()), 1e-12),
                 subject.high,
-                of_run(subject.run),
+                readable_of_run(subject.run),
                 settings,
                 advance=shown.advance,
                 stop=subject.stop,
@@ -191,7 +191,8 @@ def _gradients(subject: _Subject) -> tuple[Callable[[Tensor], Tensor], Student |
 
 
 def _lessons(subject: _Subject, count: int) -> list[int]:
-    """So many seeds, from the run's first on: none twice, unless an image-to-image network has too few inputs."""
-    first = of_run(subject.run).start
-    most = count if subject.generator.inputs is None else len(subject.generator.inputs)
-    return [first + i % most for i in range(count)]
+    """So many seeds, from the run's first on: none twice, but of an image-to-image network the run's inputs in turn."""
+    own = readable_of_run(subject.run)
+    if subject.generator.inputs is not None:
+        return [own[i % len(own)] for i in range(count)]
+    return [own[0] + i for i in range(count)]

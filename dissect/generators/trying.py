@@ -20,7 +20,7 @@ from microtome.dissect.generators.generator import generator_of_run
 from microtome.dissect.generators.layers import own_layer, own_layers
 from microtome.dissect.generators.measuring import measure_causes
 from microtome.dissect.generators.ranking import RANKINGS, computed, rankings
-from microtome.dissect.generators.seeds import of_run
+from microtome.dissect.generators.seeds import readable_of_run
 from microtome.storage.errors import UsageError
 from microtome.storage.run import Run
 
@@ -90,7 +90,7 @@ def tried(run: Run, concept: str, candidates: Sequence[Candidate]) -> list[Tried
     generator = generator_of_run(run)
     segmenter = segmenter_of_run(run, generator.device)
     label = label_ids(segmenter, concept)
-    seeds = of_run(run)[:TRIED]
+    seeds = readable_of_run(run)[:TRIED]
     edits = []
     for layer, by in candidates:
         best = rankings(run, layer, concept, by)
