@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -19,12 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from microtome.datasets.base import ImageDataset
-from microtome.datasets.geometry import CropGeometry
-from microtome.datasets.images import Interpolation, resize_crop
 from microtome.dissect.models import Model, load_model
+from microtome.dissect.models.feeding import batch_of, prepare
 from microtome.dissect.models.generators import GeneratorInfo, Latents, as_input, draw_latents, image_of
-from microtome.dissect.models.model import normalise
-from microtome.dissect.synthesis.batches import Batches, filled, find_batches, starts_of
+from microtome.dissect.synthesis.batches import Batches, filled, find_batches, one_thread_each, starts_of
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
 
@@ -104,11 +101,7 @@ class Generator:
             )
         if not 0 <= number < len(self.inputs):
             raise UsageError(f"there is no input {number}; {self.inputs.spec} has {len(self.inputs):,}, from 0")
-        image = self.inputs.read(number).image
-        geometry = CropGeometry.of(*image.shape[:2], size=prepared.size, resize=prepared.resize)
-        crop = resize_crop(image, geometry, cast("Interpolation", prepared.interpolation))
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (prepared.mean, prepared.std))
-        return normalise(torch.from_numpy(crop)[None], mean, std, torch.contiguous_format)
+        return batch_of([prepare(self.inputs.read(number).image, prepared)], prepared)
 
     def images(self, latents: Latents) -> Tensor:
         """(B, 3, H, W) float in [0, 1], on the module's device; clamped to that unless gradients are on.
@@ -141,7 +134,7 @@ class Generator:
         """The same from latents; hooks that edit may be open."""
         count = len(latents[0])
         out = np.empty((count, *self.size, 3), np.uint8)
-        with torch.no_grad(), _alone():
+        with torch.no_grad(), one_thread_each():
             for part in starts_of(self.batches.plan(count)):
                 rows = tuple(filled(tensor[part], self.batches.fill) for tensor in latents)
                 try:
@@ -156,7 +149,7 @@ class Generator:
     def batches(self) -> Batches:
         """The sizes of batches that give a picture the same bits, found by trying; one by one where none do."""
         first = self.model.inputs(1)
-        with torch.no_grad(), _alone():
+        with torch.no_grad(), one_thread_each():
             found = find_batches(
                 lambda copies: self._scaled(tuple(part.expand(copies, *part.shape[1:]) for part in first)).clamp(0, 1),
                 AT_ONCE,
@@ -220,14 +213,3 @@ def generator_of_run(run: Run) -> Generator:
     except UsageError:
         device = torch.device("cpu")
     return Generator(model, inputs_of(config.dataset)).to(device)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """While open, this thread computes by itself: how work is divided among threads decides the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

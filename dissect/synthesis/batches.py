@@ -83,7 +83,8 @@ def workers_for(device: torch.device) -> int:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """While open, every thread computes on one core: batches beside each other beat many cores on each."""
+    """While open, torch computes on one core: batches beside each other beat many cores on each, and how work is shared
+    among cores decides the last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
