@@ -50,6 +50,7 @@ def _ablation(one: Mapping[str, Any]) -> Figures:
         "fresh": bool(one["fresh"]),
         "samples": int(one["samples"]),
         "draws": int(one["draws"]),
+        "drawn_from": readable(one.get("drawn_from", "")),
         "units": units[:UNITS_LISTED],
         "unit_count": len(units),
         "rows": rows,

@@ -187,6 +187,7 @@ def test_the_command_shows_what_came_out(run: Path, capsys: pytest.CaptureFixtur
     code, _, _ = typed(capsys, "report", run)
     assert code == 0
     html = (run / "report" / "ablations.html").read_text()
+    assert "sets of other units" in html
     assert "100.0% of the area of <b>square</b> is gone" in html
     assert (run / "report" / "ablations" / "1.png").is_file()
     assert 'src="ablations/1.png"' in html
