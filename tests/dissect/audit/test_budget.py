@@ -62,8 +62,15 @@ def test_sizes_in_words() -> None:
 
 
 def config(out: Path, samples: int = 96) -> AuditConfig:
+    """The pages and maps, which no budget is about, are made small or not at all."""
     return AuditConfig(
-        model="builtin:scenes-cnn", dataset=f"scenes:{samples}", layers=("block4", "block5"), out=out, shard_samples=8
+        model="builtin:scenes-cnn",
+        dataset=f"scenes:{samples}",
+        layers=("block4", "block5"),
+        out=out,
+        shard_samples=8,
+        top=1,
+        map=False,
     )
 
 
@@ -110,6 +117,7 @@ def test_disk_that_runs_out_stops_at_a_shard(
 def test_the_time_limit_stops_at_a_shard(tmp_path: Path, undisturbed: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     command = ["audit", "builtin:scenes-cnn", "scenes:96", "--layers", "block4,block5", "--shard-samples", "8"]
+    command += ["--top", "1", "--no-map"]
     with pytest.raises(SystemExit) as left:
         main([*command, "--out", str(out), "--time-limit", "0.05s"])
     assert left.value.code == 130

@@ -122,7 +122,7 @@ def test_no_activations_give_the_same_tables(source: Path, whole: Path, tmp_path
 
 @pytest.mark.slow
 def test_processes_give_the_same_bytes(source: Path, whole: Path, tmp_path: Path) -> None:
-    run_audit(config_of(source, tmp_path / "run", cluster="processes", workers=2))
+    run_audit(config_of(source, tmp_path / "run", cluster="processes", workers=1))
     assert differences(whole, tmp_path / "run") == []
 
 

@@ -135,8 +135,9 @@ def test_taus_unreadable_images_and_odd_shards(source: Path, tmp_path: Path, cha
 
 
 def test_the_built_in_classifier(tmp_path: Path) -> None:
+    """With maps, too, which the other tests leave out."""
     config = AuditConfig(
-        model="builtin:scenes-cnn", dataset="scenes:96", layers=("block2", "block4"), out=tmp_path, tau=(0.02, 0.005)
+        model="builtin:scenes-cnn", dataset="scenes:40", layers=("block2", "block4"), out=tmp_path, tau=(0.02, 0.005)
     )
     assert_equal(*both(config, tmp_path))
 
@@ -147,7 +148,7 @@ def test_workers_do_not_change_a_byte(source: Path, pair: tuple[Path, Path], tmp
 
 
 def test_worker_processes_do_not_change_a_byte(source: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    config = config_of(source, tmp_path / "run", keep_activations=False, cluster="processes", workers=2)
+    config = config_of(source, tmp_path / "run", keep_activations=False, cluster="processes", workers=1)
     threads = Run.open(pair[0]).info["config"]["torch_threads"]
     run_audit(settings.with_changes(config, torch_threads=threads))
     assert_equal(pair[0], tmp_path / "run")
@@ -169,7 +170,7 @@ def test_a_wrong_guess_costs_a_pass_and_changes_nothing(
         run_audit(settings.with_changes(config, out=streamed, keep_activations=False))
     else:
         crash_before("thresholds", settings.with_changes(config, out=streamed, keep_activations=False))
-        resume_audit(streamed, cluster="processes", workers=2)
+        resume_audit(streamed, cluster="processes", workers=1)
     assert "one more pass through the model for units (" in capsys.readouterr().err
     assert_equal(kept, streamed)
 
