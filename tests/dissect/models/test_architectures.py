@@ -27,7 +27,7 @@ from helpers.halves import (
 from helpers.models import Odd, as_model
 from helpers.real import real_kit
 from torch import nn
-from torchvision.models import maxvit, vit_b_16
+from torchvision.models import SwinTransformer, VisionTransformer, maxvit
 
 from microtome.dissect.models import Model, Preprocess, describe_layers, load_model, measure_receptive_fields
 
@@ -58,6 +58,16 @@ def small_maxvit() -> nn.Module:
     )
 
 
+def small_vit() -> nn.Module:
+    """As vit_b_16, of fewer and narrower blocks."""
+    return VisionTransformer(image_size=96, patch_size=16, num_layers=4, num_heads=4, hidden_dim=64, mlp_dim=128)
+
+
+def small_swin() -> nn.Module:
+    """As swin_t, narrower."""
+    return SwinTransformer([4, 4], embed_dim=24, depths=[2, 2, 6, 2], num_heads=[2, 4, 8, 8], window_size=[7, 7])
+
+
 def check(model: Model, *, most: int = 40, measured: int = 3, rounds: int = 3) -> dict[str, str]:
     """Complaints about a spread of the layers that have a grid; the first few and the middle one with their fields."""
     infos = [info for info in describe_layers(model) if info.grid != (1, 1)]
@@ -74,10 +84,10 @@ TORCHVISION: dict[str, Callable[[], Model]] = {
     "resnet18": lambda: loaded("torchvision:resnet18", 128),
     "densenet121": lambda: loaded("torchvision:densenet121", 96),
     "convnext_tiny": lambda: loaded("torchvision:convnext_tiny", 96),
-    "swin_t": lambda: loaded("torchvision:swin_t", 96),
+    "swin": lambda: around(small_swin(), 96),
     "googlenet": lambda: loaded("torchvision:googlenet", 96, fades=True),
     "efficientnet_b0": lambda: loaded("torchvision:efficientnet_b0", 96, fades=True),
-    "vit_b_16": lambda: around(vit_b_16(image_size=96), 96),
+    "vit": lambda: around(small_vit(), 96),
     "maxvit": lambda: around(small_maxvit(), 64),
     "scenes-cnn": lambda: loaded("builtin:scenes-cnn"),
     "scenes-vit": lambda: loaded("builtin:scenes-vit"),
@@ -94,8 +104,8 @@ TIMM: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": {"img_size": 96},
     "vit_small_patch16_dinov3": {"img_size": 96},
     "deit_tiny_distilled_patch16_224": {"img_size": 96},
-    "swin_tiny_patch4_window7_224": {"img_size": 112},
-    "swinv2_tiny_window8_256": {"img_size": 128},
+    "swin_tiny_patch4_window7_224": {"img_size": 112, "embed_dim": 48},
+    "swinv2_tiny_window8_256": {"img_size": 128, "embed_dim": 48},
     "convnext_atto": {},
     "mixer_s16_224": {"img_size": 96},
     "pvt_v2_b0": {},
@@ -158,7 +168,7 @@ def test_windows_on_the_other_side_stay() -> None:
 
 
 def test_tokens_on_the_other_side_stay_until_they_are_mixed() -> None:
-    model = around(vit_b_16(image_size=96), 96)  # 6 columns of patches behind a class token
+    model = around(small_vit(), 96)  # 6 columns of patches behind a class token
     first = "encoder.layers.encoder_layer_0"
     before = ["conv_proj", f"{first}.ln_1", *(f"{first}.self_attention:{kind}" for kind in "qkv")]
     mixed = f"{first}.self_attention"
@@ -168,7 +178,7 @@ def test_tokens_on_the_other_side_stay_until_they_are_mixed() -> None:
         assert changed[3:].any() == (name == mixed)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "swin_t", "scenes-vit"])
+@pytest.mark.parametrize("name", ["resnet18", "swin", "scenes-vit"])
 def test_layouts_that_are_wrong_are_found(name: str) -> None:
     model = TORCHVISION[name]()
     fine = [info for info in describe_layers(model) if min(info.grid) > 5]
