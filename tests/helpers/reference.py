@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ def state(values: NDArray[np.float16], tau: float) -> str:
     return "ok"
 
 
+@cache
 def corners(src: int, dst: int, j: int) -> tuple[int, int, np.float32]:
     """Neighbours and weight of output j, by the definition of half-pixel centres."""
     at = (j + Fraction(1, 2)) * Fraction(src, dst) - Fraction(1, 2)
@@ -44,12 +46,10 @@ def corners(src: int, dst: int, j: int) -> tuple[int, int, np.float32]:
 
 def between(a: np.float32, b: np.float32, share: np.float32) -> np.float32:
     """a + share * (b - a), every step rounded to float32; a alone where the share is 0."""
-    if share == 0:
-        return a
-    with np.errstate(all="ignore"):
-        return np.float32(a + np.float32(share * np.float32(b - a)))
+    return a if share == 0 else np.float32(a + np.float32(share * np.float32(b - a)))
 
 
+@np.errstate(all="ignore")
 def upsampled(grid: NDArray[np.float16], height: int, width: int) -> NDArray[np.float32]:
     """(h, w) -> (height, width) float32, pixel by pixel."""
     out = np.empty((height, width), np.float32)

@@ -346,6 +346,7 @@ def test_a_rotation_of_the_built_in_classifier_has_fewer_detectors(tmp_path: Pat
             rotation_baseline=True,
             out=tmp_path / "run",
             top=1,
+            map=False,
         )
     )
     summary = open_run(tmp_path / "run").summary()
