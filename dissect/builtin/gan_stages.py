@@ -53,11 +53,11 @@ class Recipe:
     marked: float = 2.0
     features: float = 0.5
     sparsity: float = 0.03
-    draw_steps: int = 1500
-    draw_batch: int = 192
+    draw_steps: int = 3000
+    draw_batch: int = 128
     draw_rate: float = 2e-3
     jitter: float = 0.15
-    finish_steps: int = 700
+    finish_steps: int = 1100
     finish_batch: int = 24
     finish_rate: float = 5e-4
     patches: float = 0.1
