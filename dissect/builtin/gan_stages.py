@@ -1,7 +1,7 @@
 """The stages in which the built-in generator is trained, each a function that changes its networks in place.
 
-fine, coarse: autoencoders, of scenes and of fine codes; joint: both together; draw: likelihood of coarse codes;
-finish: what paints codes, those of scenes and those that are drawn, against a critic of patches.
+fine, coarse: autoencoders, of scenes and of fine codes; joint: both together; draw: likelihood of coarse codes, in
+two rounds; finish: what paints codes, those of scenes and those that are drawn, against a critic of patches.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Recipe:
     marked: float = 2.0
     features: float = 0.5
     sparsity: float = 0.03
-    draw_steps: int = 3000
+    draw_steps: tuple[int, int] = (3000, 4600)
     draw_batch: int = 128
-    draw_rate: float = 2e-3
+    draw_rates: tuple[float, float] = (2e-3, 1.5e-3)
     jitter: float = 0.15
     finish_steps: int = 1100
     finish_batch: int = 24
@@ -241,7 +241,7 @@ def learn_coarse(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
         report(step, loss=loss)
 
 
-def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
+def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks, round_: int) -> None:
     """The prior, by the likelihood of the scenes' coarse codes; what is kept is the running mean of its weights."""
     codes, weights = fine_codes(nets, pictures)
     codes, prior = codes_of(nets.coarse, codes), nets.model.prior

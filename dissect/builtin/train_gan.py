@@ -86,7 +86,8 @@ def train(recipe: Recipe, cache: Path, workers: int, seconds: dict[str, float]) 
         "fine": lambda nets: learn_fine(recipe, pictures, nets),
         "coarse": lambda nets: learn_coarse(recipe, pictures, nets),
         "joint": lambda nets: learn_jointly(recipe, pictures, nets),
-        "draw": lambda nets: learn_drawing(recipe, pictures, nets),
+        "draw": lambda nets: learn_drawing(recipe, pictures, nets, 0),
+        "draw-again": lambda nets: learn_drawing(recipe, pictures, nets, 1),
         "finish": lambda nets: finish(recipe, pictures, nets),
     }
     torch.manual_seed(0)
@@ -118,7 +119,7 @@ def shares(model: ScenesGAN, segmenter: ScenesSegmenter, count: int = SAMPLES) -
 
 def record(recipe: Recipe, model: ScenesGAN, found: dict[str, float], minutes: float) -> None:
     """Write the generator's section of TRAINING.md."""
-    cars, others = WITH_CARS, WITHOUT
+    cars, others, (first, second) = WITH_CARS, WITHOUT, recipe.draw_steps
     lines = [
         "    python -m microtome.dissect.builtin.train_gan",
         "",
@@ -131,9 +132,9 @@ def record(recipe: Recipe, model: ScenesGAN, found: dict[str, float], minutes: f
         f"- those with a car are taken {WITH_CAR:g} times as often, those with a tree {WITH_TREE:g} times;",
         f"  pixels of cars count {1 + recipe.marked:g} times",
         f"- fine codes: {recipe.fine_steps:,} steps of {recipe.fine_batch}; coarse ones: {recipe.coarse_steps:,} steps",
-        f"  of {recipe.coarse_batch}; both together: {recipe.joint_steps:,} steps of {recipe.joint_batch}; prior:",
-        f"  {recipe.draw_steps:,} steps of {recipe.draw_batch}; finish: {recipe.finish_steps:,} steps of",
-        f"  {recipe.finish_batch} scenes and as many drawn codes",
+        f"  of {recipe.coarse_batch}; both together: {recipe.joint_steps:,} steps of {recipe.joint_batch}",
+        f"- prior: {first:,} steps of {recipe.draw_batch}, and {second:,} in a second round; finish:",
+        f"  {recipe.finish_steps:,} steps of {recipe.finish_batch} scenes and as many drawn codes",
         f"- {minutes:.0f} minutes on {torch.get_num_threads()} thread(s) (bfloat16 autocast) of a busy machine",
         f"- of {SAMPLES} generated images, by the built-in segmenter, at least {LEAST:.0%} of the area of: "
         + ", ".join(f"{name} in {share:.0%}" for name, share in found.items()),

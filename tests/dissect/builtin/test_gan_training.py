@@ -32,7 +32,7 @@ from microtome.dissect.builtin.segmenter import ScenesSegmenter
 from microtome.dissect.builtin.storing import load_weights
 from microtome.storage.errors import UsageError
 
-QUICK = Recipe(2, 4, coarse_steps=2, coarse_batch=4, joint_steps=2, joint_batch=4, draw_steps=2, draw_batch=4)
+QUICK = Recipe(2, 4, coarse_steps=2, coarse_batch=4, joint_steps=2, joint_batch=4, draw_steps=(2, 2), draw_batch=4)
 QUICK = replace(QUICK, finish_steps=64, finish_batch=1)
 APART = {"fine", "coarse", "critic"}
 PAINTING = {"model.block3", "model.block4", "model.block5", "model.to_rgb"}
@@ -63,7 +63,7 @@ def test_each_stage_changes_its_own_networks(pictures: Pictures) -> None:
     assert changed(nets, lambda: learn_coarse(QUICK, pictures, nets)) == {"coarse"} | REFINING
     joint = {"fine", "coarse"} | REFINING | PAINTING
     assert changed(nets, lambda: learn_jointly(QUICK, pictures, nets)) == joint
-    assert changed(nets, lambda: learn_drawing(QUICK, pictures, nets)) == {"model.prior"}
+    assert changed(nets, lambda: learn_drawing(QUICK, pictures, nets, 0)) == {"model.prior"}
     assert changed(nets, lambda: finish(QUICK, pictures, nets)) == PAINTING | REFINING | {"critic"}
 
 
@@ -116,7 +116,7 @@ def test_a_stage_that_is_kept_is_not_done_again(tmp_path: Path, monkeypatch: pyt
     seconds: dict[str, float] = {}
     quick = replace(QUICK, finish_steps=1)
     first = train_gan.train(quick, tmp_path, 1, seconds)
-    assert list(seconds) == ["fine", "coarse", "joint", "draw", "finish"]
+    assert list(seconds) == ["fine", "coarse", "joint", "draw", "draw-again", "finish"]
     told: dict[str, float] = {}
     again = train_gan.train(quick, tmp_path, 1, told)
     assert told == seconds
