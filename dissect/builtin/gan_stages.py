@@ -53,11 +53,11 @@ class Recipe:
     marked: float = 2.0
     features: float = 0.5
     sparsity: float = 0.03
-    draw_steps: tuple[int, int] = (3000, 4600)
+    draw_steps: tuple[int, int] = (3000, 3800)
     draw_batch: int = 128
     draw_rates: tuple[float, float] = (2e-3, 1.5e-3)
     jitter: float = 0.15
-    finish_steps: int = 1100
+    finish_steps: int = 1300
     finish_batch: int = 24
     finish_rate: float = 5e-4
     patches: float = 0.1
@@ -245,13 +245,11 @@ def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks, round_: in
     """The prior, by the likelihood of the scenes' coarse codes; what is kept is the running mean of its weights."""
     codes, weights = fine_codes(nets, pictures)
     codes, prior = codes_of(nets.coarse, codes), nets.model.prior
-    mean, optimizer = (
-        deepcopy(prior),
-        torch.optim.AdamW(prior.parameters(), betas=(0.9, 0.98), weight_decay=0.02, fused=True),
-    )
-    report = Report("draw", recipe.draw_steps)
-    for step in range(recipe.draw_steps):
-        set_rate(optimizer, cosine(step, recipe.draw_steps, recipe.draw_rate))
+    optimizer = torch.optim.AdamW(prior.parameters(), betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    mean, steps = deepcopy(prior), recipe.draw_steps[round_]
+    report = Report(f"draw {round_}", steps)
+    for step in range(steps):
+        set_rate(optimizer, cosine(step, steps, recipe.draw_rates[round_]))
         x = codes[torch.multinomial(weights, recipe.draw_batch)]
         x = x + recipe.jitter * torch.randn_like(x)
         with torch.autocast("cpu", torch.bfloat16):
