@@ -14,7 +14,7 @@ from microtome.datasets.scenes import ScenesDataset
 from microtome.datasets.scenes.compose import compose, setting_of
 from microtome.dissect.builtin.gan import ScenesGAN, scenes_gan
 from microtome.dissect.builtin.painting import Choice, _Unpainted, paint
-from microtome.dissect.builtin.prior import NOISES, PLACES, CodePrior
+from microtome.dissect.builtin.prior import GROUPS, NOISES, PLACES, VALUES, CodePrior
 from microtome.dissect.builtin.segmenter import ScenesSegmenter, scenes_segmenter
 from microtome.dissect.builtin.train_gan import shares
 from microtome.dissect.builtin.train_segmenter import HELD_OUT, scores_of
@@ -109,9 +109,14 @@ def test_places_are_drawn_as_their_likelihood_reads_them() -> None:
         moved = (prior(changed.flatten(1)) != codes).flatten(2).any(1)
         assert not moved[:, :9].any()
         assert moved[:, 9:].all()
+        last = z.clone().view(2, PLACES, NOISES)
+        last[:, 9, VALUES - VALUES // GROUPS : VALUES] += 1.0
+        moved = (prior(last.flatten(1)) != codes).flatten(2)[:, :, 9]
+        assert not moved[:, : -VALUES // GROUPS].any()
+        assert moved[:, -VALUES // GROUPS :].all()
         surprise = prior.surprise(codes, codes)
         later = codes.clone().flatten(2)
-        later[:, :, 9] += 1.0
+        later[:, -VALUES // GROUPS :, 9] += 1.0
         other = prior.surprise(codes, later.view_as(codes))
         torch.testing.assert_close(other[:, :10], surprise[:, :10])
         assert (other[:, 10:] != surprise[:, 10:]).all()
