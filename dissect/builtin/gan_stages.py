@@ -57,10 +57,10 @@ class Recipe:
     draw_batch: int = 128
     draw_rates: tuple[float, float] = (2e-3, 1.5e-3)
     jitter: float = 0.15
-    finish_steps: int = 1300
+    finish_steps: int = 1500
     finish_batch: int = 24
     finish_rate: float = 5e-4
-    patches: float = 0.1
+    patches: float = 0.15
 
 
 class Networks(nn.Module):

@@ -28,9 +28,9 @@ _WIDTH: Final = 128
 _LAYERS: Final = 4
 _HEADS: Final = 4
 _PARTS: Final = 12
-SPREAD: Final = 0.8
+SPREAD: Final = 0.85
 """What deviations are multiplied by in a draw: below 1, codes are likelier and vary less."""
-CHOICE: Final = 0.8
+CHOICE: Final = 0.95
 """What the mixture's log-weights are divided by in a draw."""
 
 Mixture = tuple[Tensor, Tensor, Tensor]
