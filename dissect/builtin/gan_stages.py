@@ -25,8 +25,6 @@ from microtome.dissect.builtin.gan import LATENTS, ScenesGAN
 from microtome.dissect.builtin.training import cosine, set_rate
 
 SEED: Final = 1
-_HEAD_START: Final = 60
-"""Steps in which the critic learns and is not listened to."""
 log = logging.getLogger("microtome.train")
 
 
@@ -37,7 +35,7 @@ class Recipe:
     noise: largest deviations of what is added to fine and coarse codes, which have variance 1; marked: how much more a
     marked pixel counts; features, sparsity, patches: weights of the loss's parts beside the absolute difference of
     pixels; jitter: deviation of what is added to coarse codes whose likelihood is learned, and once more where they
-    are read.
+    are read; finish_rates: of what paints, and of the critic; head_start: steps in which the critic is not heeded.
     """
 
     fine_steps: int = 1500
@@ -57,9 +55,10 @@ class Recipe:
     draw_batch: int = 128
     draw_rates: tuple[float, float] = (2e-3, 1.5e-3)
     jitter: float = 0.15
-    finish_steps: int = 1500
+    finish_steps: int = 1000
     finish_batch: int = 24
-    finish_rate: float = 5e-4
+    finish_rates: tuple[float, float] = (1.5e-4, 1e-3)
+    head_start: int = 100
     patches: float = 0.15
 
 
@@ -267,11 +266,11 @@ def finish(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
     nets.eval()
     mean, steps = deepcopy(part), recipe.finish_steps
     painter = torch.optim.AdamW(part.parameters(), betas=(0.5, 0.99), weight_decay=0.01, fused=True)
-    judge = torch.optim.AdamW(critic.train().parameters(), lr=2 * recipe.finish_rate, betas=(0.5, 0.99), fused=True)
+    judge = torch.optim.AdamW(critic.train().parameters(), lr=recipe.finish_rates[1], betas=(0.5, 0.99), fused=True)
     report, batches, drawn = Report("finish", steps), pictures.batches(recipe.finish_batch), _drawn(nets)
     share = torch.tensor([0.3, 0.7])
     for step in range(steps):
-        set_rate(painter, cosine(step, steps, recipe.finish_rate))
+        set_rate(painter, cosine(step, steps, recipe.finish_rates[0]))
         x, marks = next(batches)
         wanted = seen(classifier, x)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -283,8 +282,7 @@ def finish(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
             painted = Seen(images, features(classifier, images))
             liked = _means(painted.judged(critic), len(x)) @ share
         loss = difference(recipe, painted, wanted, marks) + recipe.sparsity * active.float().mean()
-        # The critic has a head start.
-        _descend(painter, loss - recipe.patches * liked if step > _HEAD_START else loss)
+        _descend(painter, loss - recipe.patches * liked if step > recipe.head_start else loss)
         critic.requires_grad_(True)
         with torch.autocast("cpu", torch.bfloat16):
             real, fake = wanted.judged(critic).float(), painted.detached().judged(critic).float()

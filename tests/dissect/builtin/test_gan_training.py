@@ -33,7 +33,7 @@ from microtome.dissect.builtin.storing import load_weights
 from microtome.storage.errors import UsageError
 
 QUICK = Recipe(2, 4, coarse_steps=2, coarse_batch=4, joint_steps=2, joint_batch=4, draw_steps=(2, 2), draw_batch=4)
-QUICK = replace(QUICK, finish_steps=64, finish_batch=1)
+QUICK = replace(QUICK, finish_steps=4, finish_batch=2, head_start=1)
 APART = {"fine", "coarse", "critic"}
 PAINTING = {"model.block3", "model.block4", "model.block5", "model.to_rgb"}
 REFINING = {"model.block1", "model.block2", "model.fine"}
