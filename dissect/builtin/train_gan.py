@@ -135,7 +135,8 @@ def record(recipe: Recipe, model: ScenesGAN, found: dict[str, float], minutes: f
         f"  of {recipe.coarse_batch}; both together: {recipe.joint_steps:,} steps of {recipe.joint_batch}",
         f"- prior: {first:,} steps of {recipe.draw_batch}, and {second:,} in a second round; finish:",
         f"  {recipe.finish_steps:,} steps of {recipe.finish_batch} scenes and as many drawn codes",
-        f"- {minutes:.0f} minutes on {torch.get_num_threads()} thread(s) (bfloat16 autocast) of a busy machine",
+        f"- {minutes:.0f} minutes on {torch.get_num_threads()} thread(s) (bfloat16 autocast) of a busy machine,"
+        " without painting",
         f"- of {SAMPLES} generated images, by the built-in segmenter, at least {LEAST:.0%} of the area of: "
         + ", ".join(f"{name} in {share:.0%}" for name, share in found.items()),
     ]
