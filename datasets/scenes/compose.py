@@ -94,14 +94,9 @@ def is_validation(seed: int, index: int) -> bool:
 def compose(canvas: Canvas, seed: int, index: int) -> tuple[SceneTruth, Light, Dice]:
     """Paint scene `index` onto the canvas, by daylight; returns its truth, its light and the dice for the camera."""
     dice = Dice(seed, index, 3)
-    name = SCENE_KINDS[kind_of(seed, index)]
-    kind = KINDS[name]
-    light = choose_light(dice)
+    light, truth = _setting(dice, seed, index)
     canvas.lit, canvas.dark = light.side, light.dark
-    truth = SceneTruth(
-        name, light.name, dice.weighted(kind.grounds), dice.weighted(kind.layouts),
-        dice.weighted(kind.backdrops), dice.between(0.3, 0.52),
-    )  # fmt: skip
+    kind = KINDS[truth.kind]
     paint_sky(canvas, dice, light, truth.horizon)
     canvas.air = light.haze
     if truth.backdrop == "mountains":
@@ -117,6 +112,21 @@ def compose(canvas: Canvas, seed: int, index: int) -> tuple[SceneTruth, Light, D
         DRAW[thing.name][0](canvas, dice, thing.x, thing.y, thing.height)
         truth.things.append(thing)
     return truth, light, dice
+
+
+def setting_of(seed: int, index: int) -> SceneTruth:
+    """Kind, light, ground, layout, backdrop and horizon of scene `index`, without its things: costs microseconds."""
+    return _setting(Dice(seed, index, 3), seed, index)[1]
+
+
+def _setting(dice: Dice, seed: int, index: int) -> tuple[Light, SceneTruth]:
+    name = SCENE_KINDS[kind_of(seed, index)]
+    kind, light = KINDS[name], choose_light(dice)
+    truth = SceneTruth(
+        name, light.name, dice.weighted(kind.grounds), dice.weighted(kind.layouts),
+        dice.weighted(kind.backdrops), dice.between(0.3, 0.52),
+    )  # fmt: skip
+    return light, truth
 
 
 def _lay_ground(canvas: Canvas, dice: Dice, truth: SceneTruth, light: Light) -> _Stage:

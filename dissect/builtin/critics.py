@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -19,7 +20,7 @@ def _code(inputs: int, values: int) -> nn.Sequential:
 
 
 class FineEncoder(nn.Module):
-    """Images (B, 3, 64, 64) in [-1, 1] to fine codes (B, 16, 8, 8), each value with mean 0 and variance 1."""
+    """Images (B, 3, 64, 64) in [-1, 1] to fine codes (B, 24, 8, 8), each value with mean 0 and variance 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class FineEncoder(nn.Module):
 
 
 class CoarseEncoder(nn.Module):
-    """Fine codes (B, 16, 8, 8) to coarse ones (B, 32, 4, 4), each value with mean 0 and variance 1."""
+    """Fine codes (B, 24, 8, 8) to coarse ones (B, 24, 4, 4), each value with mean 0 and variance 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,19 +46,27 @@ class CoarseEncoder(nn.Module):
 
 
 class PatchCritic(nn.Module):
-    """Images (B, 3, 64, 64) to one score for each of 8 x 8 places, from what is near it (Isola et al., 2017).
+    """Images and what a classifier sees in them to scores of places, from what is near each (Isola et al., 2017).
 
-    Its weights are divided by their largest singular value (Miyato et al., 2018).
+    One part looks at pixels, the other at the classifier's features, which are given (as in Projected GANs, Sauer et
+    al., 2021). Weights are divided by their largest singular value (Miyato et al., 2018).
     """
 
     def __init__(self) -> None:
         super().__init__()
-        sizes = [(12, 48, 4, 2), (48, 96, 4, 2), (96, 128, 3, 1), (128, 1, 3, 1)]
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
-        for inputs, units, side, stride in sizes:
-            layers += [spectral_norm(nn.Conv2d(inputs, units, side, stride, 1)), nn.LeakyReLU(0.2)]
-        self.body = nn.Sequential(*layers[:-1])
+        self.pixels = nn.Sequential(
+            nn.PixelUnshuffle(2), _judge([(12, 48, 4, 2), (48, 96, 4, 2), (96, 128, 3, 1), (128, 1, 3, 1)])
+        )
+        self.features = _judge([(128, 128, 1, 1), (128, 1, 3, 1)])
 
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.body(images)
-        return scores
+    def forward(self, images: Tensor, features: Tensor) -> Tensor:
+        """Images (B, 3, 64, 64) and features (B, 128, 8, 8) to scores (B, 128)."""
+        return torch.cat([self.pixels(images).flatten(1), self.features(features).flatten(1)], 1)
+
+
+def _judge(sizes: list[tuple[int, int, int, int]]) -> nn.Sequential:
+    """Convolutions of (inputs, units, side, stride), leaky ReLUs between them."""
+    layers: list[nn.Module] = []
+    for inputs, units, side, stride in sizes:
+        layers += [spectral_norm(nn.Conv2d(inputs, units, side, stride, side // 3)), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1])

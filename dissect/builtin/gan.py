@@ -1,4 +1,4 @@
-"""A small generator of villages: 64 x 64 pixels from 528 normal latents.
+"""A small generator of villages: 64 x 64 pixels from 432 normal latents.
 
 `prior` turns latents into a coarse code of 4 x 4 places (see there). What is above it was trained as the decoder of
 two autoencoders, one upon the other, and finished against a critic of patches (Goodfellow et al., 2014; Esser et al.,
@@ -17,7 +17,7 @@ from microtome.dissect.builtin.prior import NOISES, PLACES, VALUES, CodePrior
 from microtome.dissect.builtin.storing import load_weights
 
 LATENTS: Final = PLACES * NOISES
-FINE: Final = 16
+FINE: Final = 24
 """Values of the fine code at each of its 8 x 8 places."""
 
 
@@ -44,9 +44,9 @@ def block(*parts: list[tuple[str, nn.Module]]) -> nn.Sequential:
 
 
 class ScenesGAN(nn.Module):
-    """Latents (B, 528), standard normal, to images (B, 3, 64, 64) in [-1, 1].
+    """Latents (B, 432), standard normal, to images (B, 3, 64, 64) in [-1, 1].
 
-    `prior` (32 values, 4 x 4), `block1` (192 units, 4 x 4), `block2` (128, 8 x 8), `fine` (16 values, 8 x 8), `block3`
+    `prior` (24 values, 4 x 4), `block1` (192 units, 4 x 4), `block2` (128, 8 x 8), `fine` (24 values, 8 x 8), `block3`
     (256, 8 x 8), `block4` (128, 16 x 16), `block5` (64, 32 x 32), `to_rgb`. Blocks end in a ReLU, `blockN.relu`.
     """
 
@@ -66,7 +66,7 @@ class ScenesGAN(nn.Module):
         self.to_rgb = nn.Sequential(nn.Conv2d(64, 12, 3, 1, 1), nn.PixelShuffle(2), nn.Tanh())
 
     def fine_codes(self, coarse: Tensor) -> Tensor:
-        """Coarse codes (B, 32, 4, 4) to fine ones (B, 16, 8, 8)."""
+        """Coarse codes (B, 24, 4, 4) to fine ones (B, 24, 8, 8)."""
         codes: Tensor = self.fine(self.block2(self.block1(coarse)))
         return codes
 
@@ -79,7 +79,7 @@ class ScenesGAN(nn.Module):
         return self.paint(self.block3(self.fine_codes(self.prior(z))))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Latents (n, 528) of n images."""
+        """Latents (n, 432) of n images."""
         return torch.randn(n, LATENTS, generator=generator)
 
 

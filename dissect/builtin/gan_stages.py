@@ -1,14 +1,14 @@
 """The stages in which the built-in generator is trained, each a function that changes its networks in place.
 
-fine, coarse: autoencoders, of scenes and of fine codes; draw: likelihood of coarse codes, in two rounds; finish: the
-decoder again, against a critic of patches, for codes of scenes and, in a second round, for codes that are drawn.
+fine, coarse: autoencoders, of scenes and of fine codes; joint: both together; draw: likelihood of coarse codes, in
+two rounds; finish: what paints codes, those of scenes and those that are drawn, against a critic of patches.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
@@ -32,36 +32,42 @@ log = logging.getLogger("microtome.train")
 class Recipe:
     """Steps, batches, highest rates and weights of the stages.
 
-    noise: largest deviations of what is added to fine and coarse codes, which have variance 1; features, sparsity,
-    patches: weights of the loss's parts beside the absolute difference of pixels; jitter: deviation of what is added
-    to coarse codes whose likelihood is learned, and once more where they are read.
+    noise: largest deviations of what is added to fine and coarse codes, which have variance 1; marked: how much more a
+    marked pixel counts; features, sparsity, patches: weights of the loss's parts beside the absolute difference of
+    pixels; jitter: deviation of what is added to coarse codes whose likelihood is learned, and once more where they
+    are read; finish_rates: of what paints, and of the critic; head_start: steps in which the critic is not heeded.
     """
 
-    fine_steps: int = 1450
-    fine_batch: int = 32
+    fine_steps: int = 1500
+    fine_batch: int = 16
     fine_rate: float = 2e-3
-    coarse_steps: int = 2200
+    coarse_steps: int = 400
     coarse_batch: int = 64
     coarse_rate: float = 2e-3
+    joint_steps: int = 1600
+    joint_batch: int = 16
+    joint_rate: float = 1e-3
     noise: tuple[float, float] = (0.3, 0.4)
+    marked: float = 2.0
     features: float = 0.5
     sparsity: float = 0.03
-    draw_steps: tuple[int, int] = (2900, 1400)
-    draw_batch: int = 192
+    draw_steps: tuple[int, int] = (3000, 3800)
+    draw_batch: int = 128
     draw_rates: tuple[float, float] = (2e-3, 1.5e-3)
     jitter: float = 0.15
-    finish_steps: tuple[int, int] = (1650, 900)
-    finish_batch: int = 32
-    finish_rate: float = 5e-4
-    patches: tuple[float, float] = (0.05, 0.1)
+    finish_steps: int = 1000
+    finish_batch: int = 24
+    finish_rates: tuple[float, float] = (1.5e-4, 1e-3)
+    head_start: int = 100
+    patches: float = 0.15
 
 
 class Networks(nn.Module):
-    """The generator and the encoders of its training."""
+    """The generator, and the encoders and the critic of its training."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine, self.coarse, self.model = FineEncoder(), CoarseEncoder(), ScenesGAN()
+        self.fine, self.coarse, self.model, self.critic = FineEncoder(), CoarseEncoder(), ScenesGAN(), PatchCritic()
         self.to(memory_format=torch.channels_last)
         scale = self.model.block3.get_submodule("norm").get_parameter("weight")
         scale.requires_grad_(False)  # a norm of fixed size, so that few active units are few, and not weak ones
@@ -77,17 +83,27 @@ class Networks(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """images: (N, 64, 64, 3) uint8; weights: (N,) float64, how often each is taken, relative to the others."""
+    """images: (N, 64, 64, 3) uint8; marked: (N, 64, 64) bool, pixels that count more; weights: (N,) float64.
+
+    A weight says how often a picture is taken, relative to the others.
+    """
 
     images: NDArray[np.uint8]
+    marked: NDArray[np.bool_]
     weights: NDArray[np.float64]
 
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """(size, 3, 64, 64) float32 in [-1, 1] without end, half of the batches mirrored; the same at every call."""
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (size, 3, 64, 64) float32 in [-1, 1] and marks (size, 1, 64, 64) float32, without end.
+
+        Half of the batches are mirrored. They are the same at every call.
+        """
         rng, share = np.random.default_rng(SEED), self.weights / self.weights.sum()
         while True:
-            chosen = self.images[np.sort(rng.choice(len(self.images), size, p=share))]
-            yield scaled(chosen[:, :, ::-1] if rng.random() < 0.5 else chosen)
+            chosen = np.sort(rng.choice(len(self.images), size, p=share))
+            images, marked = self.images[chosen], self.marked[chosen]
+            if rng.random() < 0.5:
+                images, marked = images[:, :, ::-1], marked[:, :, ::-1]
+            yield scaled(images), torch.from_numpy(marked.astype(np.float32)).unsqueeze(1)
 
 
 def scaled(images: NDArray[np.uint8]) -> Tensor:
@@ -97,21 +113,47 @@ def scaled(images: NDArray[np.uint8]) -> Tensor:
 
 
 def features(model: ScenesCNN, images: Tensor) -> list[Tensor]:
-    """What the classifier's first three stages make of images in [-1, 1]."""
+    """What the classifier's first four stages make of images in [-1, 1]."""
     x, found = ((images + 1) / 2 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1), []
-    for name in ("stem", "block1", "block2"):
+    for name in ("stem", "block1", "block2", "block3"):
         x = model.get_submodule(name)(x)
         found.append(x)
     return found
 
 
-def difference(model: ScenesCNN, painted: Tensor, images: Tensor, weight: float) -> Tensor:
-    """Mean absolute difference of pixels, and `weight` times that of features in units of their mean."""
-    with torch.no_grad():
-        wanted = features(model, images)
-    pairs = zip(features(model, painted), wanted, strict=True)
-    parts = [F.l1_loss(own.float(), other.float()) / other.float().abs().mean() for own, other in pairs]
-    return F.l1_loss(painted.float(), images) + weight * torch.stack(parts).mean()
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Images, (B, 3, 64, 64), and what the classifier's first stages make of them."""
+
+    images: Tensor
+    features: list[Tensor]
+
+    def judged(self, critic: PatchCritic) -> Tensor:
+        """The critic's scores, (B, 128)."""
+        scores: Tensor = critic(self.images, self.features[-1])
+        return scores
+
+    def detached(self) -> Seen:
+        """The same, through which no gradient flows."""
+        return Seen(self.images.detach(), [part.detach() for part in self.features])
+
+
+def difference(recipe: Recipe, painted: Seen, wanted: Seen, marks: Tensor) -> Tensor:
+    """Mean absolute difference of pixels, and `features` times that of features in units of their mean.
+
+    Of `painted` the first are taken, as many as are wanted.
+    """
+    size = len(wanted.images)
+    apart = (painted.images[:size].float() - wanted.images).abs() * (1 + recipe.marked * marks)
+    pairs = zip(painted.features, wanted.features, strict=True)
+    parts = [F.l1_loss(own[:size].float(), other.float()) / other.float().abs().mean() for own, other in pairs]
+    return apart.mean() + recipe.features * torch.stack(parts).mean()
+
+
+def seen(model: ScenesCNN, images: Tensor) -> Seen:
+    """Scenes as the classifier sees them, without gradients."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        return Seen(images, features(model, images))
 
 
 def shaken(codes: Tensor, noise: float) -> Tensor:
@@ -120,18 +162,44 @@ def shaken(codes: Tensor, noise: float) -> Tensor:
 
 
 def learn_fine(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
-    """The fine encoder and the decoder together, with few of the 256 units of `block3` active at a place."""
-    nets.train()
+    """The fine encoder and what paints its codes, as an autoencoder."""
+    halves = nn.ModuleList([nets.fine, nets.decoder()]).train()
+    rates = [cosine(step, recipe.fine_steps, recipe.fine_rate) for step in range(recipe.fine_steps)]
+    batches = pictures.batches(recipe.fine_batch)
+    _autoencode(recipe, nets, halves, batches, rates, lambda x: shaken(nets.fine(x), recipe.noise[0]))
+
+
+def learn_jointly(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
+    """Everything but the prior, as an autoencoder of coarse codes."""
+    halves = nn.ModuleList([nets.fine, nets.coarse, nets.refiner(), nets.decoder()]).train()
+    rates = [cosine(step, recipe.joint_steps, recipe.joint_rate) for step in range(recipe.joint_steps)]
+    batches = pictures.batches(recipe.joint_batch)
+    _autoencode(
+        recipe, nets, halves, batches, rates,
+        lambda x: nets.model.fine_codes(shaken(nets.coarse(nets.fine(x)), recipe.noise[1])),
+    )  # fmt: skip
+
+
+def _autoencode(
+    recipe: Recipe,
+    nets: Networks,
+    halves: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    rates: Sequence[float],
+    coded: Callable[[Tensor], Tensor],
+) -> None:
+    """Train `halves` to paint pictures again from the fine codes that `coded` makes of them."""
     classifier, model = scenes_cnn().requires_grad_(False), nets.model
-    wanted = [p for p in [*nets.fine.parameters(), *nets.decoder().parameters()] if p.requires_grad]
-    optimizer = torch.optim.AdamW(wanted, betas=(0.9, 0.99), weight_decay=0.01)
-    report, batches = Report("fine", recipe.fine_steps), pictures.batches(recipe.fine_batch)
-    for step in range(recipe.fine_steps):
-        set_rate(optimizer, cosine(step, recipe.fine_steps, recipe.fine_rate))
-        x = next(batches)
+    optimizer = torch.optim.AdamW(halves.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    report = Report("autoencoder", len(rates))
+    for step, rate in enumerate(rates):
+        set_rate(optimizer, rate)
+        x, marks = next(batches)
+        wanted = seen(classifier, x)
         with torch.autocast("cpu", torch.bfloat16):
-            active = model.block3(shaken(nets.fine(x), recipe.noise[0]))
-            loss = difference(classifier, model.paint(active), x, recipe.features)
+            active = model.block3(coded(x))
+            painted = model.paint(active)
+            loss = difference(recipe, Seen(painted, features(classifier, painted)), wanted, marks)
             loss = loss + recipe.sparsity * active.float().mean()
         _descend(optimizer, loss)
         report(step, loss=loss, active=(active > 0).float().mean())
@@ -157,36 +225,27 @@ def fine_codes(nets: Networks, pictures: Pictures) -> tuple[Tensor, Tensor]:
 
 
 def learn_coarse(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
-    """The coarse encoder and the refiner together, for fine codes and what `block3` makes of them."""
+    """The coarse encoder and the refiner together, as an autoencoder of fine codes."""
     codes, weights = fine_codes(nets, pictures)
-    nets.eval()
-    nets.coarse.train()
     halves = nn.ModuleList([nets.coarse, nets.refiner()]).train()
-    fixed = [p for p in nets.model.block3.parameters() if p.requires_grad]
-    for parameter in fixed:
-        parameter.requires_grad_(False)
-    optimizer = torch.optim.AdamW(halves.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(halves.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     report = Report("coarse", recipe.coarse_steps)
     for step in range(recipe.coarse_steps):
         set_rate(optimizer, cosine(step, recipe.coarse_steps, recipe.coarse_rate))
         x = codes[torch.multinomial(weights, recipe.coarse_batch)].contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             again = nets.model.fine_codes(shaken(nets.coarse(x), recipe.noise[1]))
-            wanted, active = nets.model.block3(x).float(), nets.model.block3(again).float()
-        missed = F.l1_loss(active, wanted) / wanted.mean()
-        loss = (again.float() - x).square().mean() + recipe.features * missed
+        loss = (again.float() - x).square().mean()
         _descend(optimizer, loss)
         report(step, loss=loss)
-    for parameter in fixed:
-        parameter.requires_grad_(True)
 
 
 def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks, round_: int) -> None:
     """The prior, by the likelihood of the scenes' coarse codes; what is kept is the running mean of its weights."""
     codes, weights = fine_codes(nets, pictures)
     codes, prior = codes_of(nets.coarse, codes), nets.model.prior
-    mean, optimizer = deepcopy(prior), torch.optim.AdamW(prior.parameters(), betas=(0.9, 0.98), weight_decay=0.02)
-    steps = recipe.draw_steps[round_]
+    optimizer = torch.optim.AdamW(prior.parameters(), betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    mean, steps = deepcopy(prior), recipe.draw_steps[round_]
     report = Report(f"draw {round_}", steps)
     for step in range(steps):
         set_rate(optimizer, cosine(step, steps, recipe.draw_rates[round_]))
@@ -200,45 +259,43 @@ def learn_drawing(recipe: Recipe, pictures: Pictures, nets: Networks, round_: in
     prior.load_state_dict(mean.state_dict())
 
 
-def finish(recipe: Recipe, pictures: Pictures, nets: Networks, round_: int) -> None:
-    """Refiner and decoder against a critic of patches; in round 1 for codes that are drawn, too.
-
-    What round 1 ends with is the mean of its weights and those it began with (Wortsman et al., 2022): its
-    own leave bright checks in some images.
-    """
-    classifier, critic = scenes_cnn().requires_grad_(False), PatchCritic().to(memory_format=torch.channels_last)
+def finish(recipe: Recipe, pictures: Pictures, nets: Networks) -> None:
+    """What paints codes, of scenes and drawn ones, against the critic; what is kept is the running mean."""
+    classifier, model, critic = scenes_cnn().requires_grad_(False), nets.model, nets.critic
+    part = nn.ModuleList([nets.refiner(), nets.decoder()])
     nets.eval()
-    model, half = nets.model, nn.ModuleList([nets.refiner(), nets.decoder()])
-    before, mean, steps = deepcopy(half), deepcopy(half), recipe.finish_steps[round_]
-    painter = torch.optim.AdamW(half.parameters(), betas=(0.5, 0.99), weight_decay=0.01)
-    critics = torch.optim.AdamW(critic.parameters(), lr=2 * recipe.finish_rate, betas=(0.5, 0.99))
-    report, batches = Report(f"finish {round_}", steps), pictures.batches(recipe.finish_batch)
-    share = torch.tensor([0.3, 0.7]) if round_ else torch.tensor([1.0])
+    mean, steps = deepcopy(part), recipe.finish_steps
+    painter = torch.optim.AdamW(part.parameters(), betas=(0.5, 0.99), weight_decay=0.01, fused=True)
+    judge = torch.optim.AdamW(critic.train().parameters(), lr=recipe.finish_rates[1], betas=(0.5, 0.99), fused=True)
+    report, batches, drawn = Report("finish", steps), pictures.batches(recipe.finish_batch), _drawn(nets)
+    share = torch.tensor([0.3, 0.7])
     for step in range(steps):
-        set_rate(painter, cosine(step, steps, recipe.finish_rate))
-        x = next(batches)
+        set_rate(painter, cosine(step, steps, recipe.finish_rates[0]))
+        x, marks = next(batches)
+        wanted = seen(classifier, x)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             codes = shaken(nets.coarse(nets.fine(x)).float(), recipe.noise[1])
-        if round_:
-            with torch.no_grad():
-                codes = torch.cat([codes, model.prior(torch.randn(len(x), LATENTS))])
         critic.requires_grad_(False)
         with torch.autocast("cpu", torch.bfloat16):
-            active = model.block3(model.fine_codes(codes))
-            painted = model.paint(active)
-            liked = _means(critic(painted), len(x)) @ share
-        loss = difference(classifier, painted[: len(x)], x, recipe.features) + recipe.sparsity * active.float().mean()
-        # The critic has a head start.
-        _descend(painter, loss - recipe.patches[round_] * liked if step > 60 else loss)
+            active = model.block3(model.fine_codes(torch.cat([codes, drawn[torch.randint(len(drawn), (len(x),))]])))
+            images = model.paint(active)
+            painted = Seen(images, features(classifier, images))
+            liked = _means(painted.judged(critic), len(x)) @ share
+        loss = difference(recipe, painted, wanted, marks) + recipe.sparsity * active.float().mean()
+        _descend(painter, loss - recipe.patches * liked if step > recipe.head_start else loss)
         critic.requires_grad_(True)
         with torch.autocast("cpu", torch.bfloat16):
-            real, fake = critic(x).float(), critic(painted.detach().to(x.dtype)).float()
-        _descend(critics, F.relu(1 - real).mean() + _means(F.relu(1 + fake), len(x)) @ share)
-        _average(mean, half, min(0.99, (step + 1) / (step + 20)))
+            real, fake = wanted.judged(critic).float(), painted.detached().judged(critic).float()
+        _descend(judge, F.relu(1 - real).mean() + _means(F.relu(1 + fake), len(x)) @ share)
+        _average(mean, part, min(0.99, (step + 1) / (step + 20)))
         report(step, loss=loss, real=real.mean(), fake=fake.mean())
-    if round_:
-        _average(mean, before, 0.5)
-    half.load_state_dict(mean.state_dict())
+    part.load_state_dict(mean.state_dict())
+
+
+@torch.no_grad()
+def _drawn(nets: Networks) -> Tensor:
+    """Coarse codes (6400, 24, 4, 4) that the prior draws."""
+    return torch.cat([nets.model.prior(torch.randn(200, LATENTS)) for _ in range(32)])
 
 
 class Report:

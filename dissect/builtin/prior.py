@@ -1,8 +1,9 @@
 """From normal latents to the coarse code of a scene, place by place: a small causal transformer.
 
-Each place's 32 values come from a mixture of normal distributions that the places before it determine (as in GIVT,
-Tschannen et al., 2024). A draw is a function of its latents: one chooses the part of the mixture, the others the
-values, so the same latents give the same code. It was trained by likelihood, on codes of an encoder.
+The values of each place come in groups, each from a mixture of normal distributions that the places and groups before
+it determine (as in GIVT, Tschannen et al., 2024, who have one group). A draw is a function of its latents: one of each
+group chooses the part of the mixture, the others the values, so the same latents give the same code. It was trained by
+likelihood, on codes of an encoder.
 """
 
 from __future__ import annotations
@@ -16,27 +17,30 @@ from torch import Tensor, nn
 
 PLACES: Final = 16
 """Of the 4 x 4 grid, row by row."""
-VALUES: Final = 32
+VALUES: Final = 24
 """Of the coarse code at each place."""
-NOISES: Final = VALUES + 1
-"""Latents of each place: one chooses a part of the mixture, after those of the values."""
+GROUPS: Final = 3
+"""Of the values of each place, drawn one after the other."""
+NOISES: Final = VALUES + GROUPS
+"""Latents of each place: those of the values, and one for each group, which chooses a part of its mixture."""
+_GROUP: Final = VALUES // GROUPS
 _WIDTH: Final = 128
 _LAYERS: Final = 4
 _HEADS: Final = 4
-_PARTS: Final = 10
-SPREAD: Final = 0.8
+_PARTS: Final = 12
+SPREAD: Final = 0.85
 """What deviations are multiplied by in a draw: below 1, codes are likelier and vary less."""
-CHOICE: Final = 0.8
+CHOICE: Final = 0.95
 """What the mixture's log-weights are divided by in a draw."""
 
 Mixture = tuple[Tensor, Tensor, Tensor]
-"""Log-weights (B, T, parts), means and log-deviations (B, T, parts, 32)."""
+"""Log-weights (B, T, parts), means and log-deviations (B, T, parts, 8)."""
 Cache = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, (B, heads, T, width / heads)."""
 
 
 class CodePrior(nn.Module):
-    """Latents (B, 528), standard normal, to coarse codes (B, 32, 4, 4).
+    """Latents (B, 432), standard normal, to coarse codes (B, 24, 4, 4).
 
     One layer to look at from outside: its matrices are plain parameters, used once for each place.
     """
@@ -50,7 +54,10 @@ class CodePrior(nn.Module):
         self.proj, self.proj_bias = _normal(_LAYERS, _WIDTH, _WIDTH), _zeros(_LAYERS, _WIDTH)
         self.up, self.up_bias = _normal(_LAYERS, 4 * _WIDTH, _WIDTH, std=0.05), _zeros(_LAYERS, 4 * _WIDTH)
         self.down, self.down_bias = _normal(_LAYERS, _WIDTH, 4 * _WIDTH), _zeros(_LAYERS, _WIDTH)
-        self.write, self.write_bias = _normal(_PARTS * (2 * VALUES + 1), _WIDTH), _zeros(_PARTS * (2 * VALUES + 1))
+        outputs, known = _PARTS * (2 * _GROUP + 1), GROUPS - 1
+        self.write, self.write_bias = _normal(GROUPS, outputs, _WIDTH), _zeros(GROUPS, outputs)
+        self.known, self.known_bias = _normal(known, 2 * _WIDTH, _GROUP, std=0.2), _zeros(known, 2 * _WIDTH)
+        self.inner, self.outer = _normal(known, 2 * _WIDTH, _WIDTH, std=0.05), _normal(known, _WIDTH, 2 * _WIDTH)
 
     def forward(self, z: Tensor) -> Tensor:
         noise = z.view(len(z), PLACES, NOISES)
@@ -58,20 +65,38 @@ class CodePrior(nn.Module):
         cache: Cache = []
         drawn: list[Tensor] = []
         for place in range(PLACES):
-            mixture = self._mixture(self._through(x + self.place[place], cache))
-            drawn.append(_draw(mixture, noise[:, place]))
+            drawn.append(self._place(self._through(x + self.place[place], cache), noise[:, place]))
             x = F.linear(drawn[-1], self.read, self.read_bias).unsqueeze(1)
         return torch.stack(drawn, 2).view(len(z), VALUES, 4, 4)
 
+    def _place(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Values (B, 24) of one place by what the layers say of it, (B, 1, width), and its latents (B, 27)."""
+        drawn: list[Tensor] = []
+        for group in range(GROUPS):
+            own = noise[:, group * _GROUP : (group + 1) * _GROUP]
+            drawn.append(_draw(self._mixture(x, group), own, noise[:, VALUES + group, None]))
+            if group < GROUPS - 1:
+                x = self._knowing(x, group, drawn[-1].unsqueeze(1))
+        return torch.cat(drawn, 1)
+
     def surprise(self, codes: Tensor, seen: Tensor) -> Tensor:
-        """Nats (B, 16) at each place of codes (B, 32, 4, 4), by the places before it as `seen`, of the same shape."""
-        values, before = codes.flatten(2).transpose(1, 2), seen.flatten(2).transpose(1, 2)[:, :-1]
+        """Nats (B, 16) at each place of codes (B, 24, 4, 4), by what comes before as `seen`, of the same shape."""
+        values, told = codes.flatten(2).transpose(1, 2).float(), seen.flatten(2).transpose(1, 2)
         start = self.start.expand(len(codes), 1, _WIDTH)
-        x = torch.cat([start, F.linear(before, self.read, self.read_bias)], 1) + self.place
-        weights, means, spreads = self._mixture(self._through(x, None))
-        apart = (values.unsqueeze(2).float() - means) * (-spreads).exp()
-        parts = (-0.5 * apart.square() - spreads - 0.5 * math.log(2 * math.pi)).sum(-1)
-        return -torch.logsumexp(parts + weights.log_softmax(-1), -1)
+        x = torch.cat([start, F.linear(told[:, :-1], self.read, self.read_bias)], 1) + self.place
+        x = self._through(x, None)
+        nats = torch.zeros(values.shape[:2], dtype=values.dtype, device=values.device)
+        for group in range(GROUPS):
+            chosen = slice(group * _GROUP, (group + 1) * _GROUP)
+            nats = nats + _nats(self._mixture(x, group), values[:, :, chosen])
+            if group < GROUPS - 1:
+                x = self._knowing(x, group, told[:, :, chosen])
+        return nats
+
+    def _knowing(self, x: Tensor, group: int, values: Tensor) -> Tensor:
+        """What is said of a place, (B, T, width), once the values (B, T, 8) of a group are known, too."""
+        inner = F.linear(x, self.inner[group], self.known_bias[group]) + F.linear(values, self.known[group])
+        return x + F.linear(F.gelu(inner), self.outer[group])
 
     def _through(self, x: Tensor, cache: Cache | None) -> Tensor:
         """The layers, for all places at once where there is no cache, or else for the next one."""
@@ -99,22 +124,29 @@ class CodePrior(nn.Module):
     def _normed(self, x: Tensor, number: int) -> Tensor:
         return F.layer_norm(x, (_WIDTH,), self.norms[number], self.shifts[number])
 
-    def _mixture(self, x: Tensor) -> Mixture:
-        out = F.linear(x, self.write, self.write_bias)
+    def _mixture(self, x: Tensor, group: int) -> Mixture:
+        out = F.linear(x, self.write[group], self.write_bias[group])
         out = out.float() if out.dtype == torch.bfloat16 else out
-        weights, means, spreads = torch.split(out, [_PARTS, _PARTS * VALUES, _PARTS * VALUES], dim=-1)
-        shape = (*out.shape[:2], _PARTS, VALUES)
+        weights, means, spreads = torch.split(out, [_PARTS, _PARTS * _GROUP, _PARTS * _GROUP], dim=-1)
+        shape = (*out.shape[:2], _PARTS, _GROUP)
         return weights, means.reshape(shape), spreads.reshape(shape).clamp(-4, 1)
 
 
-def _draw(mixture: Mixture, noise: Tensor) -> Tensor:
-    """Values (B, 32) of one place by its latents (B, 33)."""
+def _nats(mixture: Mixture, values: Tensor) -> Tensor:
+    """(B, T): how unlikely values (B, T, 8) are."""
+    weights, means, spreads = mixture
+    apart = (values.unsqueeze(2) - means) * (-spreads).exp()
+    parts = (-0.5 * apart.square() - spreads - 0.5 * math.log(2 * math.pi)).sum(-1)
+    return -torch.logsumexp(parts + weights.log_softmax(-1), -1)
+
+
+def _draw(mixture: Mixture, noise: Tensor, choice: Tensor) -> Tensor:
+    """Values (B, 8) of a group by its latents (B, 8) and the one (B, 1) that chooses a part."""
     weights, means, spreads = (part[:, 0] for part in mixture)
     reached = torch.softmax(weights / CHOICE, -1).cumsum(-1)
-    level = torch.special.ndtr(noise[:, VALUES:])
-    part = (reached < level).sum(-1).clamp(max=_PARTS - 1)
+    part = (reached < torch.special.ndtr(choice)).sum(-1).clamp(max=_PARTS - 1)
     rows = torch.arange(len(part), device=part.device)
-    return means[rows, part] + SPREAD * spreads[rows, part].exp() * noise[:, :VALUES]
+    return means[rows, part] + SPREAD * spreads[rows, part].exp() * noise
 
 
 def _normal(*shape: int, std: float = 0.02) -> nn.Parameter:

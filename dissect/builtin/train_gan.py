@@ -11,12 +11,14 @@ import argparse
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from microtome.datasets.scenes.concepts import concept_id
@@ -29,17 +31,30 @@ from microtome.dissect.builtin.gan_stages import (
     learn_coarse,
     learn_drawing,
     learn_fine,
+    learn_jointly,
 )
 from microtome.dissect.builtin.painting import Choice, Painted, paint
 from microtome.dissect.builtin.segmenter import ScenesSegmenter, scenes_segmenter
 from microtome.dissect.builtin.storing import save_weights
 from microtome.dissect.builtin.training import HERE, write_section
 
-LIGHTS: Final = ("noon", "overcast", "dawn")
-TOWN: Final = Choice(1, 12000, kinds=("village", "street"), lights=LIGHTS)
-VILLAGES: Final = Choice(3, 9000, kinds=("village",), lights=LIGHTS)
-WITH_CAR: Final = (2.5, 6.0)
-"""How often a village with a car is taken, relative to one without: at first, and where drawing is learned again."""
+_LAWNS: Final = Choice(
+    seed=3,
+    count=4000,
+    kinds=("village",),
+    lights=("noon",),
+    grounds=("grass",),
+    layouts=("plain", "road across"),
+    only=("house", "tree", "car", "bush", "rock", "flower"),
+    views=3,
+)
+WITH_CARS: Final = replace(_LAWNS, showing="car", tall=0.17)
+WITHOUT: Final = replace(_LAWNS, seed=4, count=1500, only=("house", "tree", "bush", "rock", "flower"))
+SEEN_CAR: Final = 0.03
+"""Of a picture's area: a smaller car is not recognised at 64 x 64."""
+WITH_CAR: Final = 2.0
+WITH_TREE: Final = 1.5
+"""How often a scene with it is taken, relative to one without."""
 LEAST: Final = 0.01
 """Of a picture's area: what shows less of a thing does not count as showing it."""
 LOOKED_FOR: Final = ("house", "tree", "car")
@@ -47,19 +62,16 @@ SAMPLES: Final = 500
 log = logging.getLogger("microtome.train")
 
 
-def everything(town: Painted) -> Pictures:
-    """All scenes alike: what the autoencoders learn from."""
-    return Pictures(town.images, np.ones(len(town.images)))
-
-
-def villages(parts: Sequence[Painted], with_car: float) -> Pictures:
-    """The scenes that show a house and no skyscraper, those with a car `with_car` times as often."""
-    images, weights = [], []
+def lawns(parts: Sequence[Painted]) -> Pictures:
+    """The pictures that show a house, and a car that is recognised or none; the pixels of cars are marked."""
+    images, marked, weights = [], [], []
     for painted in parts:
-        chosen = (shown(painted, "house") > LEAST) & (shown(painted, "skyscraper") == 0)
+        car, tree = shown(painted, "car"), shown(painted, "tree")
+        chosen = (shown(painted, "house") > 2 * LEAST) & ((car > SEEN_CAR) | (car < LEAST / 10))
         images.append(painted.images[chosen])
-        weights.append(np.where(shown(painted, "car")[chosen] > LEAST, with_car, 1.0))
-    return Pictures(np.concatenate(images), np.concatenate(weights))
+        marked.append(painted.planes[chosen, 0] == concept_id("object", "car"))
+        weights.append((np.where(car > SEEN_CAR, WITH_CAR, 1.0) * np.where(tree > LEAST, WITH_TREE, 1.0))[chosen])
+    return Pictures(np.concatenate(images), np.concatenate(marked), np.concatenate(weights))
 
 
 def shown(painted: Painted, name: str) -> NDArray[np.float64]:
@@ -68,17 +80,15 @@ def shown(painted: Painted, name: str) -> NDArray[np.float64]:
 
 
 def train(recipe: Recipe, cache: Path, workers: int, seconds: dict[str, float]) -> ScenesGAN:
-    """The trained generator in eval mode; `seconds` takes those of each stage that was not found in `cache`."""
-    town = paint(TOWN, cache, workers)
-    parts = [town, paint(VILLAGES, cache, workers)]
-    pictures, chosen, cars = everything(town), villages(parts, WITH_CAR[0]), villages(parts, WITH_CAR[1])
+    """The trained generator in eval mode; `seconds` takes how long each stage took, now or when it was kept."""
+    pictures = lawns([paint(choice, cache, workers) for choice in (WITH_CARS, WITHOUT)])
     stages: dict[str, Callable[[Networks], None]] = {
         "fine": lambda nets: learn_fine(recipe, pictures, nets),
         "coarse": lambda nets: learn_coarse(recipe, pictures, nets),
-        "draw": lambda nets: learn_drawing(recipe, chosen, nets, 0),
-        "finish": lambda nets: finish(recipe, chosen, nets, 0),
-        "finish-drawn": lambda nets: finish(recipe, chosen, nets, 1),
-        "draw-again": lambda nets: learn_drawing(recipe, cars, nets, 1),
+        "joint": lambda nets: learn_jointly(recipe, pictures, nets),
+        "draw": lambda nets: learn_drawing(recipe, pictures, nets, 0),
+        "draw-again": lambda nets: learn_drawing(recipe, pictures, nets, 1),
+        "finish": lambda nets: finish(recipe, pictures, nets),
     }
     torch.manual_seed(0)
     nets = Networks()
@@ -86,12 +96,15 @@ def train(recipe: Recipe, cache: Path, workers: int, seconds: dict[str, float]) 
         kept = cache / f"gan-{number}-{name}.safetensors"
         if kept.exists():
             nets.load_state_dict(load_file(kept))
+            with safe_open(kept, "pt") as file:
+                seconds[name] = float(file.metadata()["seconds"])
             continue
         torch.manual_seed(number)
         started = time.monotonic()
         stage(nets)
         seconds[name] = time.monotonic() - started
-        save_file({key: value.contiguous().clone() for key, value in nets.state_dict().items()}, kept)
+        state = {key: value.contiguous().clone() for key, value in nets.state_dict().items()}
+        save_file(state, kept, {"seconds": str(seconds[name])})
     return nets.model.eval()
 
 
@@ -106,20 +119,24 @@ def shares(model: ScenesGAN, segmenter: ScenesSegmenter, count: int = SAMPLES) -
 
 def record(recipe: Recipe, model: ScenesGAN, found: dict[str, float], minutes: float) -> None:
     """Write the generator's section of TRAINING.md."""
-    first, second = recipe.finish_steps
+    cars, others, (first, second) = WITH_CARS, WITHOUT, recipe.draw_steps
     lines = [
         "    python -m microtome.dissect.builtin.train_gan",
         "",
         f"- {sum(p.numel() for p in model.parameters()):,} parameters, float16 on disk; 64 x 64 pixels",
-        f"- autoencoders: {TOWN.count:,} scenes of seed {TOWN.seed}, of the kinds {' and '.join(TOWN.kinds)},",
-        f"  in the lights {', '.join(LIGHTS)}, painted at 128 and halved, and their mirror images;",
-        f"  fine codes: {recipe.fine_steps:,} steps of {recipe.fine_batch}, coarse ones: {recipe.coarse_steps:,} steps",
-        f"  of {recipe.coarse_batch}",
-        f"- prior and finish: those that show a house and no skyscraper, and {VILLAGES.count:,} villages of seed",
-        f"  {VILLAGES.seed}, those with a car {WITH_CAR[0]:g} times as often; prior: {recipe.draw_steps[0]:,} steps of",
-        f"  {recipe.draw_batch}; finish: {first:,} steps of {recipe.finish_batch}, {second:,} with drawn codes too;",
-        f"  prior again: {recipe.draw_steps[1]:,} steps, scenes with a car {WITH_CAR[1]:g} times as often",
-        f"- {minutes:.0f} minutes on {torch.get_num_threads()} thread(s) (bfloat16 autocast) of a busy machine",
+        f"- {cars.count:,} villages of seed {cars.seed} with a car at least {cars.tall:.0%} as tall as the picture,",
+        f"  and {others.count:,} of seed {others.seed} without, all at {' or '.join(cars.lights)}, on",
+        f"  {' or '.join(cars.grounds)}; nothing stands in them but {', '.join(cars.only)}",
+        f"- painted at 128 and halved, each whole and as {cars.views - 1} windows of it, and their mirror images;",
+        f"  kept: those that show a house, and no car or one of at least {SEEN_CAR:.0%} of the area",
+        f"- those with a car are taken {WITH_CAR:g} times as often, those with a tree {WITH_TREE:g} times;",
+        f"  pixels of cars count {1 + recipe.marked:g} times",
+        f"- fine codes: {recipe.fine_steps:,} steps of {recipe.fine_batch}; coarse ones: {recipe.coarse_steps:,} steps",
+        f"  of {recipe.coarse_batch}; both together: {recipe.joint_steps:,} steps of {recipe.joint_batch}",
+        f"- prior: {first:,} steps of {recipe.draw_batch}, and {second:,} in a second round; finish:",
+        f"  {recipe.finish_steps:,} steps of {recipe.finish_batch} scenes and as many drawn codes",
+        f"- {minutes:.0f} minutes on {torch.get_num_threads()} thread(s) (bfloat16 autocast) of a busy machine,"
+        " without painting",
         f"- of {SAMPLES} generated images, by the built-in segmenter, at least {LEAST:.0%} of the area of: "
         + ", ".join(f"{name} in {share:.0%}" for name, share in found.items()),
     ]

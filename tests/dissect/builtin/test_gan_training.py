@@ -13,24 +13,28 @@ from torch import Tensor
 
 from microtome.datasets.scenes.concepts import CONCEPTS, concept_id
 from microtome.dissect.builtin import train_gan, train_segmenter
+from microtome.dissect.builtin.cnn import scenes_cnn
 from microtome.dissect.builtin.gan_stages import (
     Networks,
     Pictures,
     Recipe,
+    difference,
     fine_codes,
     finish,
     learn_coarse,
     learn_drawing,
     learn_fine,
+    learn_jointly,
+    seen,
 )
 from microtome.dissect.builtin.painting import Painted
 from microtome.dissect.builtin.segmenter import ScenesSegmenter
 from microtome.dissect.builtin.storing import load_weights
 from microtome.storage.errors import UsageError
 
-QUICK = Recipe(2, 4, coarse_steps=2, coarse_batch=4, draw_steps=(2, 2), draw_batch=4, finish_steps=(64, 64))
-QUICK = replace(QUICK, finish_batch=1)
-ENCODERS = {"fine", "coarse"}
+QUICK = Recipe(2, 4, coarse_steps=2, coarse_batch=4, joint_steps=2, joint_batch=4, draw_steps=(2, 2), draw_batch=4)
+QUICK = replace(QUICK, finish_steps=4, finish_batch=2, head_start=1)
+APART = {"fine", "coarse", "critic"}
 PAINTING = {"model.block3", "model.block4", "model.block5", "model.to_rgb"}
 REFINING = {"model.block1", "model.block2", "model.fine"}
 
@@ -38,7 +42,7 @@ REFINING = {"model.block1", "model.block2", "model.fine"}
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
     rng = np.random.default_rng(0)
-    return Pictures(rng.integers(0, 256, (6, 64, 64, 3), np.uint8), np.arange(1.0, 7.0))
+    return Pictures(rng.integers(0, 256, (6, 64, 64, 3), np.uint8), rng.random((6, 64, 64)) < 0.2, np.arange(1.0, 7.0))
 
 
 def changed(nets: Networks, stage: Callable[[], None]) -> set[str]:
@@ -49,7 +53,7 @@ def changed(nets: Networks, stage: Callable[[], None]) -> set[str]:
     assert all(value.isfinite().all() for value in nets.state_dict().values())
     fixed = [name for name, parameter in nets.named_parameters() if not parameter.requires_grad]
     assert fixed == ["model.block3.norm.weight"]
-    return {name.split(".")[0] if name.split(".")[0] in ENCODERS else ".".join(name.split(".")[:2]) for name in moved}
+    return {name.split(".")[0] if name.split(".")[0] in APART else ".".join(name.split(".")[:2]) for name in moved}
 
 
 def test_each_stage_changes_its_own_networks(pictures: Pictures) -> None:
@@ -57,30 +61,50 @@ def test_each_stage_changes_its_own_networks(pictures: Pictures) -> None:
     nets = Networks()
     assert changed(nets, lambda: learn_fine(QUICK, pictures, nets)) == {"fine"} | PAINTING
     assert changed(nets, lambda: learn_coarse(QUICK, pictures, nets)) == {"coarse"} | REFINING
+    joint = {"fine", "coarse"} | REFINING | PAINTING
+    assert changed(nets, lambda: learn_jointly(QUICK, pictures, nets)) == joint
     assert changed(nets, lambda: learn_drawing(QUICK, pictures, nets, 0)) == {"model.prior"}
-    assert changed(nets, lambda: finish(QUICK, pictures, nets, 0)) == PAINTING | REFINING
-    assert changed(nets, lambda: finish(QUICK, pictures, nets, 1)) == PAINTING | REFINING
+    assert changed(nets, lambda: finish(QUICK, pictures, nets)) == PAINTING | REFINING | {"critic"}
+
+
+def test_marked_pixels_count_more() -> None:
+    classifier, images = scenes_cnn(), torch.zeros(2, 3, 64, 64)
+    off = images.clone()
+    off[:, :, :32] = 0.5
+    marks = torch.zeros(2, 1, 64, 64)
+    plain = difference(replace(QUICK, features=0.0), seen(classifier, off), seen(classifier, images), marks)
+    marks[:, :, 16:48] = 1
+    more = difference(replace(QUICK, features=0.0, marked=2.0), seen(classifier, off), seen(classifier, images), marks)
+    assert float(plain) == pytest.approx(0.25)
+    assert float(more) == pytest.approx(0.5)
 
 
 def test_codes_are_of_the_pictures_and_then_of_their_mirror_images(pictures: Pictures) -> None:
     torch.manual_seed(0)
     nets = Networks()
     codes, weights = fine_codes(nets, pictures)
-    flipped, _ = fine_codes(nets, Pictures(pictures.images[:, :, ::-1], pictures.weights))
-    assert codes.shape == (12, 16, 8, 8)
+    flipped, _ = fine_codes(nets, replace(pictures, images=pictures.images[:, :, ::-1]))
+    assert codes.shape == (12, 24, 8, 8)
     assert weights.tolist() == [1, 2, 3, 4, 5, 6] * 2
     torch.testing.assert_close(codes[:6], flipped[6:])
     torch.testing.assert_close(codes[6:], flipped[:6])
 
 
 def test_batches_repeat_and_follow_the_weights(pictures: Pictures) -> None:
-    only = Pictures(pictures.images, np.eye(6)[2])
+    only = replace(pictures, weights=np.eye(6)[2])
     first, second = only.batches(3), only.batches(3)
     wanted = torch.from_numpy(pictures.images[2]).permute(2, 0, 1) / 127.5 - 1
+    marked = torch.from_numpy(pictures.marked[2]).float()[None]
+    mirrored = set()
     for _ in range(6):
-        batch = next(first)
-        assert torch.equal(batch, next(second))
-        assert all(torch.equal(image, wanted) or torch.equal(image, wanted.flip(2)) for image in batch)
+        (images, marks), again = next(first), next(second)
+        assert torch.equal(images, again[0])
+        assert torch.equal(marks, again[1])
+        flip = not torch.equal(images[0], wanted)
+        mirrored.add(flip)
+        assert all(torch.equal(image, wanted.flip(2) if flip else wanted) for image in images)
+        assert all(torch.equal(mark, marked.flip(2) if flip else marked) for mark in marks)
+    assert mirrored == {False, True}
 
 
 def test_a_stage_that_is_kept_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,26 +114,30 @@ def test_a_stage_that_is_kept_is_not_done_again(tmp_path: Path, monkeypatch: pyt
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
     monkeypatch.setattr(train_gan, "paint", lambda *_: Painted(images, planes))
     seconds: dict[str, float] = {}
-    quick = replace(QUICK, finish_steps=(1, 1))
+    quick = replace(QUICK, finish_steps=1)
     first = train_gan.train(quick, tmp_path, 1, seconds)
-    assert list(seconds) == ["fine", "coarse", "draw", "finish", "finish-drawn", "draw-again"]
-    seconds.clear()
-    again = train_gan.train(quick, tmp_path, 1, seconds)
-    assert seconds == {}
+    assert list(seconds) == ["fine", "coarse", "joint", "draw", "draw-again", "finish"]
+    told: dict[str, float] = {}
+    again = train_gan.train(quick, tmp_path, 1, told)
+    assert told == seconds
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
     assert not again.training
 
 
-def test_what_counts_as_a_village() -> None:
-    planes = np.zeros((3, 3, 64, 64), np.uint8)
-    planes[:, 0, :32] = concept_id("object", "house")
-    planes[1, 0, 60] = concept_id("object", "skyscraper")
+def test_which_pictures_are_learned_from() -> None:
+    """All show a house; a car is recognised or not there at all, and a tree counts, too."""
+    planes = np.zeros((5, 3, 64, 64), np.uint8)
+    planes[:4, 0, :32] = concept_id("object", "house")
+    planes[1, 0, 60:] = concept_id("object", "car")
     planes[2, 0, 60] = concept_id("object", "car")
-    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
-    chosen = train_gan.villages([Painted(images, planes)], 2.5)
-    assert chosen.images[:, 0, 0, 0].tolist() == [0, 2]
-    assert chosen.weights.tolist() == [1.0, 2.5]
+    planes[3, 0, 60] = concept_id("object", "tree")
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
+    chosen = train_gan.lawns([Painted(images, planes)])
+    assert chosen.images[:, 0, 0, 0].tolist() == [0, 1, 3]
+    assert chosen.weights.tolist() == [1.0, train_gan.WITH_CAR, train_gan.WITH_TREE]
+    assert chosen.marked.sum((1, 2)).tolist() == [0, 4 * 64, 0]
+    assert chosen.marked[1, 60:].all()
 
 
 def test_labels_of_scenes_are_the_segmenters() -> None:

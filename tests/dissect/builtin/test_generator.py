@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -10,21 +11,22 @@ import torch
 from torch import Tensor
 
 from microtome.datasets.scenes import ScenesDataset
+from microtome.datasets.scenes.compose import compose, setting_of
 from microtome.dissect.builtin.gan import ScenesGAN, scenes_gan
-from microtome.dissect.builtin.painting import Choice, paint
-from microtome.dissect.builtin.prior import NOISES, PLACES, CodePrior
+from microtome.dissect.builtin.painting import Choice, _Unpainted, paint
+from microtome.dissect.builtin.prior import GROUPS, NOISES, PLACES, VALUES, CodePrior
 from microtome.dissect.builtin.segmenter import ScenesSegmenter, scenes_segmenter
-from microtome.dissect.builtin.train_gan import shares, villages
+from microtome.dissect.builtin.train_gan import shares
 from microtome.dissect.builtin.train_segmenter import HELD_OUT, scores_of
 from microtome.dissect.models import load_model
 from microtome.dissect.models.segmenters import load_segmenter
 from microtome.storage.errors import UnknownNameError
 
 LAYERS = {
-    "prior": (32, 4, 4),
+    "prior": (24, 4, 4),
     "block1.relu": (192, 4, 4),
     "block2.relu": (128, 8, 8),
-    "fine": (16, 8, 8),
+    "fine": (24, 8, 8),
     "block3.relu": (256, 8, 8),
     "block4.relu": (128, 16, 16),
     "block5.relu": (64, 32, 32),
@@ -58,7 +60,7 @@ def test_the_layers_and_the_range_of_the_generator(model: ScenesGAN) -> None:
     assert found == LAYERS
     assert all(value == 0 for name, value in least.items() if name.endswith("relu"))
     assert not model.training
-    assert model.latent_shape == (528,)
+    assert model.latent_shape == (432,)
     assert model.output_range == (-1.0, 1.0)
     assert images.shape == (4, 3, 64, 64)
     assert images.min() >= -1
@@ -107,9 +109,14 @@ def test_places_are_drawn_as_their_likelihood_reads_them() -> None:
         moved = (prior(changed.flatten(1)) != codes).flatten(2).any(1)
         assert not moved[:, :9].any()
         assert moved[:, 9:].all()
+        last = z.clone().view(2, PLACES, NOISES)
+        last[:, 9, VALUES - VALUES // GROUPS : VALUES] += 1.0
+        moved = (prior(last.flatten(1)) != codes).flatten(2)[:, :, 9]
+        assert not moved[:, : -VALUES // GROUPS].any()
+        assert moved[:, -VALUES // GROUPS :].all()
         surprise = prior.surprise(codes, codes)
         later = codes.clone().flatten(2)
-        later[:, :, 9] += 1.0
+        later[:, -VALUES // GROUPS :, 9] += 1.0
         other = prior.surprise(codes, later.view_as(codes))
         torch.testing.assert_close(other[:, :10], surprise[:, :10])
         assert (other[:, 10:] != surprise[:, 10:]).all()
@@ -187,7 +194,7 @@ def test_both_are_found_by_their_specs() -> None:
 
 def test_their_weights_stay_small() -> None:
     folder = files("microtome.dissect.builtin") / "weights"
-    assert len((folder / "scenes-gan.safetensors").read_bytes()) < 4_600_000
+    assert len((folder / "scenes-gan.safetensors").read_bytes()) < 5_000_000
     assert len((folder / "scenes-segmenter.safetensors").read_bytes()) < 2_000_000
 
 
@@ -206,4 +213,31 @@ def test_chosen_scenes_are_the_datasets(tmp_path_factory: pytest.TempPathFactory
     again = paint(choice, folder, 1)
     np.testing.assert_array_equal(again.images, painted.images)
     assert len(list(folder.iterdir())) == 1
-    assert set(villages([painted], 2.5).weights) <= {1.0, 2.5}
+
+
+def test_chosen_scenes_hold_what_is_asked_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+    choice = Choice(
+        5, 3, ("village",), grounds=("grass",), layouts=("plain", "road across"), only=("house", "tree", "car"),
+        showing="car", tall=0.1, views=3,
+    )  # fmt: skip
+    scenes, indices = ScenesDataset(100_000, 128, 5), choice.indices()
+    for index in indices.tolist():
+        truth = scenes.truth(index)
+        assert truth.ground == "grass"
+        assert truth.layout in choice.layouts
+        assert {thing.name for thing in truth.things} <= set(choice.only)
+        assert any(t.name == "car" and t.height >= 0.1 and 0.1 <= t.x <= 0.9 for t in truth.things)
+    painted = paint(choice, tmp_path_factory.mktemp("painted"), 1)
+    assert painted.images.shape == (9, 64, 64, 3)
+    whole = paint(replace(choice, views=1), tmp_path_factory.mktemp("whole"), 1)
+    np.testing.assert_array_equal(painted.images[::3], whole.images)
+    np.testing.assert_array_equal(painted.planes[::3], whole.planes)
+    assert (painted.images[1::3] != whole.images).any((1, 2, 3)).all()
+
+
+def test_what_stands_in_a_scene_is_found_without_paint() -> None:
+    scenes = ScenesDataset(40, 128, 6)
+    for index in range(40):
+        truth, setting = scenes.truth(index), setting_of(6, index)
+        assert compose(_Unpainted(16), 6, index)[0] == truth
+        assert replace(truth, things=[]) == setting
