@@ -23,6 +23,8 @@ GROUPS: Final = 3
 """Of the values of each place, drawn one after the other."""
 NOISES: Final = VALUES + GROUPS
 """Latents of each place: those of the values, and one for each group, which chooses a part of its mixture."""
+ROWS: Final = 8
+"""Latents that are drawn at once, at least."""
 _GROUP: Final = VALUES // GROUPS
 _WIDTH: Final = 128
 _LAYERS: Final = 4
@@ -60,6 +62,11 @@ class CodePrior(nn.Module):
         self.inner, self.outer = _normal(known, 2 * _WIDTH, _WIDTH, std=0.05), _normal(known, _WIDTH, 2 * _WIDTH)
 
     def forward(self, z: Tensor) -> Tensor:
+        # Products of matrices sum in another order for fewer rows; so many take hardly longer than one.
+        rows = z.repeat(ROWS, 1)[:ROWS] if len(z) < ROWS else z
+        return self._draw_all(rows)[: len(z)]
+
+    def _draw_all(self, z: Tensor) -> Tensor:
         noise = z.view(len(z), PLACES, NOISES)
         x = self.start.expand(len(z), 1, _WIDTH)
         cache: Cache = []
