@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,12 +33,15 @@ MODULES = (
     "microtome.dissect.audit.pipeline",
     "microtome.dissect.audit.repair",
     "microtome.dissect.audit.status",
+    "microtome.dissect.audit.stages.map",
     "microtome.dissect.cli",
+    "microtome.dissect.embedding.maps",
     "microtome.dissect.query",
     "microtome.reports",
     "microtome.storage.buckets",
     "microtome.storage.stores",
     "microtome.reports.build",
+    "microtome.reports.maps.build",
     "pyarrow.dataset",
     "pyarrow.parquet",
     "torch._dynamo",
@@ -147,7 +151,7 @@ class Commands:
 def _serve() -> None:
     for module in MODULES:
         importlib.import_module(module)
-
+    _warm()
     codes: dict[int, int | None] = {}
     for line in sys.stdin:
         order = json.loads(line)
@@ -168,6 +172,20 @@ def _serve() -> None:
         if code is None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _warm() -> None:
+    """Compile the templates, and load what numba has compiled already of the kernels: once for all that are forked."""
+    from numba.core.dispatcher import Dispatcher
+
+    from microtome.reports.pages import environment
+
+    for file in resources.files("microtome.reports").joinpath("templates").iterdir():
+        environment().get_template(file.name)
+    ours = [module for name, module in sys.modules.items() if name.startswith("microtome.")]
+    for kernel in {each for module in ours for each in vars(module).values() if isinstance(each, Dispatcher)}:
+        for signature, *_ in kernel._cache._cache_file._load_index():
+            kernel.compile(signature)
 
 
 def _become(order: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ class Campaign:
         self.must(self.commands.run(self.audit(self.calm)))
         started = time.monotonic()
         self.must(self.commands.run(self.audit(self.folder / "timed")))
-        self.whole = time.monotonic() - started
+        self.whole = self.repairing = time.monotonic() - started
         self.calm_bytes = everything(self.calm)
 
     # Audits
@@ -143,14 +143,15 @@ class Campaign:
         return True
 
     def kill_repair(self) -> bool:
-        """Kill a repair, and repair again."""
+        """Kill a repair, and repair again; where it was over too soon, the next one is killed earlier."""
         run = self.copy()
         for file in self.dice.sample(sorted(run.glob("commits/*/0*.json")), 3):
             file.unlink()
         repair = self.commands.start(["verify", str(run), "--repair"])
-        began, after = time.monotonic(), self.dice.uniform(0.1, 0.5) * self.whole
+        began, after = time.monotonic(), self.dice.uniform(0.1, 0.5) * self.repairing
         repair.wait(lambda: time.monotonic() - began > after)
         if not repair.running:
+            self.repairing /= 2
             self.missed += 1
             return False
         at = progress_of(run)

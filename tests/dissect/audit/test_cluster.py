@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 from distributed import Client, LocalCluster
+from helpers.commands import Commands
 from helpers.compare import differences, results
 from helpers.dask_processes import PRETEND_VERSION, DaskProcesses, dask_processes, wait_until
 from helpers.planted import write_planted
@@ -69,7 +70,7 @@ def config_of(source: Path, out: Path | str, **changes: object) -> AuditConfig:
 
 def command_of(source: Path, out: Path, address: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "microtome.dissect.cli", "audit", f"{source}:model", f"{source}:images"),
+        *("audit", f"{source}:model", f"{source}:images"),
         *("--layers", "units,head", "--tau", "0.05", "--batch", "2", "--shard-samples", "4", "--top", "3"),
         *("--torch-threads", "1", "--no-map", "--out", str(out), "--cluster", address),
     ]
@@ -213,33 +214,35 @@ def test_a_shard_that_kills_every_worker_is_named(
     assert differences(undisturbed, tmp_path / "run") == []
 
 
-def test_a_lost_scheduler_is_one_line_and_the_run_is_resumed(source: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_lost_scheduler_is_one_line_and_the_run_is_resumed(
+    source: Path, undisturbed: Path, tmp_path: Path, commands: Commands
+) -> None:
     run = tmp_path / "run"
     with dask_processes(tmp_path / "dask") as own, own.workers("only"):
         own.order("pause")
-        audit = subprocess.Popen(command_of(source, run, own.address), stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: len(own.committed()) >= 3 or audit.poll() is not None)
+        audit = commands.start(command_of(source, run, own.address))
+        wait_until(lambda: len(own.committed()) >= 3 or not audit.running)
         own.scheduler.kill()
-        _, errors = audit.communicate(timeout=60)
-    assert audit.returncode == 1, errors
-    assert f"microtome: the Dask scheduler at {own.address} was lost" in errors
-    assert "Traceback" not in errors
+        ended = audit.wait()
+    assert ended.code == 1, ended.said
+    assert f"microtome: the Dask scheduler at {own.address} was lost" in ended.said
+    assert "Traceback" not in ended.said
     resume_audit(run)
     assert differences(undisturbed, run) == []
 
 
 def test_ctrl_c_leaves_the_workers_idle_and_the_run_to_be_resumed(
-    source: Path, undisturbed: Path, tmp_path: Path, tcp: DaskProcesses
+    source: Path, undisturbed: Path, tmp_path: Path, tcp: DaskProcesses, commands: Commands
 ) -> None:
     run = tmp_path / "run"
     tcp.order("pause")
-    audit = subprocess.Popen(command_of(source, run, tcp.address), stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len(tcp.committed()) >= 3 or audit.poll() is not None)
-    audit.send_signal(signal.SIGINT)
-    _, errors = audit.communicate(timeout=30)
-    assert audit.returncode == 130, errors
-    assert "the same command goes on where this one stopped" in errors
-    assert "Traceback" not in errors
+    audit = commands.start(command_of(source, run, tcp.address))
+    wait_until(lambda: len(tcp.committed()) >= 3 or not audit.running)
+    audit.send(signal.SIGINT)
+    ended = audit.wait()
+    assert ended.code == 130, ended.said
+    assert "the same command goes on where this one stopped" in ended.said
+    assert "Traceback" not in ended.said
     assert tcp.is_idle()
     before = tcp.committed()
     assert len(before) < SHARDS
@@ -253,7 +256,7 @@ def test_ctrl_c_leaves_the_workers_idle_and_the_run_to_be_resumed(
 
 def test_ctrl_c_in_a_terminal_reaches_worker_processes_too(source: Path, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [*command_of(source, run, "processes"), "--workers", "2"]
+    command = [sys.executable, "-m", "microtome.dissect.cli", *command_of(source, run, "processes"), "--workers", "2"]
     audit = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until(lambda: len(list(run.glob("commits/capture/*.json"))) >= 1 or audit.poll() is not None)
     os.killpg(audit.pid, signal.SIGINT)
