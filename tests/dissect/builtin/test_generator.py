@@ -132,7 +132,7 @@ def test_generated_images_show_houses_trees_and_cars(model: ScenesGAN, segmenter
     found = shares(model, segmenter, 100)
     assert found["house"] > 0.8
     assert found["tree"] > 0.4
-    assert found["car"] > 0.1
+    assert found["car"] > 0.4
     noise = ScenesGAN().eval()
     assert shares(noise, segmenter, 50)["tree"] < 0.1
 
