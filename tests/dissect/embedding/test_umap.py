@@ -18,15 +18,15 @@ from microtome.storage.errors import UsageError
 @pytest.mark.slow
 def test_digits_separate_and_the_seed_fixes_the_map() -> None:
     digits = load_digits()
-    vectors = digits.data[:800].astype(np.float32)
+    vectors = digits.data[:400].astype(np.float32)
     one = umap_map(vectors)
-    assert one.shape == (800, 2)
+    assert one.shape == (400, 2)
     assert one.dtype == np.float32
     assert np.array_equal(one, umap_map(vectors))
     distances, near = NearestNeighbors(n_neighbors=16).fit(vectors).kneighbors(vectors)
     given = umap_map(vectors, graph=(near[:, 1:], distances[:, 1:]), initial=vectors[:, 20:22])
     for found in (one, given):
-        assert cross_val_score(KNeighborsClassifier(10), found, digits.target[:800]).mean() > 0.9
+        assert cross_val_score(KNeighborsClassifier(10), found, digits.target[:400]).mean() > 0.9
     for few in (0, 3, 5):
         assert umap_map(vectors[:few]).shape == (few, 2)
 

@@ -66,7 +66,7 @@ def test_divergence_and_recall_are_those_of_opentsne(digits: tuple[NDArray[np.fl
         ours = descend(affinities, start, phases, pool)
     matrix = csr_matrix((affinities.weights.astype(np.float64), affinities.neighbors, affinities.starts))
     given = openTSNE.affinity.PrecomputedAffinities(matrix, normalize=False)
-    theirs = openTSNE.TSNEEmbedding(start.astype(np.float64), given, negative_gradient_method="fft", random_state=0)
+    theirs = openTSNE.TSNEEmbedding(start.astype(np.float64), given, negative_gradient_method="bh", random_state=0)
     for phase in phases:
         theirs.optimize(phase.iterations, exaggeration=phase.exaggeration, inplace=True)
     divergences = [dense_divergence(affinities, np.asarray(found)) for found in (ours.positions, theirs)]
