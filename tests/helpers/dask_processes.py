@@ -25,7 +25,7 @@ from distributed import Client
 CONTROL, PRETEND_VERSION = "MICROTOME_TEST_CONTROL", "MICROTOME_TEST_VERSION"
 LOOPBACK = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 PAUSE_SECONDS = 0.15
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class DaskProcesses:
@@ -135,7 +135,7 @@ def stop(processes: Iterable[subprocess.Popen[Any]]) -> None:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for something that comes to hold within a minute."""
+    """Wait for something that comes to hold within three minutes."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline, "it never came to hold"

@@ -260,7 +260,7 @@ def test_ctrl_c_in_a_terminal_reaches_worker_processes_too(source: Path, undistu
     audit = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until(lambda: len(list(run.glob("commits/capture/*.json"))) >= 1 or audit.poll() is not None)
     os.killpg(audit.pid, signal.SIGINT)
-    _, errors = audit.communicate(timeout=60)
+    _, errors = audit.communicate(timeout=180)
     assert audit.returncode == 130, errors
     assert "Traceback" not in errors
     resume_audit(run)
