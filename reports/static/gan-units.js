@@ -13,7 +13,7 @@
   // told: { layer(name): another one was chosen; units(numbers, on): these were; has(unit): whether it is chosen;
   // trouble(error) }
   function Units(told) {
-    var known = new Map(), rankings = new Map(), layer = "", listed = [], shown = PAGE;
+    var known = new Map(), rankings = new Map(), layer = "", listed = [], shown = PAGE, asked = "";
     var layers = get("layer"), find = get("find"), concepts = get("concept"), by = get("by"), list = get("units"), more = get("more");
 
     // What the server knows of the units of a layer, asked once.
@@ -69,11 +69,11 @@
     }
 
     function fillRankings() {
-      var found = now(layer), before = by.value;
+      var found = now(layer);
       var mine = found.concepts.find(function (one) { return String(one.id) === concepts.value; });
       var options = (mine ? mine.by : []).map(function (name) { return el("option", { value: name }, NAMES[name] || name); });
       by.replaceChildren.apply(by, options.length ? options : [el("option", { value: "" }, "number")]);
-      if (mine && mine.by.indexOf(before) >= 0) by.value = before;
+      if (mine && mine.by.indexOf(asked) >= 0) by.value = asked;
       fill();
     }
 
@@ -117,7 +117,10 @@
     layers.addEventListener("change", function () { told.layer(layers.value); });
     find.addEventListener("input", fillConcepts);
     concepts.addEventListener("change", fillRankings);
-    by.addEventListener("change", fill);
+    by.addEventListener("change", function () {
+      asked = by.value;  // kept for other concepts; else each has its best ranking
+      fill();
+    });
     more.addEventListener("click", function () { shown += PAGE; refresh(); });
     get("top").addEventListener("submit", function (event) {
       event.preventDefault();
