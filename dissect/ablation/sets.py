@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.dissect.ablation.choice import choose
+from microtome.dissect.ablation.choice import Choice, choose
 from microtome.dissect.ablation.subject import Batch, Subject, finished_run, layer_of, open_subject, what_removal_does
 from microtome.dissect.ablation.units import scores
 from microtome.dissect.audit.pipeline import holding
@@ -94,22 +94,30 @@ def ablate(
         result = {
             "schema_version": SCHEMA_VERSION,
             "name": name,
-            "layer": layer,
-            "units": choice.units.tolist(),
-            "chosen_by": choice.words,
-            "value": value,
-            "removal": what_removal_does(entry, value),
-            "truth": subject.truth.kind,
+            **described(choice, subject, counts, value),
             "data": dataset or run.info["data"]["spec"],
-            "images": sum(int(count[0]) for count in counts.values()),
             "draws": draws,
-            "drawn_from": drawn_from(len(choice.units), entry["units"]),
             "seed": seed,
             "rows": rows_of_counts(counts, subject),
         }
         key = f"{ABLATIONS}{file_name(name)}.json"
         run.place.write(key, json_bytes(result))
     return Ablation(run, key, result, choice.class_name, choice.class_index)
+
+
+def described(choice: Choice, subject: Subject, counts: Counts, value: str) -> dict[str, Any]:
+    """What was removed, and over how many images it was measured, as a result has it."""
+    layer = subject.layer
+    return {
+        "layer": layer["name"],
+        "units": choice.units.tolist(),
+        "chosen_by": choice.words,
+        "value": value,
+        "removal": what_removal_does(layer, value),
+        "truth": subject.truth.kind,
+        "images": sum(int(count[0]) for count in counts.values()),
+        "drawn_from": drawn_from(len(choice.units), layer["units"]),
+    }
 
 
 def told_apart(value: str, dataset: str | None, limit: int | None, draws: int, seed: int) -> list[str]:
@@ -167,7 +175,13 @@ def measure(subject: Subject, sets: NDArray[np.bool_], stop: StopSignal) -> Coun
             shown.advance(len(subject.samples_of(shard)))
 
         run_shards("ablate", task, range(subject.shards), workers=subject.job.division.passes, stop=stop)
-    total = _added(found.values())
+    return total_of(found.values(), subject)
+
+
+def total_of(parts: Iterable[Counts], subject: Subject) -> Counts:
+    """Counts of several parts of the images together, in the order of the classes. Raises UsageError where no image
+    counts."""
+    total = _added(parts)
     if not total:
         raise UsageError(f"{subject.job.dataset.spec}: no image can be read and has a class")
     return dict(sorted(total.items()))
@@ -185,9 +199,13 @@ def _counts(subject: Subject, batch: Batch, sets: NDArray[np.bool_]) -> Counts:
     images = len(batch.truth)
     rows, chosen = np.repeat(np.arange(images), len(sets)), np.tile(np.arange(len(sets)), images)
     logits = subject.network.without_sets(batch.held, rows, sets[chosen])
-    without = scores(logits, batch.truth[rows])[0].reshape(images, len(sets))
+    return counts_of(batch, scores(logits, batch.truth[rows])[0].reshape(images, len(sets)))
+
+
+def counts_of(batch: Batch, without: NDArray[np.int64]) -> Counts:
+    """Counts of a batch whose answers without each of S sets are right where `without` (n, S) is 1."""
     untouched = scores(batch.held.logits, batch.truth)[0]
-    table = np.concatenate([np.ones((images, 1), np.int64), untouched[:, None], without], axis=1)
+    table = np.concatenate([np.ones((len(without), 1), np.int64), untouched[:, None], without], axis=1)
     return {int(label): table[batch.truth == label].sum(axis=0) for label in np.unique(batch.truth)}
 
 

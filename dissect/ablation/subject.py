@@ -71,11 +71,12 @@ class Subject:
         """Read and compute a shard, batch by batch; samples that are unreadable or have no class are left out."""
         samples = self.samples_of(shard)
         for start in range(samples.start, samples.stop, self.network.batch):
-            batch = self._batch(range(start, min(start + self.network.batch, samples.stop)))
+            batch = self.batch_of(range(start, min(start + self.network.batch, samples.stop)))
             if batch is not None:
                 yield batch
 
-    def _batch(self, samples: range) -> Batch | None:
+    def batch_of(self, samples: Sequence[int]) -> Batch | None:
+        """Read and compute some samples, at most as many as the network takes; None where none of them counts."""
         dataset = self.job.dataset
         chosen = [index for index in samples if self._counts(index)]
         items = [(index, read_item(dataset, index, self.job.preprocess, self.job.label_size)) for index in chosen]
@@ -171,19 +172,26 @@ def open_subject(
         other = open_images(with_changes(job.config, dataset=dataset), None)
         job = Job(job.config, job.run, other, job.division, job.executor)
     samples = len(job.dataset) if dataset is not None else job.samples
-    samples = min(samples, limit or samples)
+    with subject_of(job, layer, value, min(samples, limit or samples)) as subject:
+        say(f"truth: {subject.truth.why}")
+        yield subject
+
+
+@contextmanager
+def subject_of(job: Job, layer: LayerEntry, value: str, samples: int) -> Iterator[Subject]:
+    """The same of a job that is opened, over the first `samples` of its dataset. Raises UsageError where the model is
+    no classifier."""
     truth = find_truth(job.dataset, samples, job.model.class_names)
     threads = torch.get_num_threads()
     torch.set_num_threads(job.division.torch_threads)
     try:
         with arithmetic(job.division.precision, job.division.device):
-            fill = fill_of(run, layer, value)
+            fill = fill_of(job.run, layer, value)
             batch = min(job.config.batch, ROWS_ON_CPU) if job.division.device.type == "cpu" else job.config.batch
             if "readout" in layer:
                 network = open_directions(job.model, job.readouts[layer["name"]], job.division, fill, batch)
             else:
                 network = open_network(job.model, layer["name"], job.division, fill, batch)
-            say(f"truth: {truth.why}")
             yield Subject(job, layer, network, truth, samples)
     finally:
         torch.set_num_threads(threads)

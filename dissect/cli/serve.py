@@ -95,11 +95,20 @@ def _serve(
 ) -> None:
     import uvicorn
 
-    from microtome.dissect.live.on_demand import GeneratorOnDemand, OnDemand
+    from microtome.dissect.live.on_demand import ExplorerOnDemand, GeneratorOnDemand, OnDemand
     from microtome.reports.server.app import create_app
 
     generator = GeneratorOnDemand(run, device) if "generator" in run.info["model"] else None
-    app = create_app(run.place, OnDemand(run, device), host=host, port=port, token=token, generator=generator)
+    actions = OnDemand(run, device)
+    app = create_app(
+        run.place,
+        actions,
+        host=host,
+        port=port,
+        token=token,
+        generator=generator,
+        explorer=ExplorerOnDemand(actions),
+    )
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3, lifespan="on"
     )

@@ -138,6 +138,24 @@ def neighbors(
     if at is not None or unit is not None:
         _refuse_beside_a_patch(whiten, pixels, method)
     query = open_query(run, layer, sample=sample, key=key, image=image, at=at, unit=unit, rank=rank, workers=threads)
+    return neighbors_of(
+        run, layer, query, k=k, metric=metric, whiten=whiten, pixels=pixels, method=method, threads=threads
+    )
+
+
+def neighbors_of(
+    run: Run,
+    layer: str,
+    query: Query,
+    *,
+    k: int,
+    metric: str,
+    whiten: bool = False,
+    pixels: bool = False,
+    method: str,
+    threads: int,
+) -> Found:
+    """The same for a query that is opened."""
     info: dict[str, Any] = {"layer": layer, "metric": metric, "whiten": whiten, "method": "exact"}
     info |= {"recall": None, "recall_at": None}
     if query.at is not None:

@@ -105,13 +105,28 @@ def _from_sample(run: Run, layer: str, table: pd.DataFrame, sample: int, at: tup
 
 def _from_image(run: Run, layer: str, image: Path | str | Image, at: tuple[int, int] | None, workers: int) -> Query:
     from microtome.dissect.embedding.passing import maps_of
-    from microtome.dissect.maths.moments import peaks
 
     pixels = open_image(image)
     crop = crop_of(run, pixels)
-    maps = maps_of(run, layer, crop, workers)
-    values = peaks(maps[None]).mean[0] if at is None else maps[:, at[0], at[1]].astype(np.float32)
     name = "image" if isinstance(image, np.ndarray) else str(image)
+    return query_of_maps(run, layer, maps_of(run, layer, crop, workers), pixels, crop, at=at, name=name)
+
+
+def query_of_maps(
+    run: Run,
+    layer: str,
+    maps: NDArray[np.float16],
+    pixels: Image,
+    crop: Image,
+    *,
+    at: tuple[int, int] | None = None,
+    name: str = "image",
+) -> Query:
+    """An image of the user's own, `pixels`, of which the model sees `crop`, and of which `layer` gives the maps
+    (C, h, w) float16, true value / scale."""
+    from microtome.dissect.maths.moments import peaks
+
+    values = peaks(maps[None]).mean[0] if at is None else maps[:, at[0], at[1]].astype(np.float32)
     vector = values * np.float32(run.layer(layer)["scale"])
     return Query(vector, None, name, crop, at, (pixels.shape[0], pixels.shape[1]))
 

@@ -17,7 +17,6 @@ from microtome.dissect.live.opened import OpenedRun
 from microtome.dissect.synthesis import Settings, synthesise_classes, synthesise_units
 from microtome.reports.server.actions import AbandonedError, Methods, Picture, Stop, Subject
 from microtome.storage.errors import MicrotomeError, SampleError, UsageError
-from microtome.storage.run import Run
 
 OFFERED = tuple(name for name, method in METHODS.items() if method.gives in (MAP, IMAGE, MASK))
 """Methods that give a picture of an image."""
@@ -32,8 +31,8 @@ _FOLLOW = {"guided-grad-cam": "guided-backprop"}
 class LiveActions:
     """What is asked of the model of a finished run, one question at a time (see reports/server/actions.py)."""
 
-    def __init__(self, run: Run, device: str | None = None) -> None:
-        self._opened = OpenedRun(run, device)
+    def __init__(self, opened: OpenedRun) -> None:
+        self._opened = opened
         self._known: dict[tuple[str | None, bool], Methods] = {}
 
     def methods(self, subject: Subject, stop: Stop) -> Methods:

@@ -11,12 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microtome.reports.server.actions import Methods, Picture, Stop, Subject
+from microtome.reports.server.exploring import Near, Removal
 from microtome.reports.server.generation import Areas, Edits
+from microtome.reports.server.streams import Told
 from microtome.storage.run import Run
 
 if TYPE_CHECKING:
     from microtome.dissect.live.actions import LiveActions
+    from microtome.dissect.live.exploring import LiveExplorer
     from microtome.dissect.live.generation import LiveGenerator
+    from microtome.dissect.live.opened import OpenedRun
+    from microtome.dissect.live.queries import Queries
     from microtome.dissect.live.unit_tables import UnitTables
 
 
@@ -24,22 +29,29 @@ class OnDemand:
     """`LiveActions` on a finished run, loaded at the first question. device: see `OpenedRun`, checked at once."""
 
     def __init__(self, run: Run, device: str | None = None) -> None:
-        self._run, self._device = run, device
+        self.run, self._device = run, device
         if device is not None:
-            _ = self._live
+            _ = self.opened
+
+    @cached_property
+    def opened(self) -> OpenedRun:
+        """The run's model and images, for all that need them."""
+        from microtome.dissect.live.opened import OpenedRun
+
+        return OpenedRun(self.run, self._device)
 
     @cached_property
     def _live(self) -> LiveActions:
         from microtome.dissect.live.actions import LiveActions
 
-        return LiveActions(self._run, self._device)
+        return LiveActions(self.opened)
 
     def hello(self) -> dict[str, Any]:
         """What can be asked for: "layers" whose units can be explained (not directions, nothing of a generator), names
         of "classes"."""
-        generates = "generator" in self._run.info["model"]
-        layers = [layer["name"] for layer in self._run.info["layers"] if "readout" not in layer and not generates]
-        return {"layers": layers, "visualise": True, "classes": list(self._run.info["model"]["class_names"])}
+        generates = "generator" in self.run.info["model"]
+        layers = [layer["name"] for layer in self.run.info["layers"] if "readout" not in layer and not generates]
+        return {"layers": layers, "visualise": True, "classes": list(self.run.info["model"]["class_names"])}
 
     def methods(self, subject: Subject, stop: Stop) -> Methods:
         """Which methods apply."""
@@ -54,6 +66,60 @@ class OnDemand:
     def visualise(self, subject: Subject, seed: int, stop: Stop) -> Sequence[Picture]:
         """An image synthesised for the subject."""
         return self._live.visualise(subject, seed, stop)
+
+
+class ExplorerOnDemand:
+    """`Queries` and `LiveExplorer` on a finished run, loaded at the first question. The model and the images are those
+    that `actions` opens: one of each, whoever asks first."""
+
+    def __init__(self, actions: OnDemand) -> None:
+        self._actions = actions
+
+    @cached_property
+    def _queries(self) -> Queries:
+        from microtome.dissect.live.queries import Queries
+
+        return Queries(self._actions.run)
+
+    @cached_property
+    def _live(self) -> LiveExplorer:
+        from microtome.dissect.live.exploring import LiveExplorer
+
+        return LiveExplorer(self._actions.opened)
+
+    def about(self) -> dict[str, Any]:
+        """What can be asked: of "neighbors" and "ablate" the "layers" and "why" not ("" = it can); number of "samples";
+        why no images of one's own can be sent ("uploads")."""
+        info = self._actions.run.info
+        layers = info["layers"]
+        generates = "generator" in info["model"]
+        removable = [layer for layer in layers if layer.get("readout", {}).get("kind") != "encoder"]
+        no_classes = "The model is a generator: it has no classes. Its units are edited on the page Edit."
+        own = "The model is a generator: it takes latents, no images of yours."
+        return {
+            "samples": info["data"]["samples"],
+            "neighbors": {
+                "why": "",
+                "uploads": own if generates else "",
+                "layers": [layer["name"] for layer in layers],
+            },
+            "ablate": {
+                "why": no_classes if generates else "",
+                "layers": [{"name": layer["name"], "units": layer["units"]} for layer in removable if not generates],
+            },
+        }
+
+    def query(self, expression: str, count: int, stop: Stop) -> dict[str, Any]:
+        """The first rows of what `microtome query` finds."""
+        return self._queries.query(expression, count, stop)
+
+    def neighbors(self, image: int | NDArray[np.uint8], layer: str, count: int, metric: str, stop: Stop) -> Near:
+        """The nearest images of the run."""
+        return self._live.neighbors(image, layer, count, metric, stop)
+
+    def ablate(self, removal: Removal, stop: Stop, told: Told) -> dict[str, Any]:
+        """What each class loses."""
+        return self._live.ablate(removal, stop, told)
 
 
 class GeneratorOnDemand:

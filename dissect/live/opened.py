@@ -9,9 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from microtome.datasets.base import ImageDataset
-from microtome.dissect.audit.config import config_of_run
+from microtome.dissect.audit.config import AuditConfig, config_of_run, with_changes
+from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.data import open_data, refuse_generator
-from microtome.dissect.audit.job import choose_device, load_configured
+from microtome.dissect.audit.job import Division, Job, choose_device, load_configured
+from microtome.dissect.audit.prepare import divide
+from microtome.dissect.audit.schedule import ThreadExecutor
 from microtome.dissect.models import Model
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
@@ -35,6 +38,21 @@ class OpenedRun:
         except UsageError:
             return torch.device("cpu")
 
+    @property
+    def division(self) -> Division:
+        """How this machine divides the work of the model."""
+        return divide(self._config_here, available_cores())
+
+    def job(self) -> Job:
+        """The run as the stages of an audit have it, on `device`, with this model and these images."""
+        job = Job(self._config_here, self.run, self.dataset, self.division, ThreadExecutor())
+        job.keep_model(self.model)
+        return job
+
+    @cached_property
+    def _config_here(self) -> AuditConfig:
+        return with_changes(self._config, device=str(self.device))
+
     @cached_property
     def model(self) -> Model:
         """The model, on its device. Raises RunMismatchError where it is not the one that the run was made with,
@@ -55,7 +73,8 @@ class OpenedRun:
         dataset = open_data(self._config, self.run)
         if dataset.fingerprint() != self.run.info["data"]["fingerprint"]:
             raise RunMismatchError(
-                f"{self.run.info['data']['spec']} has changed since the run was made; send an image, not a sample"
+                f"{self.run.info['data']['spec']} has changed since the run was made; only images of your own can be "
+                "asked about"
             )
         return dataset
 

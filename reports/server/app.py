@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from microtome.reports.server.actions import Actions
 from microtome.reports.server.api import Api
+from microtome.reports.server.exploring import Explorer, ExplorerApi
 from microtome.reports.server.generation import GenerationApi, GeneratorActions
 from microtome.reports.server.guard import Guard
 from microtome.reports.server.jobs import WAITING, Jobs
@@ -31,27 +32,36 @@ def create_app(
     waiting: int = WAITING,
     reading: float = READING,
     generator: GeneratorActions | None = None,
+    explorer: Explorer | None = None,
 ) -> ASGIApp:
     """Serve the report of the run in `place`, at `host` and `port`, to whoever shows `token` (None: everybody).
 
     waiting: questions to the model that may come in or wait beside the one at work; reading: seconds that one may take
-    to come in; generator: live actions on the run's generator, which have threads of their own, where it has one.
+    to come in; generator: live actions on the run's generator, which have threads of their own, where it has one;
+    explorer: questions about the run, of which queries have a thread of their own.
     """
-    jobs = Jobs(waiting)
-    extra = [] if generator is None else [Jobs(waiting), Jobs(waiting)]
+    model = Jobs(waiting)
+    others: list[Jobs] = []
+    if explorer is None:
+        routes = Api(actions, model, reading).routes()
+    else:
+        others.append(tables := Jobs(waiting))
+        asked = ExplorerApi(explorer, tables, model, reading)
+        routes = [*Api(actions, model, reading, asked.about).routes(), *asked.routes()]
+    if generator is not None:
+        others += [pictures := Jobs(waiting), areas := Jobs(waiting)]
+        routes += GenerationApi(generator, pictures, areas, reading).routes()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        for one in (jobs, *extra):
+        for one in (model, *others):
             one.end()
 
     async def no_such(request: Request) -> JSONResponse:
         return JSONResponse({"error": "There is nothing to ask for here."}, 404)
 
-    routes = [
-        *Api(actions, jobs, reading).routes(),
-        *([] if generator is None else GenerationApi(generator, extra[0], extra[1], reading).routes()),
+    routes += [
         Route("/api/{rest:path}", no_such, methods=["GET", "POST"]),
         Route("/{rest:path}", Pages(place).answer, methods=["GET"]),
     ]

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
@@ -21,7 +20,17 @@ from starlette.routing import Route
 
 from microtome.reports.server.actions import Stop
 from microtome.reports.server.jobs import Jobs
-from microtome.reports.server.questions import READING, Limits, RefusedError, Work, answering, data_url, whole_number
+from microtome.reports.server.questions import (
+    READING,
+    Limits,
+    RefusedError,
+    Work,
+    answering,
+    at_most,
+    data_url,
+    name_of,
+    whole_number,
+)
 
 MOST_EDITS = 200
 MOST_CELLS = 1 << 22
@@ -118,11 +127,15 @@ class GenerationApi:
         return JSONResponse({"schema_version": 1, "most_edits": MOST_EDITS, **self._actions.about()})
 
     def _units(self, asked: dict[str, Any]) -> Work:
-        layer = _text(asked, "layer")
+        layer = name_of(asked, "layer")
         return lambda stop: self._actions.units(layer)
 
     def _ranking(self, asked: dict[str, Any]) -> Work:
-        layer, by, concept = _text(asked, "layer"), _text(asked, "by"), whole_number(asked.get("concept"), "concept")
+        layer, by, concept = (
+            name_of(asked, "layer"),
+            name_of(asked, "by"),
+            whole_number(asked.get("concept"), "concept"),
+        )
         return lambda stop: {"units": [list(pair) for pair in self._actions.ranking(layer, concept, by)]}
 
     def _generate(self, asked: dict[str, Any]) -> Work:
@@ -130,7 +143,7 @@ class GenerationApi:
 
         def work(stop: Stop) -> dict[str, Any]:
             begun = time.perf_counter()
-            shown = data_url(_at_most(self._actions.picture(seed, edits, stop), side))
+            shown = data_url(at_most(self._actions.picture(seed, edits, stop), side))
             return {"seed": seed, "picture": shown, "seconds": round(time.perf_counter() - begun, 4)}
 
         return work
@@ -157,13 +170,6 @@ class GenerationApi:
             return {"edits": list(edits), "seeds": list(seeds)}
 
         return work
-
-
-def _text(asked: Mapping[str, Any], name: str) -> str:
-    value = asked.get(name)
-    if not isinstance(value, str):
-        raise RefusedError(400, f"{name} is a name")
-    return value
 
 
 def _edits(asked: Mapping[str, Any]) -> Edits:
@@ -196,14 +202,6 @@ def _side(asked: Mapping[str, Any]) -> int | None:
     if not 1 <= side <= _LARGEST_SIDE:
         raise RefusedError(400, f"side is a number of pixels from 1 to {_LARGEST_SIDE}")
     return side
-
-
-def _at_most(pixels: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
-    longer = max(pixels.shape[:2])
-    if side is None or longer <= side:
-        return pixels
-    height, width = (max(round(size * side / longer), 1) for size in pixels.shape[:2])
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def _areas(areas: Areas) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import base64
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
@@ -74,28 +75,38 @@ def answering(jobs: Jobs, limits: Limits, work_for: Callable[[dict[str, Any]], W
 
     async def answer(request: Request) -> Response:
         async def prepare() -> Work:
-            return work_for(await _asked(request, limits))
+            return work_for(await asked_of(request, limits))
 
         try:
-            found = await jobs.run(prepare, request.is_disconnected)
-            return JSONResponse({"schema_version": 1, **found})
-        except RefusedError as error:
-            return _error(error.code, str(error))
-        except BusyError:
-            busy = "the server is busy: as many questions wait as may; ask again in a while"
-            return _UnreadAnswer(_error(503, busy), limits.reading)
-        except (AbandonedError, ClientDisconnect):
-            return _error(499, "nobody waited for the answer")
-        except MicrotomeError as error:
-            return _error(409 if isinstance(error, RunMismatchError) else 400, str(error))
+            return JSONResponse(answered(await jobs.run(prepare, request.is_disconnected)))
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            return _error(500, f"{limits.failed} ({type(error).__name__}: {error})")
+            return refusal(error, limits)
 
     return answer
 
 
-async def _asked(request: Request, limits: Limits) -> dict[str, Any]:
+def answered(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found, as an answer has it."""
+    return {"schema_version": 1, **found}
+
+
+def refusal(error: BaseException, limits: Limits) -> Response:
+    """The answer to a question whose work, or the way to it, has raised `error`: a code and a sentence."""
+    if isinstance(error, RefusedError):
+        return _error(error.code, str(error))
+    if isinstance(error, BusyError):
+        busy = "the server is busy: as many questions wait as may; ask again in a while"
+        return _UnreadAnswer(_error(503, busy), limits.reading)
+    if isinstance(error, (AbandonedError, ClientDisconnect)):
+        return _error(499, "nobody waited for the answer")
+    if isinstance(error, MicrotomeError):
+        return _error(409 if isinstance(error, RunMismatchError) else 400, str(error))
+    traceback.print_exception(error, file=sys.stderr)
+    return _error(500, f"{limits.failed} ({type(error).__name__}: {error})")
+
+
+async def asked_of(request: Request, limits: Limits) -> dict[str, Any]:
+    """The JSON object that a request sends. Raises RefusedError."""
     try:
         async with asyncio.timeout(limits.reading):
             return await _body(request, limits)
@@ -129,6 +140,23 @@ def whole_number(value: object, name: str, largest: int = _LARGEST) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
         raise RefusedError(400, f"{name} is a whole number from 0 to {largest:,}")
     return value
+
+
+def name_of(asked: Mapping[str, Any], what: str) -> str:
+    """The text that a question gives as `what`. Raises RefusedError."""
+    value = asked.get(what)
+    if not isinstance(value, str):
+        raise RefusedError(400, f"{what} is a name")
+    return value
+
+
+def at_most(pixels: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
+    """(H, W, 3) pixels, shrunk so that the longer side has at most `side` of them; None: as they are."""
+    longer = max(pixels.shape[:2])
+    if side is None or longer <= side:
+        return pixels
+    height, width = (max(round(size * side / longer), 1) for size in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def data_url(pixels: NDArray[np.uint8] | None) -> str:

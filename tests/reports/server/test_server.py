@@ -17,9 +17,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from microtome.reports.server.actions import Methods, Picture, Stop, Subject
-from microtome.reports.server.api import UPLOAD_BYTES
 from microtome.reports.server.app import create_app
 from microtome.reports.server.pages import page_key
+from microtome.reports.server.uploads import UPLOAD_BYTES
 from microtome.storage.errors import DoesNotApplyError, RunMismatchError, UnknownNameError
 from microtome.storage.places import open_place
 
