@@ -214,6 +214,18 @@ class ExplanationsInfo(TypedDict):
     why: str
 
 
+class RuleInfo(TypedDict):
+    """A rule that the run is held to, as it was written: one of none, some and units, a query; beside units, how many
+    there have to be."""
+
+    name: str
+    none: NotRequired[str]
+    some: NotRequired[str]
+    units: NotRequired[str]
+    at_least: NotRequired[int]
+    at_most: NotRequired[int]
+
+
 class ShardInfo(TypedDict):
     """Samples in a shard, samples in a chunk, number of shards."""
 
@@ -262,6 +274,7 @@ class RunInfo(TypedDict):
     causal: NotRequired[dict[str, CausalInfo]]
     map: NotRequired[dict[str, MapInfo]]
     maps_left_out: NotRequired[list[str]]
+    rules: NotRequired[list[RuleInfo]]
     explanations: NotRequired[ExplanationsInfo]
     more_arrays: NotRequired[list[str]]
 

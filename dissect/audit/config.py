@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +12,8 @@ from microtome.dissect.embedding.seeds import check_seed
 from microtome.dissect.models.model import TokenHints
 from microtome.dissect.models.preprocess import PreprocessOverrides
 from microtome.dissect.models.readouts.names import absolute_units, parse_all
+from microtome.dissect.query.rules import Rule, rules_from
+from microtome.dissect.toml_files import toml_values
 from microtome.storage.errors import UnknownNameError, UsageError
 from microtome.storage.places import where_of
 
@@ -28,7 +29,7 @@ SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://.+")
 # How the work is done, not what comes out: a run may be resumed with other values of these.
 EXECUTION = ("out", "workers", "cluster")
 # What is added to a run, now or later, and changes none of its numbers.
-ADDED = ("explain", "explain_units", "explain_classes")
+ADDED = ("explain", "explain_units", "explain_classes", "rules")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ class AuditConfig:
     many units a layer, explain_classes: of how many classes.
     information: whether units and concepts also get thresholds of most information (dissect/maths/information.py), None
     = in audits of generators over their own images.
+    rules: what `microtome check` holds the run to (dissect/query/rules.py), None = the rules that the run has.
     """
 
     model: str
@@ -105,6 +107,7 @@ class AuditConfig:
     explain_units: int = 64
     explain_classes: int = 100
     information: bool | None = None
+    rules: tuple[Rule, ...] | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -149,6 +152,8 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfi
         if name in given:
             size = given[name]
             given[name] = (size, size) if isinstance(size, int) else tuple(size)
+    if "rules" in given:
+        given["rules"] = rules_from(given["rules"], source=source)
     for name in _SWITCHES:
         if given.get(name) in ("yes", "no"):
             given[name] = given[name] == "yes"
@@ -157,17 +162,15 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> AuditConfi
 
 def config_from_toml(path: Path) -> AuditConfig:
     """Read `audit FILE.toml`: the settings of AuditConfig at top level; relative paths are the shell's."""
-    return config_from_mapping(toml_values(path), source=str(path))
+    return config_from_mapping(audit_values(path), source=str(path))
 
 
-def toml_values(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file as they stand there. Raises UsageError where it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror or error})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
+def audit_values(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file as they stand there, with the rules that it gives a run: none where it names none.
+
+    Raises UsageError where it cannot be read.
+    """
+    return {"rules": [], **toml_values(path)}
 
 
 def config_of_run(identity: Mapping[str, Any], *, out: Path | str, workers: int | None) -> AuditConfig:

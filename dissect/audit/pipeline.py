@@ -36,6 +36,7 @@ from microtome.dissect.audit.stages.tally import run_tally
 from microtome.dissect.audit.stages.thresholds import run_thresholds
 from microtome.dissect.audit.stages.totals import capture_totals
 from microtome.dissect.audit.stopping import AuditStoppedError, Stopped, StopSignal
+from microtome.dissect.query.rules import keep_rules
 from microtome.storage.lock import RunLock
 from microtome.storage.places import open_place
 from microtome.storage.run import Run
@@ -81,6 +82,8 @@ def run_audit(config: AuditConfig, *, client: Client | None = None, budget: Budg
         job = prepare(config, executor, budget=budget, stop=stop)
         if config.explain:
             want_explanations(job.run, config.explanations())
+        if config.rules is not None:
+            keep_rules(job.run, config.rules)
         return finish(job if config.map else _without_maps(job), budget)
 
 

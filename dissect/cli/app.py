@@ -11,6 +11,7 @@ import click
 
 from microtome.dissect.cli.ablate import ablate_command
 from microtome.dissect.cli.audit import audit_command
+from microtome.dissect.cli.check import check_command
 from microtome.dissect.cli.data import data_command
 from microtome.dissect.cli.defects import defects_command
 from microtome.dissect.cli.explain import explain_command
@@ -49,7 +50,7 @@ def app() -> None:
 
     \b
     Exit codes: 0 done; 2 bad usage; 3 finished, but some samples could not be read;
-    4 the run is damaged or does not match; 130 interrupted.
+    4 the run is damaged or does not match; 5 rules do not hold (check); 130 interrupted.
     """
 
 
@@ -61,6 +62,7 @@ for _command in (
     status_command,
     verify_command,
     query_command,
+    check_command,
     neighbors_command,
     importance_command,
     ablate_command,

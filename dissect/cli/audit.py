@@ -101,7 +101,7 @@ def audit_command(
       microtome audit --resume runs/mine --explain
     """
     from microtome.dissect.audit import resume_audit, run_audit
-    from microtome.dissect.audit.config import config_from_mapping, toml_values
+    from microtome.dissect.audit.config import audit_values, config_from_mapping
 
     if resumed is not None:
         if model is not None or dataset is not None:
@@ -117,7 +117,7 @@ def audit_command(
         )
     else:
         if model is not None and dataset is None and model.endswith(".toml"):
-            toml = toml_values(Path(model))
+            toml = audit_values(Path(model))
             options |= {name: options[name] or toml.pop(name, None) for name in LIMITS}
             config = config_from_mapping({**toml, **_given(options)}, source=model)
         else:
