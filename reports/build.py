@@ -9,6 +9,7 @@
     report/gan.html               of a generator: edits its images, when the run is served
     report/map.html               the interactive map, where the run has one; its data lie in map/ (maps/build.py)
     report/maps/LAYER.png         its picture for papers, a layer
+    report/figures/NAME.svg       figures for papers, also as NAME.png, and their numbers as NAME.csv
     report/explanations/          pictures that explain units and classes, where the run has some (explained.py)
     report/static/                style and script
 
@@ -37,6 +38,7 @@ from microtome.reports.explained import (
     model_numbers,
     write_explanations,
 )
+from microtome.reports.figures.write import write_figures
 from microtome.reports.heat import is_heat
 from microtome.reports.importance import Importance, classes_of, read_importance
 from microtome.reports.maps.page import BUNDLE, MapPages, has_bundle, script_without_bundle
@@ -209,9 +211,9 @@ def _write_pages(
         write("ablations.html", "ablations.html", {"page": "ablations.html", **ablations})
     if "generator" in run.info["model"]:
         write(GENERATOR_PAGE, "gan.html", {"page": GENERATOR_PAGE})
-    write(
-        "index.html", "index.html", _index(run, layers, concepts, samples, classes, maps, ablations, shared["layers"])
-    )
+    index = _index(run, layers, concepts, samples, classes, maps, ablations, shared["layers"])
+    index["figures"] = write_figures(folder, summaries, concepts, shared["bar"])
+    write("index.html", "index.html", index)
     _write_static(folder / "static", maps is not None, "generator" in run.info["model"])
 
 
