@@ -9,8 +9,6 @@ import base64
 import io
 import json
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from helpers.browser import CHROMIUM, needs_browser
 from helpers.painter import SQUARE, write_painter
+from helpers.serving import served
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
@@ -203,26 +201,10 @@ def test_recipes_of_other_generators_are_refused(client: TestClient) -> None:
 
 
 @contextmanager
-def served(run: Path, actions: GeneratorOnDemand) -> Iterator[str]:
-    """The run behind a real server; gives the address of the page."""
-    opened = Run.open(run)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        app = create_app(opened.place, OnDemand(opened), host="127.0.0.1", port=port, generator=actions)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-@contextmanager
 def opened_page(run: Path, actions: GeneratorOnDemand) -> Iterator[Page]:
     """The page in a browser, with its first picture; fails on any error and any request elsewhere."""
-    with served(run, actions) as address, sync_playwright() as playwright:
+    opened = Run.open(run)
+    with served(opened.place, OnDemand(opened), generator=actions) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.set_default_timeout(PATIENCE)

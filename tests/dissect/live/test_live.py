@@ -6,22 +6,16 @@ import base64
 import io
 import shutil
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from helpers.browser import CHROMIUM, needs_browser
-from helpers.tiny import write_tiny
+from helpers.serving import served
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from starlette.testclient import TestClient
 
-from microtome.dissect import AuditConfig, run_audit
 from microtome.dissect.cli import main
 from microtome.dissect.live.on_demand import OnDemand
 from microtome.dissect.live.opened import OpenedRun
@@ -32,20 +26,6 @@ from microtome.storage.run import Run
 
 PATIENCE = 60_000
 UNIT = Subject("second", 1)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    net = write_tiny(folder)
-    common: dict[str, Any] = {"tau": (0.05,), "map": False, "device": "cpu"}
-    run_audit(AuditConfig(model=f"{net}:relu", dataset="scenes:24", layers=("second",), out=folder / "run", **common))
-    return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def actions(run: Path) -> OnDemand:
-    return OnDemand(Run.open(run))
 
 
 def never() -> bool:
@@ -132,29 +112,13 @@ def test_over_http(run: Path, actions: OnDemand) -> None:
         assert answer.headers["content-type"] == "application/json"
 
 
-@contextmanager
-def served(run: Path, actions: OnDemand) -> Iterator[str]:
-    """The run behind a real server; gives its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        app = create_app(Run.open(run).place, actions, host="127.0.0.1", port=port)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @needs_browser
 def test_a_unit_is_explained_in_a_browser(run: Path, actions: OnDemand, tmp_path: Path) -> None:
     upload = tmp_path / "mine.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8)).save(upload)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not an image")
-    with served(run, actions) as address, sync_playwright() as playwright:
+    with served(Run.open(run).place, actions) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
