@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BUNDLE := reports/static/map.js
+BUNDLE := reports/static/pages.js
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint typecheck check bench lock clean
@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
-$(BUNDLE): .packaging/frontend.py $(wildcard reports/frontend/*.json reports/frontend/*.mjs reports/frontend/src/*.ts) | $(STAMP)
+$(BUNDLE): .packaging/frontend.py $(wildcard reports/frontend/*.json reports/frontend/*.mjs reports/frontend/src/*.ts reports/frontend/src/*/*.ts) | $(STAMP)
 	$(BIN)/python .packaging/frontend.py --get-node
 	touch $(BUNDLE)
 
@@ -38,7 +38,7 @@ lint: setup  ## ruff: style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: setup  ## strict mypy over the packages, strict TypeScript over the page of maps
+typecheck: setup  ## strict mypy over the packages, strict TypeScript over the scripts of pages
 	mkdir -p build/ns && ln -sfn ../.. build/ns/microtome
 	cd build/ns && ../../$(BIN)/mypy --config-file ../../pyproject.toml
 	$(BIN)/python .packaging/frontend.py --get-node --check

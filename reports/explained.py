@@ -114,7 +114,7 @@ def layer_pictures(layer: Mapping[str, Any]) -> dict[str, Any]:
     """What the data of a layer page have: by unit whether there is an image and how many patches, or null."""
     shown: Mapping[int, tuple[bool, int]] = layer["shown"]
     return {
-        "folder": f"../{layer['folder']}",
+        "folder": layer["folder"],
         "units": [None if unit not in shown else [int(shown[unit][0]), shown[unit][1]] for unit in range(layer["of"])],
         "method": METHODS.get(layer["method"], layer["method"]),
         "why": layer["why"],
@@ -156,6 +156,13 @@ class Portraits:
                 for one, file in zip(ordered, files, strict=True)
             ]
         )
+
+    def addresses(self) -> dict[str, str]:
+        """The page of each class by its name; of equal names the first."""
+        found: dict[str, str] = {}
+        for one in self.classes:
+            found.setdefault(one["name"], one["href"])
+        return found
 
     def write(self, env: Any, folder: Path, shared: Mapping[str, Any]) -> None:
         """Write `classes.html` and a page for each class."""

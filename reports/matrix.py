@@ -62,7 +62,7 @@ def classes_payload(importance: Importance, addresses: Mapping[int, str]) -> dic
     place = {number: at for at, number in enumerate(used)}
     return {
         "names": [importance.classes[number] for number in used],
-        "pages": [f"../{addresses[number]}" for number in used],
+        "pages": [addresses[number] for number in used],
         "units": [
             [[place[number], round(float(importance.fall[unit, number]), 5)] for number in classes]
             for unit, classes in enumerate(needing)

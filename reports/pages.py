@@ -51,7 +51,7 @@ class LayerFiles:
     def of(cls, folder: str) -> LayerFiles:
         """For the layer whose folder (percent-encoded already where file systems object) is `folder`."""
         safe = quote(folder)
-        return cls(f"layers/{safe}.html", f"data/{safe}.js", f"patches/{safe}/")
+        return cls(f"layers/{safe}.html", f"data/layers/{safe}.js", f"patches/{safe}/")
 
 
 def package_file(folder: str, name: str) -> Traversable:
@@ -129,6 +129,7 @@ def shared_context(
         "layers": [layer_row(layer, concepts, classes) for layer in layers],
         "states": STATES,
         "more_pages": more_pages,
+        "searchable": True,
     }
 
 
@@ -153,6 +154,7 @@ def layer_row(layer: LayerSummary, concepts: Concepts, classes: Sequence[str]) -
         "plain": plain_name(layer.entry),
         "layout": layer.entry.get("layout", ""),
         "heat": is_heat(layer.entry),
+        "has_val": bool(np.isfinite(layer.first.iou_val).any()),
         "files": LayerFiles.of(layer.entry["folder"]),
         "kind": layer.entry["kind"],
         "units": layer.entry["units"],

@@ -36,6 +36,13 @@ def data_script(name: str, value: Json) -> str:
     return f"window.{name}={safe_json(all_without_controls(value))};\n"
 
 
+def data_file(name: str, value: Json) -> str:
+    """A classic script that hands `value` to the pages as the data file `name`: data/NAME.js in the report."""
+    return (
+        f"(window.MICROTOME=window.MICROTOME||[]).push([{safe_json(name)},{safe_json(all_without_controls(value))}]);\n"
+    )
+
+
 def rounded(values: NDArray[np.float64], digits: int = 5) -> list[float | None]:
     """To `digits` significant digits; what is not finite becomes None."""
     return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values.astype(np.float64).tolist()]
@@ -51,7 +58,10 @@ def layer_payload(
     strips: str,
     bar: float,
 ) -> Json:
-    """Everything that a layer page shows, by column. `strips`: address of the folder with the patch strips."""
+    """Everything that a layer's page and those of its units show, by column.
+
+    strips: address of the folder with the patch strips. All addresses in it are seen from the folder of the report.
+    """
     units = summary.units
     informed = summary.informed
     every = summary.labels if informed is None else [*summary.labels, informed.labels]
@@ -63,7 +73,7 @@ def layer_payload(
         "schema": SCHEMA_VERSION,
         "layer": summary.entry["name"],
         "categories": concepts.categories,
-        "concepts": [[concepts.names[c], int(concepts.category[c])] for c in used.tolist()],
+        "concepts": [[concepts.names[c], int(concepts.category[c]), c] for c in used.tolist()],
         "states": list(STATES),
         "state": [STATES.index(state) if state in STATES else 0 for state in units["state"].astype(str)],
         "minimum": rounded(units["minimum"].to_numpy(np.float64)),

@@ -1,6 +1,6 @@
-// Bundle src/main.ts into one classic script, and write the licences of what is bundled beside it.
+// Bundle each page's source into one classic script, and write the licences of what is bundled beside them.
 //
-//     node build.mjs map.js map.licenses.txt FIRST-LINE
+//     node build.mjs FIRST-LINE map.licenses.txt src/map/main.ts=map.js src/pages/main.ts=pages.js ...
 //
 // The decoder runs in a worker that is made from a string, since pages from disk cannot load one from a file: it is
 // bundled first, and `worker:code` imports it as text.
@@ -11,7 +11,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const [script, licences, banner] = process.argv.slice(2);
+const [banner, licences, ...scripts] = process.argv.slice(2);
 const common = {
   absWorkingDir: here,
   bundle: true,
@@ -25,7 +25,7 @@ const common = {
   logLevel: "error",
 };
 
-const worker = await build({ ...common, entryPoints: ["src/worker.ts"] });
+const worker = await build({ ...common, entryPoints: ["src/map/worker.ts"] });
 const workerCode = {
   name: "worker-code",
   setup(bundle) {
@@ -35,9 +35,15 @@ const workerCode = {
     }));
   },
 };
-const page = await build({
-  ...common, entryPoints: ["src/main.ts"], plugins: [workerCode], banner: { js: banner },
-});
+const inputs = [worker.metafile];
+for (const asked of scripts) {
+  const cut = asked.indexOf("=");
+  const page = await build({
+    ...common, entryPoints: [asked.slice(0, cut)], plugins: [workerCode], banner: { js: banner },
+  });
+  inputs.push(page.metafile);
+  writeFileSync(asked.slice(cut + 1), page.outputFiles[0].text);
+}
 
 // "node_modules/@scope/name/dist/file.js" belongs to the package "@scope/name".
 function packagesOf(metafile) {
@@ -69,9 +75,8 @@ function licenceOf(name) {
   return `${name} ${version} (${license})\n\n${text}\n`;
 }
 
-const names = [...withDependencies([...packagesOf(worker.metafile), ...packagesOf(page.metafile)])].sort();
+const names = [...withDependencies(inputs.flatMap(packagesOf))].sort();
 const copied = readFileSync(join(here, "licenses", "kdbush.txt"), "utf8"); // within regl-scatterplot's own source
 const rule = `\n${"-".repeat(80)}\n\n`;
 const opening = "map.js is part of Microtome (Apache License 2.0) and contains the packages below under their own licences.\n";
 writeFileSync(licences, [opening, ...names.map(licenceOf), copied].join(rule));
-writeFileSync(script, page.outputFiles[0].text);

@@ -15,34 +15,11 @@ from microtome.reports.maps.candidates import shown_candidates, strip_address
 from microtome.reports.maps.points import LayerMap
 from microtome.reports.maps.quality import is_flat, shown_quality
 from microtome.reports.maps.variance import Variance, variance_svg
-from microtome.reports.pages import package_file, patch_style
-from microtome.reports.payload import safe_json
+from microtome.reports.pages import patch_style
 from microtome.reports.thumbnails import SIZE
 
 PAGE = "map.html"
-BUNDLE = "map.js"
 CLUSTERS = 12
-
-NO_BUNDLE = (
-    "The interactive map is missing from this installation: its script reports/static/map.js was not built. "
-    "Build it with `make setup`, then make the pages again with `microtome report RUN`."
-)
-
-_INSTEAD = """(function () {
-  var place = document.getElementById("map-message") || document.querySelector("main");
-  if (place) place.textContent = TEXT;
-})();
-"""
-
-
-def has_bundle() -> bool:
-    """Whether this installation has the script of the interactive map."""
-    return package_file("static", BUNDLE).is_file()
-
-
-def script_without_bundle() -> str:
-    """What takes the place of the script of the interactive map where it is missing: it says so on the page."""
-    return _INSTEAD.replace("TEXT", safe_json(NO_BUNDLE))
 
 
 def map_hash(layer: str, **more: int) -> str:

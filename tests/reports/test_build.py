@@ -36,8 +36,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_files_of_a_report(run: Run) -> None:
     files = set(contents(run.path / "report"))
     second = "layer4.0%3Aconv%2F2"
-    assert {"index.html", "layers/layer1.html", f"layers/{second}.html", f"data/{second}.js"} <= files
-    assert {"static/report.css", "static/layer.js", "static/cards.js"} <= files
+    assert {"index.html", "layers/layer1.html", f"layers/{second}.html", f"data/layers/{second}.js"} <= files
+    assert {"static/report.css", "static/pages.js", "unit.html", "concept.html", "data/index.js"} <= files
     units = run.layer_table("layer1", "units")
     drawn = units["unit"][~units["state"].isin(["dead", "constant"])]
     assert {name for name in files if name.startswith("patches/layer1/")} == {f"patches/layer1/{u}.jpg" for u in drawn}

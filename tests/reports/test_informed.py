@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from helpers.browser import needs_browser
 from helpers.informed import add_information
+from helpers.page_data import read_page_data
 from helpers.runs import LayerShape, read_image, write_run
 from playwright.sync_api import Page
 
@@ -25,8 +25,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def payload(run: Run) -> dict[str, object]:
-    text = (run.path / "report/data/layer1.js").read_text()
-    return json.loads(text.partition("=")[2].rstrip(";\n"))  # type: ignore[no-any-return]
+    found: dict[str, object] = read_page_data(run.path / "report", "layers/layer1")
+    return found
 
 
 def test_both_labels_are_in_the_data(run: Run) -> None:

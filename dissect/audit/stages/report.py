@@ -17,7 +17,7 @@ from microtome.dissect.audit.images import made_at_once, made_together
 from microtome.dissect.audit.job import Job
 from microtome.dissect.audit.progress import Progress, progress, say
 from microtome.reports import Together, build_report
-from microtome.reports.maps.page import NO_BUNDLE, has_bundle
+from microtome.reports.bundles import missing_bundles, words_instead
 from microtome.storage.errors import RunMismatchError, UsageError
 from microtome.storage.run import Run
 
@@ -58,6 +58,6 @@ def write_report(run: Run, dataset: ImageDataset) -> str:
 
         together = Together(partial(made_together, dataset), made_at_once(dataset))
         index = build_report(run, read_image, together, progress=images.move_to, map_progress=map_written)
-    if run.info.get("map") and not has_bundle():
-        say(NO_BUNDLE)
+    for name in missing_bundles(maps=bool(run.info.get("map"))):
+        say(words_instead(name))
     return index

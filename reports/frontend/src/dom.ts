@@ -39,3 +39,12 @@ export function percent(share: number): string {
   const value = 100 * share;
   return `${value >= 99.95 || value < 0.05 ? Math.round(value) : Number(value.toPrecision(value < 10 ? 2 : 3))}%`;
 }
+
+export function svg(tag: string, attributes: Attributes = {}, ...children: Child[]): SVGElement {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== false && typeof value !== "function") node.setAttribute(name, String(value));
+  }
+  node.append(...children.filter((child): child is Node | string => child !== null));
+  return node;
+}

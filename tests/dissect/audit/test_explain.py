@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.page_data import read_page_data
 from helpers.tiny import write_tiny
 from PIL import Image
 
@@ -99,8 +99,7 @@ def test_classes_show_typical_best_and_worst_images(explained: Path) -> None:
 
 
 def test_pages_show_them(explained: Path) -> None:
-    data = (explained / "report" / "data" / "first.js").read_text()
-    shown = json.loads(data.partition("=")[2].rstrip(";\n"))["explained"]
+    shown = read_page_data(explained / "report", "layers/first")["explained"]
     assert sum(unit is not None for unit in shown["units"]) == 6
     assert shown["method"] == "Guided backpropagation"
     page = (explained / "report" / "layers" / "first.html").read_text()

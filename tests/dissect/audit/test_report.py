@@ -11,7 +11,7 @@ from helpers.maps import plant_maps
 from helpers.runs import LayerShape, read_image, write_run
 
 from microtome.dissect.audit.stages.report import write_report
-from microtome.reports.maps.page import NO_BUNDLE
+from microtome.reports.bundles import MAP, words_instead
 
 DATASET: Any = SimpleNamespace(read=lambda index: SimpleNamespace(image=read_image(index)))
 
@@ -22,10 +22,11 @@ def test_a_script_that_is_missing_is_told_of(
 ) -> None:
     run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
     plant_maps(run)
-    monkeypatch.setattr("microtome.dissect.audit.stages.report.has_bundle", lambda: built)
+    missing = [] if built else [MAP]
+    monkeypatch.setattr("microtome.dissect.audit.stages.report.missing_bundles", lambda maps: missing)
     write_report(run, DATASET)
     told = capsys.readouterr().err
-    assert (NO_BUNDLE in told) != built
+    assert (words_instead(MAP) in told) != built
     assert "map page: " in told
 
 

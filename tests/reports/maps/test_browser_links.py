@@ -11,7 +11,7 @@ from helpers.runs import read_image, write_run
 from playwright.sync_api import Page
 
 from microtome.reports import build_report
-from microtome.reports.maps.page import NO_BUNDLE
+from microtome.reports.bundles import MAP, words_instead
 
 pytestmark = needs_browser
 
@@ -22,7 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(tmp_path_factory.mktemp("links") / "run")
     plant_maps(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("microtome.reports.build.has_bundle", lambda: False)
+        patch.setattr("microtome.reports.site.missing_bundles", lambda maps: [MAP])
         return Path(build_report(run, read_image)).parent
 
 
@@ -35,7 +35,7 @@ def test_a_card_leads_to_its_unit_on_the_map(page: Page, report: Path) -> None:
 
 def test_a_page_without_its_script_says_so(page: Page, report: Path) -> None:
     page.goto((report / "map.html").as_uri())
-    assert page.get_by_text(NO_BUNDLE, exact=True).count() == 1
+    assert page.get_by_text(words_instead(MAP), exact=True).count() == 1
 
 
 def test_candidates_and_clusters_unfold(page: Page, report: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,11 +11,13 @@ import pandas as pd
 import pytest
 from helpers.maps import WARNING, plant_maps
 from helpers.maps_flat import plant_flat
+from helpers.page_data import read_page_data
 from helpers.runs import HOSTILE, LAYERS, LayerShape, read_image, write_run
 
 from microtome.reports import build_report
+from microtome.reports.bundles import MAP, words_instead
 from microtome.reports.maps.candidates import SHOWN
-from microtome.reports.maps.page import NO_BUNDLE, map_hash
+from microtome.reports.maps.page import map_hash
 from microtome.reports.thumbnails import SIZE
 from microtome.storage.errors import SampleError
 from microtome.storage.run import Run
@@ -88,9 +89,8 @@ def test_clusters_and_candidates_link_into_the_map(run: Run) -> None:
 
 def test_cards_are_told_where_units_light_up(run: Run) -> None:
     for number, folder in enumerate(["layer1", SECOND]):
-        text = page(run, f"data/{folder}.js")
-        payload = json.loads(text.removeprefix("window.MICROTOME_LAYER=").removesuffix(";\n"))
-        assert payload["map"] == f"../map.html{map_hash(list(LAYERS)[number])}&unit="
+        payload = read_page_data(run.path / "report", f"layers/{folder}")
+        assert payload["map"] == f"map.html{map_hash(list(LAYERS)[number])}&unit="
 
 
 def test_nothing_hostile_reaches_the_markup(run: Run) -> None:
@@ -111,7 +111,7 @@ def test_a_layer_without_a_map_says_nothing_of_one(tmp_path: Path) -> None:
     plant_maps(run, ["a"], classes=False)
     build_report(run, read_image)
     assert "layer-map" not in page(run, "layers/b.html")
-    assert '"map":' not in page(run, "data/b.js")
+    assert '"map":' not in page(run, "data/layers/b.js")
     assert "layer-map" in page(run, "layers/a.html")
     assert "Candidates for wrong labels" not in page(run, "layers/a.html")
     assert "map.html#layer=a" in page(run, "index.html")
@@ -122,7 +122,7 @@ def test_a_run_without_maps_has_no_trace_of_them(tmp_path: Path) -> None:
     build_report(run, read_image)
     files = contents(run.path / "report")
     assert not [name for name in files if "map" in name]
-    assert b"map.html" not in b"".join(files[name] for name in ("index.html", "layers/a.html", "data/a.js"))
+    assert b"map.html" not in b"".join(files[name] for name in ("index.html", "layers/a.html", "data/layers/a.js"))
 
 
 def test_a_candidate_whose_image_went_missing_is_grey(tmp_path: Path) -> None:
@@ -169,9 +169,9 @@ def test_so_many_candidates_are_shown(tmp_path: Path) -> None:
 def test_an_installation_without_the_script_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
     plant_maps(run)
-    monkeypatch.setattr("microtome.reports.build.has_bundle", lambda: False)
+    monkeypatch.setattr("microtome.reports.site.missing_bundles", lambda maps: [MAP])
     build_report(run, read_image)
-    assert NO_BUNDLE in page(run, "static/map.js")
+    assert words_instead(MAP) in page(run, "static/map.js")
 
 
 @pytest.mark.parametrize("layer", ["plain", "a&unit=3", "ünïcode #1", "</script>\u2028"])

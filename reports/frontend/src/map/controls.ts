@@ -1,7 +1,7 @@
 // The row of controls: from the manifest, to and from the state.
 
 import type { Colour, State } from "./address";
-import { byId, el, images, thousands } from "./dom";
+import { byId, el, images, thousands } from "../dom";
 import { type Concept, type Layer, type Manifest, viewName } from "./manifest";
 
 export type Wish = Partial<Pick<State, "layer" | "view" | "colour" | "concept" | "unit" | "names">>;

@@ -6,7 +6,7 @@ import { Controls } from "./controls";
 import { Crowd } from "./crowd";
 import { MapData } from "./data";
 import type { View } from "./decode";
-import { byId } from "./dom";
+import { byId } from "../dom";
 import type { Encoding } from "./encoding";
 import { extents } from "./extents";
 import { inside, nearestWithin, polygonOf, where } from "./geometry";

@@ -1,6 +1,6 @@
 // Thumbnails from sprite sheets, and the keys of points; both come in pieces, which are fetched when they are needed.
 
-import { el } from "./dom";
+import { el } from "../dom";
 import { jsonOf } from "./files";
 import type { Manifest } from "./manifest";
 

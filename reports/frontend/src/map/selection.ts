@@ -1,7 +1,7 @@
 // The panel of a selection: how many images, which of them, what is more frequent in it than on the whole map.
 
 import type { MapData } from "./data";
-import { byId, button, el, images, percent, thousands } from "./dom";
+import { byId, button, el, images, percent, thousands } from "../dom";
 import type { Concept } from "./manifest";
 import { type Excess, bitsOf, classCounts, common, excesses, ones } from "./statistics";
 import type { Thumbs } from "./thumbs";

@@ -2,7 +2,7 @@
 // None of it takes the pointer: what is below stays within reach.
 
 import type { Crowd } from "./crowd";
-import { byId, el } from "./dom";
+import { byId, el } from "../dom";
 import type { Extent } from "./extents";
 import type { Scatter } from "./scatter";
 

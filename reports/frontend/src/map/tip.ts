@@ -1,6 +1,6 @@
 // The thumbnail beside the pointer.
 
-import { byId, el } from "./dom";
+import { byId, el } from "../dom";
 import type { Thumbs } from "./thumbs";
 
 const SIDE = 96;

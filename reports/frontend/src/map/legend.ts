@@ -1,6 +1,6 @@
 // What the colours mean, below the map.
 
-import { button, el, images, thousands } from "./dom";
+import { button, el, images, thousands } from "../dom";
 import { type Theme, categorical } from "./palette";
 
 const MOST = 24;

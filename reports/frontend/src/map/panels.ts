@@ -1,7 +1,7 @@
 // The panels beside the map: a point with its neighbours, a unit with its strongest images, and what the layer says.
 
 import type { MapData } from "./data";
-import { byId, button, el, images, percent, thousands } from "./dom";
+import { byId, button, el, images, percent, thousands } from "../dom";
 import { nearestTo } from "./geometry";
 import type { View } from "./decode";
 import { type Cluster, type Disagreement, type Layer, viewName } from "./manifest";

@@ -1,7 +1,7 @@
 // The entry: the page's manifest becomes the app. What tests look at is window.MICROTOME_MAP_STATE, which is read only.
 
 import { App } from "./app";
-import { byId } from "./dom";
+import { byId } from "../dom";
 import { listen } from "./files";
 
 const SCHEMA = 1;
