@@ -16,6 +16,7 @@
     report/figures/NAME.svg       figures for papers, also as NAME.png, and their numbers as NAME.csv
     report/explanations/          pictures that explain units and classes, where the run has some (explained.py)
     report/static/                style and script
+    report/single-file.html       all of it as one file, where that was asked for
 
 The same run gives the same bytes. A report is built in a local folder and then takes the place of the old one.
 """
@@ -28,6 +29,7 @@ from microtome.reports.contents import Contents, class_pages, read_layer
 from microtome.reports.data_files import write_data
 from microtome.reports.explained import write_explanations
 from microtome.reports.maps.write import write_map_files
+from microtome.reports.single_file import write_single_file
 from microtome.reports.site import Site
 from microtome.reports.source import Progress, ReadImage, ReportRun, Together
 from microtome.reports.strips import write_strips
@@ -47,12 +49,14 @@ def build_report(
     workers: int | None = None,
     progress: Progress | None = None,
     map_progress: Progress | None = None,
+    single_file: bool = False,
 ) -> str:
     """Write the report of `run` and return where its index.html lies; an older report is replaced whole.
 
     read_image: original upright image of a sample, (H, W, 3) uint8; called once a sample that any patch needs, and
     once where it may have a wrong label, from several threads; may raise SampleError (the patches are then grey).
     together: how several are read at once, where that is cheaper.
+    single_file: whether the whole report is also written as one file, `single_file.NAME` beside index.html.
     workers: threads, default one a core; map_progress: called with (files of the map written so far, files to write).
     """
     if patches_per_unit < 1:
@@ -79,5 +83,7 @@ def build_report(
         contents = Contents(run, concepts, layers, samples, classes, maps, explained)
         write_data(contents, building)
         Site(contents, building).write()
+        if single_file:
+            write_single_file(building, f"{run.info['model']['spec']} · {run.info['data']['spec']}")
         run.publish_report(building)
     return run.index_page

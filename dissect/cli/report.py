@@ -11,15 +11,17 @@ from microtome.dissect.cli.options import RUN
 
 @click.command("report")
 @click.argument("run", type=RUN)
-def report_command(run: Path | str) -> int:
+@click.option("--single-file", is_flag=True, help="Also write all pages as one file that can be sent to somebody.")
+def report_command(run: Path | str, single_file: bool) -> int:
     """Rebuild the HTML pages of a finished RUN from its tables; prints where the first page lies.
 
     \b
     Examples:
       microtome report runs/first
+      microtome report runs/first --single-file
       microtome report s3://bucket/first
     """
     from microtome.dissect.audit import rebuild_report
 
-    click.echo(rebuild_report(run))
+    click.echo(rebuild_report(run, single_file=single_file))
     return 0

@@ -13,6 +13,7 @@ import { inside, nearestWithin, polygonOf, where } from "./geometry";
 import type { Layer, Manifest } from "./manifest";
 import { Overlay } from "./overlay";
 import { type Theme, theme } from "./palette";
+import { fragment, picture, setFragment } from "../place";
 import { Panels } from "./panels";
 import { listenTo, zoom } from "./pointer";
 import { Scatter } from "./scatter";
@@ -72,7 +73,7 @@ export class App {
     });
     if (this.scatter) this.listen(canvas, this.scatter);
     window.addEventListener("hashchange", () => {
-      const wanted = read(location.hash);
+      const wanted = read(fragment());
       this.scatter?.look(wanted.camera ?? undefined);
       void this.go(wanted);
     });
@@ -80,7 +81,7 @@ export class App {
       this.colours = theme(this.manifest.palette);
       void this.update({ ...this.state, colour: "" });
     });
-    const wanted = read(location.hash);
+    const wanted = read(fragment());
     this.state = this.complete(wanted);
     if (this.state.camera) this.scatter?.look(this.state.camera);
     await this.update(EMPTY);
@@ -284,7 +285,7 @@ export class App {
   private writeAddress(): void {
     const camera = this.scatter && !this.scatter.isHome() ? this.scatter.camera() : null;
     const hash = write({ ...this.state, camera: this.scatter ? camera : this.state.camera }, this.defaults);
-    if (hash !== location.hash) history.replaceState(null, "", hash || location.pathname + location.search);
+    if (hash !== `#${fragment()}`) setFragment(hash.slice(1));
   }
 
   // Tell what keeps the map from being seen; "" when nothing does, null where it cannot be drawn at all.
@@ -295,13 +296,13 @@ export class App {
       message.hidden = text === "";
       return;
     }
-    const { picture } = this.data.layer(this.state.layer) ?? {};
+    const { picture: address } = this.data.layer(this.state.layer) ?? {};
     message.hidden = false;
     message.textContent = "This browser has no WebGL, which the map is drawn with."
-      + `${picture ? " Below is its picture; lists and address work." : " Lists and address work."}`;
+      + `${address ? " Below is its picture; lists and address work." : " Lists and address work."}`;
     const image = document.createElement("img");
-    if (picture) {
-      image.src = picture;
+    if (address) {
+      image.src = picture(address);
       image.alt = `Map of ${this.state.layer}`;
       message.append(image);
     }

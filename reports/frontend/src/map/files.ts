@@ -3,6 +3,7 @@
 import type { View } from "./decode";
 import type { Box } from "./manifest";
 import type { Done, Job } from "./worker";
+import { runScript } from "../place";
 import code from "worker:code";
 
 interface Waiting<T> {
@@ -41,19 +42,13 @@ export async function jsonOf(address: string): Promise<unknown> {
 function textOf(address: string): Promise<string> {
   const id = address.replace(/\.js$/, "");
   return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
     arriving.set(id, { resolve, reject });
-    script.src = address;
-    script.onload = () => {
-      script.remove();
+    runScript(address).then(() => {
       if (arriving.delete(id)) reject(new Error(`${address} does not hold what its name says`));
-    };
-    script.onerror = () => {
-      script.remove();
+    }, (error: unknown) => {
       arriving.delete(id);
-      reject(new Error(`${address} is missing`));
-    };
-    document.head.append(script);
+      reject(error instanceof Error ? error : new Error(String(error)));
+    });
   });
 }
 

@@ -2,6 +2,7 @@
 
 import type { MapData } from "./data";
 import { byId, button, el, images, percent, thousands } from "../dom";
+import { href } from "../place";
 import { nearestTo } from "./geometry";
 import type { View } from "./decode";
 import { type Cluster, type Disagreement, type Layer, viewName } from "./manifest";
@@ -63,7 +64,7 @@ export class Panels {
     const fires = levels.reduce((count, level) => count + (level >= 128 ? 1 : 0), 0);
     const maximum = units.maxima[unit];
     room.append(
-      el("h2", {}, el("a", { href: `${layer.page}#unit-${unit}` }, `Unit ${unit}`), name ? ` · ${name}` : ""),
+      el("h2", {}, el("a", { href: href(`unit.html#layer=${encodeURIComponent(layer.name)}&unit=${unit}`) }, `Unit ${unit}`), name ? ` · ${name}` : ""),
       el("p", { class: "sub" }, `above half of its maximum${typeof maximum === "number" ? ` (${Number(maximum.toPrecision(3))})` : ""} in ${images(fires)}`),
       el("div", { class: "map-thumbs" }, ...(this.thumbs.any ? strongest.map((point) => this.thumbs.button(point, SIDE, this.pick)) : [])),
     );

@@ -1,6 +1,7 @@
 // Thumbnails from sprite sheets, and the keys of points; both come in pieces, which are fetched when they are needed.
 
 import { el } from "../dom";
+import { picture } from "../place";
 import { jsonOf } from "./files";
 import type { Manifest } from "./manifest";
 
@@ -45,7 +46,7 @@ export class Thumbs {
     Object.assign(node.style, {
       width: `${side}px`,
       height: `${side}px`,
-      backgroundImage: `url("${CSS.escape(sheet)}")`,
+      backgroundImage: `url("${picture(sheet)}")`,
       backgroundSize: `${sprites.columns * side}px auto`,
       backgroundPosition: `-${(tile % sprites.columns) * side}px -${Math.floor(tile / sprites.columns) * side}px`,
     });

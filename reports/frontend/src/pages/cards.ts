@@ -3,7 +3,7 @@
 import { type Child, el, svg } from "../dom";
 import type { Labels, LayerData, Maybe } from "./data";
 import { iou, percent, short, thousands } from "./format";
-import { href, picture } from "./place";
+import { href, picture } from "../place";
 
 export function chip(data: { categories: string[]; categoryStyles: string[] }, category: number): HTMLElement {
   return el("span", { class: `chip ${data.categoryStyles[category] ?? ""}` }, el("i"), data.categories[category] ?? "");

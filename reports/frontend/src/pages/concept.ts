@@ -6,7 +6,7 @@ import { copyButtons, type Table } from "./copying";
 import type { ConceptEntry, ConceptFile, ConceptLayer, LayerEntry, Listing } from "./data";
 import { counted, iou, thousands } from "./format";
 import { listenTo } from "./keys";
-import { fields, fragment, href, picture, setFragment } from "./place";
+import { fields, fragment, href, picture, setFragment } from "../place";
 import { load } from "./registry";
 
 const FIRST = 8;

@@ -1,6 +1,6 @@
 // A box above a table that leaves the rows whose text holds what is typed; the text is kept in the address.
 
-import { fields, fragment, setFragment, written } from "./place";
+import { fields, fragment, setFragment, written } from "../place";
 
 export function startFind(signal: AbortSignal): void {
   const form = document.getElementById("find");

@@ -7,7 +7,7 @@ import type { Labels, LayerData } from "./data";
 import { thousands } from "./format";
 import { listenTo } from "./keys";
 import { offerUnit } from "./live/explain";
-import { fields, fragment, go, setFragment, written } from "./place";
+import { fields, fragment, go, setFragment, written } from "../place";
 import { load } from "./registry";
 
 const DEFAULTS = { q: "", sort: "iou", min: "0", max: "1", state: "", split: "", tau: "0" };

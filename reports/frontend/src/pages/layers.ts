@@ -5,7 +5,7 @@ import { chip, unitAddress } from "./cards";
 import { copyButtons, type Table } from "./copying";
 import type { ConceptEntry, LayerEntry, Listing } from "./data";
 import { iou } from "./format";
-import { fields, fragment, href, picture, setFragment, written } from "./place";
+import { fields, fragment, href, picture, setFragment, written } from "../place";
 import { load } from "./registry";
 
 // By concept: [layer, detectors, best unit, its IoU], where a layer has any.

@@ -7,7 +7,7 @@ import { startLayer } from "./layer";
 import { startLayers } from "./layers";
 import { listenTo } from "./keys";
 import { offerClasses } from "./live/explain";
-import { isSingleFile } from "./place";
+import { isSingleFile } from "../place";
 import { listen } from "./registry";
 import { startSearch } from "./search";
 import { startRouter } from "./single";

@@ -1,6 +1,6 @@
 // Data files: each is a classic script that pushes [NAME, VALUE] onto window.MICROTOME, before this script runs or after.
 
-import { contentOf, isSingleFile, root } from "./place";
+import { runScript } from "../place";
 
 interface Waiting {
   resolve: (value: unknown) => void;
@@ -34,41 +34,17 @@ export function load<T>(name: string): Promise<T> {
   if (before) return before as Promise<T>;
   const loading = new Promise<unknown>((resolve, reject) => {
     waiting.set(name, [...(waiting.get(name) ?? []), { resolve, reject }]);
-    fetchScript(name, (error) => {
+    const path = `data/${name.split("/").map(encodeURIComponent).join("/")}.js`;
+    runScript(path).then(() => {
+      if (waiting.has(name)) throw new Error(`${path} does not hold what its name says`);
+    }).catch((error: unknown) => {
       asked.delete(name);
       waiting.delete(name);
-      reject(error);
+      reject(error instanceof Error ? error : new Error(String(error)));
     });
   });
   asked.set(name, loading);
   return loading as Promise<T>;
-}
-
-function fetchScript(name: string, fail: (error: Error) => void): void {
-  const path = `data/${name.split("/").map(encodeURIComponent).join("/")}.js`;
-  const script = document.createElement("script");
-  if (isSingleFile()) {
-    const content = contentOf(path);
-    if (!content) {
-      fail(new Error(`${path} is missing in this file`));
-      return;
-    }
-    script.textContent = content.textContent;
-    document.head.append(script);
-    script.remove();
-    if (waiting.has(name)) fail(new Error(`${path} does not hold what its name says`));
-    return;
-  }
-  script.src = root() + path;
-  script.onload = () => {
-    script.remove();
-    if (waiting.has(name)) fail(new Error(`${path} does not hold what its name says`));
-  };
-  script.onerror = () => {
-    script.remove();
-    fail(new Error(`${path} is missing beside this page`));
-  };
-  document.head.append(script);
 }
 
 declare global {

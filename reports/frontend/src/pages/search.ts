@@ -5,7 +5,7 @@ import { chip, unitAddress } from "./cards";
 import type { Listing } from "./data";
 import { counted, iou } from "./format";
 import { isTyping } from "./keys";
-import { go, href } from "./place";
+import { go, href } from "../place";
 import { load } from "./registry";
 
 const MOST = 12;

@@ -1,34 +1,52 @@
 // A whole report in one file: the pages lie in elements of the document, and the part of the address after # says
 // which of them is shown. Pages that have their own script (the map) are left by loading the file anew.
 
-import { contentOf, routed, setPage } from "./place";
-
-const FIRST = "index.html";
+import { currentPage, fragment, picture, runScript, textOf } from "../place";
 
 export function startRouter(startPage: () => void): void {
   let shown = "";
   const show = (): void => {
-    const page = routed(location.hash).page || FIRST;
-    if (page === shown) return;
+    const page = currentPage();
+    if (page === shown) {
+      reveal();
+      return;
+    }
     if (document.body.dataset.page === "map") {
       location.reload();
       return;
     }
-    const held = contentOf(page);
-    if (!held) {
+    const html = textOf(page);
+    if (html === null) {
       document.title = "No such page";
       const main = document.querySelector("main");
       if (main) main.textContent = `This file holds no page ${page}.`;
       return;
     }
     shown = page;
-    setPage(page);
-    open(page, held.textContent ?? "");
+    open(page, html);
     startPage();
     window.scrollTo(0, 0);
+    reveal();
+    if (document.body.dataset.page === "map") void runScript("map/manifest.js").then(() => runScript("static/map.js"));
   };
   window.addEventListener("hashchange", show);
   show();
+}
+
+// What the address names on a page without a script of its own: "methods.html#ceiling".
+function reveal(): void {
+  if (document.body.dataset.page === "layer") return;
+  document.getElementById(fragment())?.scrollIntoView();
+}
+
+// To a page of this file, or to a file for papers, which is saved.
+function lead(link: HTMLAnchorElement, target: string): void {
+  if (/\.html(?:#|$)/.test(target)) {
+    link.setAttribute("href", `#/${target}`);
+    return;
+  }
+  link.href = picture(target);
+  link.download = target.replace(/^.*\//, "");
 }
 
 // The content of a page takes the place of that of the last one; addresses in it are made to lead into this file.
@@ -45,18 +63,18 @@ function open(page: string, html: string): void {
     if (address.startsWith("#")) link.setAttribute("href", `#/${page}${address}`);
     else {
       const target = inside(address);
-      if (target !== null) link.setAttribute("href", `#/${target}`);
+      if (target !== null) lead(link, target);
     }
   }
   for (const image of found.querySelectorAll<HTMLImageElement>("img[src]")) {
     const target = inside(image.getAttribute("src") ?? "");
-    if (target !== null) image.src = dataAddress(target);
+    if (target !== null) image.src = picture(target);
   }
   for (const node of found.querySelectorAll<HTMLElement>("[style*='url(']")) {
     const style = node.getAttribute("style") ?? "";
     node.setAttribute("style", style.replace(/url\(([^)]*)\)/g, (whole, address: string) => {
       const target = inside(address);
-      return target === null ? whole : `url(${dataAddress(target)})`;
+      return target === null ? whole : `url(${picture(target)})`;
     }));
   }
   document.title = found.title;
@@ -64,9 +82,4 @@ function open(page: string, html: string): void {
   for (const name of Object.keys(document.body.dataset)) delete document.body.dataset[name];
   for (const [name, value] of Object.entries(found.body.dataset)) document.body.dataset[name] = value;
   document.getElementById("page")?.replaceChildren(...[...found.body.children].filter(({ tagName }) => tagName !== "SCRIPT"));
-}
-
-function dataAddress(path: string): string {
-  const held = contentOf(path);
-  return held ? `data:${held.dataset.type ?? ""};base64,${held.textContent ?? ""}` : "data:,";
 }

@@ -7,7 +7,7 @@ import type { Labels, LayerData, LayerEntry, Listing } from "./data";
 import { iou, percent, short, thousands } from "./format";
 import { listenTo } from "./keys";
 import { offerUnit } from "./live/explain";
-import { fields, fragment, href, setFragment, written } from "./place";
+import { fields, fragment, href, setFragment, written } from "../place";
 import { load } from "./registry";
 
 export async function startUnit(signal: AbortSignal): Promise<void> {

@@ -3,9 +3,8 @@
 // In a folder, the part of the address after # is the page's state. In the single file the part after # begins with
 // the page, "#/layers/block5.html#unit-12", and pictures and data come out of elements of the document.
 
+const FIRST_PAGE = "index.html";
 const ROUTE = /^#\/([^#]*)(#.*)?$/;
-
-let shownPage = "";
 
 export function isSingleFile(): boolean {
   return document.documentElement.dataset.singleFile !== undefined;
@@ -17,8 +16,9 @@ export function routed(hash: string): { page: string; fragment: string } {
   return match ? { page: match[1] ?? "", fragment: match[2] ?? "" } : { page: "", fragment: hash };
 }
 
-export function setPage(page: string): void {
-  shownPage = page;
+// The page that the single file shows, or is to show.
+export function currentPage(): string {
+  return routed(location.hash).page || FIRST_PAGE;
 }
 
 // The way from this page to the folder of the report, "" or "../".
@@ -32,7 +32,7 @@ export function fragment(): string {
 }
 
 export function setFragment(text: string): void {
-  const route = isSingleFile() ? `#/${shownPage}${text ? `#${text}` : ""}` : text ? `#${text}` : "";
+  const route = isSingleFile() ? `#/${currentPage()}${text ? `#${text}` : ""}` : text ? `#${text}` : "";
   history.replaceState(history.state, "", route || location.pathname + location.search);
 }
 
@@ -53,8 +53,39 @@ export function picture(path: string): string {
 }
 
 // The element of the single file that holds the file at `path`, percent-encoded as in an address.
-export function contentOf(path: string): HTMLElement | null {
-  return document.getElementById(`file:${path}`);
+function contentOf(path: string): HTMLElement | null {
+  return document.getElementById(`file:${decoded(path)}`);
+}
+
+// The text of the file at `path` in the single file, null where it is not there.
+export function textOf(path: string): string | null {
+  const held = contentOf(path);
+  return held === null ? null : (JSON.parse(held.textContent ?? '""') as string);
+}
+
+// Run the script at `path`, a data file: its element, or its text in the single file. Resolves when it has run.
+export function runScript(path: string): Promise<void> {
+  const script = document.createElement("script");
+  if (isSingleFile()) {
+    const text = textOf(path);
+    if (text === null) return Promise.reject(new Error(`${path} is missing in this file`));
+    script.textContent = text;
+    document.head.append(script);
+    script.remove();
+    return Promise.resolve();
+  }
+  return new Promise((resolve, reject) => {
+    script.src = root() + path;
+    script.onload = () => {
+      script.remove();
+      resolve();
+    };
+    script.onerror = () => {
+      script.remove();
+      reject(new Error(`${path} is missing beside this page`));
+    };
+    document.head.append(script);
+  });
 }
 
 // The part after # as names with values; a part without = is a name with an empty value.
