@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "reports" / "frontend"
 STATIC = ROOT / "reports" / "static"
-SCRIPTS = {"map.js": "src/map/main.ts", "pages.js": "src/pages/main.ts"}
+SCRIPTS = {"gan.js": "src/gan/main.ts", "map.js": "src/map/main.ts", "pages.js": "src/pages/main.ts"}
 """The entry of each script."""
 LICENCES = STATIC / "map.licenses.txt"
 

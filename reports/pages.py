@@ -32,7 +32,7 @@ UNFOUND = 120
 MAP_FILES = ("map.", "layermap.")
 """How the names of static files begin that only pages with maps need."""
 GENERATOR_PAGE = "gan.html"
-_GENERATOR_FILES = ("gan.", "gan-")
+_GENERATOR_FILES = ("gan.",)
 """How those begin that only the page of a generator needs."""
 _OTHER_CATEGORIES = 4
 

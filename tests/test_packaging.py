@@ -19,7 +19,7 @@ import pytest
 from helpers.tree import FLOORS, ROOT, module_name, modules, packages, project_files
 
 DATA_FOLDERS = {"templates", "static", "weights"}
-BUILT = [Path("reports/static") / name for name in ("map.js", "map.licenses.txt", "pages.js")]
+BUILT = [Path("reports/static") / name for name in ("map.js", "map.licenses.txt", "gan.js", "pages.js")]
 """What `make setup` builds and git does not hold (.packaging/frontend.py)."""
 
 
