@@ -14,9 +14,11 @@ from microtome.reports.contents import Contents, ReportLayer
 from microtome.reports.data_files import write_listing
 from microtome.reports.explained import Explained, Portraits, layer_words, model_numbers
 from microtome.reports.figures.write import write_figures
+from microtome.reports.findings import findings_context
 from microtome.reports.listing import concept_rows
 from microtome.reports.maps.page import PAGE as MAP_PAGE
 from microtome.reports.matrix import matrix_context
+from microtome.reports.methods import methods_context
 from microtome.reports.pages import (
     GENERATOR_PAGE,
     axis_ticks,
@@ -51,6 +53,7 @@ class Site:
         if self._contents.maps:
             self._page(MAP_PAGE, {"kind": "map", **self._contents.maps.page()})
         self._write_ablations()
+        self._write_about()
         if self._contents.is_generator:
             self._page(GENERATOR_PAGE, {"kind": "gan"})
         self._page("index.html", self._index())
@@ -64,6 +67,7 @@ class Site:
         more += [("Classes", "classes.html")] if self._contents.classes or self._portraits else []
         more += [("Ablations", "ablations.html")] if any(self._ablations.values()) else []
         more += [("Edit", GENERATOR_PAGE)] if self._contents.is_generator else []
+        more += [("Data", "data.html"), ("Methods", "methods.html")]
         return more
 
     def _page(self, name: str, context: Mapping[str, Any], current: str | None = None) -> None:
@@ -115,6 +119,15 @@ class Site:
         _write_pictures(self._contents, self._folder, self._ablations["generated"])
         if any(self._ablations.values()):
             self._page("ablations.html", self._ablations)
+
+    def _write_about(self) -> None:
+        """The pages of data findings and of methods."""
+        contents = self._contents
+        found = findings_context(contents.run, contents.concepts, contents.samples, contents.summaries, contents.maps)
+        self._page("data.html", found)
+        patches = max((layer.plan.per_unit for layer in contents.layers), default=0)
+        methods = methods_context(contents.run.info, contents.summaries, patches)
+        self._page("methods.html", {**methods, **self._ablations})
 
     def _own_rows(self) -> list[Any]:
         """The network's own layers as every page lists them."""

@@ -187,7 +187,7 @@ def test_a_run_without_concepts(tmp_path: Path) -> None:
     assert "Unreadable samples" not in text
 
 
-def test_remarks_and_the_segmenter_stand_in_the_index(tmp_path: Path) -> None:
+def test_remarks_and_the_segmenter_stand_in_the_pages(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
     index = Path(build_report(run, read_image))
     assert "Remarks on the data" not in index.read_text(encoding="utf-8")
@@ -203,9 +203,11 @@ def test_remarks_and_the_segmenter_stand_in_the_index(tmp_path: Path) -> None:
         "size": [224, 320],
     }
     text = Path(build_report(run, read_image)).read_text(encoding="utf-8")
-    assert HOSTILE not in text
+    findings = (index.parent / "data.html").read_text(encoding="utf-8")
+    assert HOSTILE not in text + findings
     escaped = "&lt;script&gt;alert(1)&lt;/script&gt;"
-    assert f"images of {escaped}: <code>{escaped}, b.png</code>" in text
+    assert f"Remarks on the data: 1\u202f234 images of {escaped}." in text
+    assert f"images of {escaped}: <code>{escaped}, b.png</code>" in findings
     assert f"<code>{escaped}</code>, 2 labels, confidence from 0.5, seen at 224 × 320" in text
     assert "abc123" in text
 
@@ -217,10 +219,13 @@ def test_an_untrained_network_is_called_so_on_every_page(tmp_path: Path) -> None
         assert "Untrained network." in page.read_text(encoding="utf-8")
 
 
-def test_unreadable_samples_stand_in_the_index(run: Run) -> None:
-    text = (run.path / "report" / "index.html").read_text(encoding="utf-8")
+def test_unreadable_samples_stand_in_the_findings(run: Run) -> None:
+    index = (run.path / "report" / "index.html").read_text(encoding="utf-8")
+    text = (run.path / "report" / "data.html").read_text(encoding="utf-8")
     samples: pd.DataFrame = run.table("samples")
-    for key in samples["key"][samples["status"] == "error"]:
+    bad = samples["key"][samples["status"] == "error"]
+    assert f"{len(bad)} of {len(samples)} were skipped" in index
+    for key in bad:
         assert key in text
 
 

@@ -44,18 +44,20 @@ def test_both_labels_are_in_the_data(run: Run) -> None:
 
 def test_the_index_counts_under_both_and_says_why(run: Run) -> None:
     text = (run.path / "report/index.html").read_text()
+    methods = (run.path / "report/methods.html").read_text()
     summary = summarise_layer(run, run.info["layers"][0], Concepts.of(run.table("concepts")))
     assert summary.informed is not None
     assert "most information: detectors" in text
     assert "judged on the other" in text
     assert f'<td class="n">{summary.informed.labels.detectors}</td>' in text
     assert "GAN Dissection" in text
+    assert "<math" in methods[methods.index('id="information"') :]
 
 
 def test_pages_of_other_runs_say_nothing_of_it(tmp_path: Path) -> None:
     made = write_run(tmp_path / "run", samples=4, unreadable=0, layers={"layer1": LayerShape(8, 7, 60)})
     build_report(made, read_image)
-    for page in ("index.html", "layers/layer1.html"):
+    for page in ("index.html", "layers/layer1.html", "methods.html"):
         assert "most information" not in (made.path / "report" / page).read_text()
 
 
