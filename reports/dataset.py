@@ -9,9 +9,6 @@ The same dataset gives the same bytes. An older page stays until the new one is 
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +19,12 @@ import numpy as np
 from microtome.datasets.base import ImageDataset, Sample
 from microtome.datasets.survey.duplicates import Pair
 from microtome.datasets.survey.overview import Survey
+from microtome.reports.folders import building_in, claim_folder
 from microtome.reports.overlays import choose_colours, jpeg, overlay, picture_of, regions
 from microtome.reports.pages import category_classes, environment, package_file
-from microtome.storage.errors import SampleError, UsageError
+from microtome.storage.errors import SampleError
 
 _OURS = ("pictures", "static", "index.html")
-_BUILDING = ".building-"
 _LEGEND = 24
 _STYLE = "report.css"
 
@@ -37,17 +34,7 @@ def page_folder(folder: Path) -> Path:
 
     Raises UsageError where it holds anything but an older page, or cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        names = sorted(entry.name for entry in folder.iterdir())
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be a folder for the page: {error.strerror}; name another one") from error
-    others = [name for name in names if name not in _OURS and not name.startswith(_BUILDING)]
-    if others:
-        raise UsageError(f"{folder} holds other things ({others[0]}, ...); name a new or empty folder for the page")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{folder} may not be written to; name another folder for the page")
-    return folder
+    return claim_folder(folder, _OURS)
 
 
 def build_dataset_page(dataset: ImageDataset, survey: Survey, folder: Path) -> Path:
@@ -55,21 +42,13 @@ def build_dataset_page(dataset: ImageDataset, survey: Survey, folder: Path) -> P
 
     The images that it shows are read again; one that cannot be any more is left out.
     """
-    page_folder(folder)
-    for left_over in folder.glob(f"{_BUILDING}*"):
-        shutil.rmtree(left_over)
-    with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=folder) as name:
-        building = Path(name)
+    with building_in(folder, _OURS) as building:
         (building / "pictures").mkdir()
         (building / "static").mkdir()
         context = dataset_context(dataset, survey, _Pictures(dataset, building / "pictures"))
         page = environment().get_template("dataset.html").render(root="", **context)
         (building / "index.html").write_text(page, encoding="utf-8")
         (building / "static" / _STYLE).write_bytes(package_file("static", _STYLE).read_bytes())
-        for part in _OURS:
-            if (folder / part).is_dir():
-                shutil.rmtree(folder / part)
-            os.replace(building / part, folder / part)
     return folder / "index.html"
 
 

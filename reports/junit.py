@@ -43,7 +43,7 @@ def junit_xml(suite: str, group: str, cases: Sequence[Case]) -> bytes:
             found = ElementTree.SubElement(element, case.problem, {"message": _clean(message), "type": "rule"})
             found.text = _clean(case.text)
     ElementTree.indent(root, " ")
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
 def _clean(text: str) -> str:

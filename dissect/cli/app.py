@@ -12,6 +12,7 @@ import click
 from microtome.dissect.cli.ablate import ablate_command
 from microtome.dissect.cli.audit import audit_command
 from microtome.dissect.cli.check import check_command
+from microtome.dissect.cli.compare import compare_command
 from microtome.dissect.cli.data import data_command
 from microtome.dissect.cli.defects import defects_command
 from microtome.dissect.cli.explain import explain_command
@@ -63,6 +64,7 @@ for _command in (
     verify_command,
     query_command,
     check_command,
+    compare_command,
     neighbors_command,
     importance_command,
     ablate_command,

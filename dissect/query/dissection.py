@@ -126,6 +126,16 @@ class Dissection:
         tau = self._known_tau(tau)
         return pd.concat([self._layer_summary(layer, tau) for layer in self.layers], ignore_index=True)
 
+    def units(self, layer: str, tau: Tau | None = None) -> pd.DataFrame:
+        """Every unit of `layer`, in order, with its label at `tau`; columns as in `query`."""
+        self.run.layer(layer)
+        return self._units(layer, self._known_tau(tau))
+
+    def scores(self, layer: str, tau: Tau | None = None) -> pd.DataFrame:
+        """iou.parquet of `layer` at `tau`: a row for each unit and concept (its id) that share a pixel."""
+        self.run.layer(layer)
+        return self._iou_at(layer, self._known_tau(tau))
+
     # How the terms are met
 
     def _tau(self, terms: list[Term]) -> Tau:
