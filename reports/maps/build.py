@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from microtome.reports.maps.colours import palette
 from microtome.reports.maps.columns import UnitFiles, write_concepts, write_units
@@ -44,7 +43,7 @@ from microtome.reports.pages import LayerFiles
 from microtome.reports.payload import data_script
 from microtome.reports.source import Progress, ReportRun
 from microtome.reports.summaries import Concepts, LayerSummary
-from microtome.reports.text import all_without_controls
+from microtome.reports.text import without_controls
 
 SCHEMA_VERSION = 1
 MANIFEST = f"{FOLDER}/manifest.js"
@@ -81,8 +80,8 @@ def write_map(
     if found is None:
         return None
     points, maps = found
-    shown = samples.sort_values("index", kind="stable").iloc[points.samples]
-    classes = Classes.of(shown["label"], run.info["data"]["class_names"])
+    samples = samples.set_index("index")
+    classes = Classes.of(samples["label"].loc[points.samples], run.info["data"]["class_names"])
     expected = _expected_files(maps, points, concepts)
     with MapFiles(root, workers, progress, expected) as files:
         manifest = {
@@ -94,7 +93,7 @@ def write_map(
             "class_file": _write_classes(classes, files),
             "layers": [_write_layer(run, one, layers[one.number], concepts, points, files) for one in maps],
             "concepts": write_concepts(run, points, concepts, files),
-            "keys": _write_keys(shown, classes, files),
+            "keys": _write_keys(samples, points, classes, files),
             "sprites": write_sprites(run, points, files, root),
             "palette": palette(),
         }
@@ -175,23 +174,22 @@ def _disagreements(table: pd.DataFrame, points: Points) -> list[dict[str, Any]]:
     ]
 
 
-def _write_keys(samples: pd.DataFrame, classes: Classes, files: MapFiles) -> dict[str, Any]:
-    """Write key, class and split of each point, `samples` being their rows; returns what the manifest says of them."""
+def _write_keys(samples: pd.DataFrame, points: Points, classes: Classes, files: MapFiles) -> dict[str, Any]:
+    """Write key, class and split of each point, `samples` being samples.parquet by index; returns what the manifest
+    says of them."""
     pattern = f"{FOLDER}/keys/{{chunk}}.js"
-    keys = samples["key"].astype(str).to_numpy(object)
-    splits = samples["split"].fillna("").astype(str).to_numpy(object)
-    for chunk, start in enumerate(range(0, len(keys), KEYS_PER_FILE)):
+    words = samples[["key", "split"]]
+    for chunk, start in enumerate(range(0, len(points.samples), KEYS_PER_FILE)):
         part = slice(start, start + KEYS_PER_FILE)
-        files.data(pattern.format(chunk=chunk), partial(_keys_bytes, keys[part], splits[part], classes, start))
+        rows = words.loc[points.samples[part]]
+        files.data(pattern.format(chunk=chunk), partial(_keys_bytes, rows, classes.shown(part)))
     return {"per": KEYS_PER_FILE, "file": pattern}
 
 
-def _keys_bytes(keys: NDArray[Any], splits: NDArray[Any], classes: Classes, start: int) -> bytes:
-    rows = [
-        [key, classes.name(point), split]
-        for point, (key, split) in enumerate(zip(keys.tolist(), splits.tolist(), strict=True), start)
-    ]
-    return encode_json(all_without_controls(rows))
+def _keys_bytes(samples: pd.DataFrame, classes: list[str]) -> bytes:
+    columns = [samples["key"].astype(str).tolist(), classes, samples["split"].fillna("").astype(str).tolist()]
+    clean = [[without_controls(text) for text in column] for column in columns]
+    return encode_json([list(row) for row in zip(*clean, strict=True)])
 
 
 def _finite(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The files of concepts and of units: of each, at which points it is.
 
 Both are stored sample by sample and wanted one at a time: blocks of them are read and turned over, as many as memory
-allows at once.
+allows at once. Where only the highest peaks of a unit are wanted, the shards pass once, whatever their number.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microtome.reports.maps.encode import encode_all, encode_bits, encode_top
+from microtome.reports.maps.encode import QUICK_LEVEL, encode_all, encode_bits, encode_top
 from microtome.reports.maps.files import FOLDER, MapFiles, layer_address
-from microtome.reports.maps.points import Points, columns_of
+from microtome.reports.maps.highest import Highest
+from microtome.reports.maps.points import Points, columns_of, shards_of
 from microtome.reports.source import ReportRun
 from microtome.reports.summaries import Concepts
 from microtome.storage.arrays import PEAKS, PRESENCE, layer_array, presence_bytes
@@ -38,9 +39,8 @@ def write_concepts(run: ReportRun, points: Points, concepts: Concepts, files: Ma
         return []
     found: list[tuple[int, int, dict[str, Any]]] = []
     last = len(concepts.names) - 1
-    for first, block in columns_of(run, PRESENCE, presence_bytes(last)):
-        for number, column in enumerate(block, first):
-            held = column[points.samples]
+    for first, block in columns_of(run, PRESENCE, presence_bytes(last), points):
+        for number, held in enumerate(block, first):
             for concept in range(max(8 * number, 1), min(8 * number + 8, last + 1)):
                 bits = (held >> (concept % 8) & 1).astype(np.bool_)
                 if images := int(bits.sum()):
@@ -83,12 +83,8 @@ def write_units(
     if not run.arrays.exists(array):
         return None
     pattern = layer_address(entry["folder"], "units/{unit}.js")
-    maxima = np.zeros(how.units)
-    for first, block in columns_of(run, array, how.units):
-        for unit, stored in enumerate(block, first):
-            task = partial(_unit_bytes, stored, points.samples, np.float32(entry["scale"]), how.top, maxima, unit)
-            files.data(pattern.format(unit=unit), task)
-        files.settle()
+    write = _write_all if how.top is None else _write_top
+    maxima = write(run, array, points, how, float(entry["scale"]), pattern, files)
     return {
         "count": how.units,
         "mode": "all" if how.top is None else "top",
@@ -99,17 +95,40 @@ def write_units(
     }
 
 
-def _unit_bytes(
-    stored: NDArray[np.float16],
-    samples: NDArray[np.int64],
-    scale: np.float32,
-    top: int | None,
-    maxima: NDArray[np.float64],
-    unit: int,
-) -> bytes:
+def _write_all(
+    run: ReportRun, array: str, points: Points, how: UnitFiles, scale: float, pattern: str, files: MapFiles
+) -> NDArray[np.float64]:
+    """Write the peak of every point, unit by unit; returns the units' maxima."""
+    maxima = np.zeros(how.units)
+    for first, block in columns_of(run, array, how.units, points):
+        for unit, stored in enumerate(block, first):
+            files.data(pattern.format(unit=unit), partial(_all_bytes, stored, np.float32(scale), maxima, unit))
+        files.settle()
+    return maxima
+
+
+def _all_bytes(stored: NDArray[np.float16], scale: np.float32, maxima: NDArray[np.float64], unit: int) -> bytes:
     """The content of a unit's file, whose maximum among the points is put into `maxima`."""
-    peaks = stored[samples].astype(np.float32) * scale
-    finite = peaks[np.isfinite(peaks)]
-    maximum = float(finite.max(initial=0))
-    maxima[unit] = maximum
-    return encode_all(peaks, maximum) if top is None else encode_top(peaks, maximum, top)
+    peaks = stored.astype(np.float32) * scale
+    maxima[unit] = peaks[np.isfinite(peaks)].max(initial=0)
+    return encode_all(peaks, float(maxima[unit]))
+
+
+def _write_top(
+    run: ReportRun, array: str, points: Points, how: UnitFiles, scale: float, pattern: str, files: MapFiles
+) -> NDArray[np.float64]:
+    """Write the highest peaks, unit by unit; returns the units' maxima."""
+    highest = Highest(how.units, min(how.top or 1, len(points.samples)))
+    for rows, values in shards_of(run, array):
+        highest.update(values, points.place[rows.start : rows.stop])
+    maxima = highest.maxima.astype(np.float64) * scale
+    for unit, maximum in enumerate(maxima.tolist()):
+        content = partial(_top_bytes, highest, unit, np.float32(scale), maximum)
+        files.data(pattern.format(unit=unit), content, QUICK_LEVEL)
+    files.settle()
+    return maxima
+
+
+def _top_bytes(highest: Highest, unit: int, scale: np.float32, maximum: float) -> bytes:
+    at, stored = highest.of_unit(unit)
+    return encode_top(at, stored.astype(np.float32) * scale, maximum)

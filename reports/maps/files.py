@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote, unquote
 
-from microtome.reports.maps.encode import data_file
+from microtome.reports.maps.encode import GZIP_LEVEL, data_file
 from microtome.reports.source import Progress
 
 FOLDER = "map"
@@ -40,10 +40,10 @@ class MapFiles:
         """Bytes of the files that are written."""
         return self._bytes
 
-    def data(self, address: str, content: Callable[[], bytes]) -> str:
-        """Write a data file; returns its address."""
+    def data(self, address: str, content: Callable[[], bytes], level: int = GZIP_LEVEL) -> str:
+        """Write a data file, compressed at a level of gzip; returns its address."""
         name = address.removesuffix(".js")
-        return self.raw(address, lambda: data_file(name, content()).encode("ascii"))
+        return self.raw(address, lambda: data_file(name, content(), level).encode("ascii"))
 
     def raw(self, address: str, content: Callable[[], bytes]) -> str:
         """Write a file as it is; returns its address."""

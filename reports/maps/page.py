@@ -38,8 +38,8 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class MapPages:
-    """The map of a run as its pages show it. keys: of the samples, by index; pictures: of each layer's map; variance:
-    what each layer's components explain, None where the run does not say."""
+    """The map of a run as its pages show it. keys: of the candidates, by sample; pictures: of each layer's map;
+    variance: what each layer's components explain, None where the run does not say."""
 
     data: MapData
     keys: pd.Series[str]

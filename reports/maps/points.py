@@ -7,6 +7,7 @@ Morton curve over the t-SNE of the last layer, so that neighbours lie together t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ SEED = 0
 VIEWS = {"tsne": ("x", "y"), "pca": ("pca_x", "pca_y"), "umap": ("umap_x", "umap_y")}
 """The views of a layer and their columns in map.parquet; the first one, the map itself, is always there."""
 
-BLOCK_BYTES = 192 << 20
+BLOCK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +137,27 @@ class Classes:
         more = [f"class {number}" for number in range(len(names), count)]
         return cls([*map(str, names), *more], numbers)
 
-    def name(self, point: int) -> str:
-        """The class of a point, "" for none."""
-        number = int(self.of_point[point])
-        return self.names[number] if number >= 0 else ""
+    def shown(self, part: slice) -> list[str]:
+        """The classes of some points by name, "" for none."""
+        return [self.names[number] if number >= 0 else "" for number in self.of_point[part].tolist()]
+
+
+def shards_of(run: ReportRun, array: str) -> Iterator[tuple[range, NDArray[Any]]]:
+    """(samples, values) of every shard of `array`, in order; the next one is read while one is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="shards") as pool:
+        waiting = pool.submit(run.arrays.read_shard, array, 0)
+        for shard in range(run.plan.count):
+            values = waiting.result()
+            if shard + 1 < run.plan.count:
+                waiting = pool.submit(run.arrays.read_shard, array, shard + 1)
+            yield run.plan.samples_of(shard), values
 
 
 def columns_of(
-    run: ReportRun, array: str, columns: int, most_bytes: int | None = None
+    run: ReportRun, array: str, columns: int, points: Points, most_bytes: int | None = None
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """`array` (N, columns) turned over: (first column, block (columns of it, N)), blocks of about `most_bytes`.
+    """`array` (N, columns) turned over, in page order: (first column, block (columns of it, n points)), of about
+    `most_bytes`.
 
     Each block reads every shard, one at a time: what is held at once does not grow with the number of columns. A block
     is overwritten by the next one. most_bytes: None = BLOCK_BYTES.
@@ -155,14 +167,13 @@ def columns_of(
     block: NDArray[Any] | None = None
     start = 0
     while start < columns:
-        for shard in range(run.plan.count):
-            rows = run.plan.samples_of(shard)
-            values = run.arrays.read_shard(array, shard)
+        for rows, values in shards_of(run, array):
             if block is None:
-                step = min(columns, max(1, most_bytes // (run.plan.samples * values.itemsize)))
-                block = np.empty((step, run.plan.samples), values.dtype)
-            part = values[:, start : start + step]
-            block[: part.shape[1], rows.start : rows.stop] = part.T
+                step = min(columns, max(1, most_bytes // (len(points.samples) * values.itemsize)))
+                block = np.empty((step, len(points.samples)), values.dtype)
+            at = points.place[rows.start : rows.stop]
+            part = values[at >= 0, start : start + step]
+            block[: part.shape[1], at[at >= 0]] = part.T
         if block is None:
             return
         width = min(step, columns - start)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microtome.reports.maps.files import FOLDER, MapFiles
-from microtome.reports.maps.points import Points
+from microtome.reports.maps.points import Points, shards_of
 from microtome.reports.source import ReportRun
 from microtome.storage.arrays import THUMBNAIL_SIDE, THUMBNAILS
 
@@ -54,10 +54,8 @@ def write_sprites(run: ReportRun, points: Points, files: MapFiles, spill: Path) 
 
 def _turn(run: ReportRun, points: Points, turned: IO[bytes]) -> None:
     """Write the thumbnails into `turned` in page order."""
-    for shard in range(run.plan.count):
-        rows = run.plan.samples_of(shard)
+    for rows, tiles in shards_of(run, THUMBNAILS):
         place = points.place[rows.start : rows.stop]
-        tiles = run.arrays.read_shard(THUMBNAILS, shard)
         for row in np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :].tolist():
             turned.seek(int(place[row]) * _TILE_BYTES)
             turned.write(tiles[row].tobytes())

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from microtome.reports.maps.build import write_map
-from microtome.reports.maps.candidates import write_candidates
+from microtome.reports.maps.candidates import shown_candidates, write_candidates
 from microtome.reports.maps.files import picture_address
 from microtome.reports.maps.page import MapPages, Picture
 from microtome.reports.maps.picture import write_picture
@@ -36,7 +36,8 @@ def write_map_files(
         return None
     write_candidates(data.maps, data.points, read_image, run.info["model"]["preprocess"], root, workers)
     pictures = {one.entry["name"]: _picture(run, one, root) for one in data.maps}
-    keys = samples.set_index("index")["key"].astype(str)
+    shown = {sample for one in data.maps for sample in shown_candidates(one, data.points).tolist()}
+    keys = samples.loc[samples["index"].isin(shown)].set_index("index")["key"].astype(str)
     return MapPages(data, keys, pictures, {one.entry["name"]: _variance(run, one) for one in data.maps})
 
 

@@ -159,7 +159,8 @@ def _layer(
     for unit in range(units):
         weak = rng.random(len(group)) * 0.15
         peaks = np.where(group == unit % GROUPS, 0.75 + weak, weak).astype(np.float32)
-        made = encode_all(peaks, 1.0) if mode == "all" else encode_top(peaks, 1.0, top)
+        highest = np.sort(np.argsort(-peaks, kind="stable")[:top])
+        made = encode_all(peaks, 1.0) if mode == "all" else encode_top(highest, peaks[highest], 1.0)
         write.data(f"{where}/units/{unit}", made)
     middle = [views["tsne"][group == g].mean(axis=0).tolist() for g in range(GROUPS)]
     warning = f"This map should not be believed <{HOSTILE}>." if name == LAYERS[0] else ""

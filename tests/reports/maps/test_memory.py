@@ -55,17 +55,18 @@ def most_held(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def held_by_units(units: int, root: Path) -> int:
+def held_by_units(units: int, top: int | None, root: Path) -> int:
     entry = LayerEntry(name="a", folder="a", kind="x", units=units, grid=[1, 1], scale=1.0, receptive_field={})
     run = run_with(units, dtype="float16")
     names = [""] * units
     with MapFiles(root, 1) as files:
-        return most_held(lambda: write_units(run, entry, POINTS, names, files, UnitFiles(units, 10)))
+        return most_held(lambda: write_units(run, entry, POINTS, names, files, UnitFiles(units, top)))
 
 
-def test_units_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("top", [None, 10])
+def test_units_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: int | None) -> None:
     monkeypatch.setattr("microtome.reports.maps.points.BLOCK_BYTES", 1 << 20)
-    few, many = held_by_units(64, tmp_path), held_by_units(512, tmp_path)
+    few, many = held_by_units(64, top, tmp_path), held_by_units(512, top, tmp_path)
     assert many < few + (2 << 20)  # all peaks of 512 units take 8 MiB
     assert len(list((tmp_path / "map" / "a" / "units").iterdir())) == 512
 
