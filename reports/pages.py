@@ -31,7 +31,8 @@ UNREADABLE_ROWS = 20
 UNFOUND = 120
 MAP_FILES = ("map.", "layermap.")
 """How the names of static files begin that only pages with maps need."""
-GENERATOR_PAGE = "gan.html"
+GENERATOR_PAGE, ASK_PAGE = "gan.html", "ask.html"
+"""Pages that only a server makes useful."""
 _GENERATOR_FILES = ("gan.",)
 """How those begin that only the page of a generator needs."""
 _OTHER_CATEGORIES = 4

@@ -23,7 +23,7 @@ def test_a_script_that_is_missing_is_told_of(
     run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
     plant_maps(run)
     missing = [] if built else [MAP]
-    monkeypatch.setattr("microtome.dissect.audit.stages.report.missing_bundles", lambda maps: missing)
+    monkeypatch.setattr("microtome.dissect.audit.stages.report.missing_bundles", lambda **_: missing)
     write_report(run, DATASET)
     told = capsys.readouterr().err
     assert (words_instead(MAP) in told) != built

@@ -22,7 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(tmp_path_factory.mktemp("links") / "run")
     plant_maps(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("microtome.reports.site.missing_bundles", lambda maps: [MAP])
+        patch.setattr("microtome.reports.site.missing_bundles", lambda **_: [MAP])
         return Path(build_report(run, read_image)).parent
 
 

@@ -169,7 +169,7 @@ def test_so_many_candidates_are_shown(tmp_path: Path) -> None:
 def test_an_installation_without_the_script_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run", layers={"a": LayerShape(4, 7, 60)})
     plant_maps(run)
-    monkeypatch.setattr("microtome.reports.site.missing_bundles", lambda maps: [MAP])
+    monkeypatch.setattr("microtome.reports.site.missing_bundles", lambda **_: [MAP])
     build_report(run, read_image)
     assert words_instead(MAP) in page(run, "static/map.js")
 

@@ -6,6 +6,7 @@ import { startFind } from "./find";
 import { startLayer } from "./layer";
 import { startLayers } from "./layers";
 import { listenTo } from "./keys";
+import { startAsk } from "./live/ask";
 import { offerClasses } from "./live/explain";
 import { isSingleFile } from "../place";
 import { listen } from "./registry";
@@ -15,7 +16,7 @@ import { startUnit } from "./unit";
 
 type Start = (signal: AbortSignal) => Promise<void>;
 
-const STARTS: Record<string, Start> = { layer: startLayer, unit: startUnit, concept: startConcept, layers: startLayers };
+const STARTS: Record<string, Start> = { ask: startAsk, layer: startLayer, unit: startUnit, concept: startConcept, layers: startLayers };
 
 let page: AbortController | null = null;
 

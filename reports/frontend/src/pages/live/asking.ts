@@ -11,6 +11,49 @@ export function isServed(): boolean {
 
 // JSON values of an endpoint; body null: GET. Fails with the server's sentence.
 export async function ask<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
+  const answer = await answerOf(path, body, signal);
+  return (await answer.json()) as T;
+}
+
+// The same of an endpoint that tells how far it is before it answers.
+export async function askTelling<T>(path: string, body: unknown, told: (done: number, of: number) => void, signal: AbortSignal): Promise<T> {
+  const answer = await answerOf(path, body, signal);
+  if (!answer.body || !answer.headers.get("content-type")?.startsWith(LINES)) return (await answer.json()) as T;
+  let last: Line = {};
+  try {
+    for await (const line of linesOf(answer.body)) {
+      last = JSON.parse(line) as Line;
+      if (last.done !== undefined && last.of !== undefined) told(last.done, last.of);
+    }
+  } catch (error) {
+    throw wasStopped(error) ? error : new Error("The server has broken off before its answer.");
+  }
+  if (last.error) throw new Error(last.error);
+  if (last.done !== undefined) throw new Error("The server has broken off before its answer.");
+  return last as T;
+}
+
+const LINES = "application/x-ndjson";
+
+interface Line {
+  done?: number;
+  of?: number;
+  error?: string;
+}
+
+async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  const reader = stream.getReader(), decoder = new TextDecoder();
+  let rest = "";
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const pieces = (rest + decoder.decode(part.value, { stream: true })).split("\n");
+    rest = pieces.pop() ?? "";
+    yield* pieces.filter(Boolean);
+  }
+  if (rest) yield rest;
+}
+
+// The answer of an endpoint, which is no refusal.
+async function answerOf(path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
   const options: RequestInit = body === null ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   if (signal) options.signal = signal;
   let answer: Response;
@@ -20,9 +63,9 @@ export async function ask<T>(path: string, body: unknown, signal?: AbortSignal):
     if (wasStopped(error)) throw error;
     throw new Error("The server does not answer; is microtome serve still running?");
   }
-  const found = (await answer.json().catch(() => ({}))) as { error?: string };
-  if (!answer.ok) throw new Error(found.error || `The server answered with ${answer.status}.`);
-  return found as T;
+  if (answer.ok) return answer;
+  const refused = (await answer.json().catch(() => ({}))) as Line;
+  throw new Error(refused.error || `The server answered with ${answer.status}.`);
 }
 
 export function wasStopped(error: unknown): boolean {

@@ -3,12 +3,7 @@
 import { el } from "../../dom";
 import type { LayerData } from "../data";
 import { ask, base64Of, isServed, wasStopped, words } from "./asking";
-
-interface Hello {
-  upload_bytes: number;
-  layers: string[];
-  visualise: boolean;
-}
+import { greet, type Hello } from "./hello";
 
 interface Found {
   methods: string[];
@@ -20,13 +15,6 @@ interface Pictures {
 }
 
 type About = { layer: string; unit: number } | { class: number };
-
-let hello: Promise<Hello> | null = null;
-
-function able(): Promise<Hello> {
-  hello ??= ask<Hello>("hello", null);
-  return hello;
-}
 
 // One offer: what is explained, and the samples that may be explained, each with its number and its name.
 class Offer {
@@ -128,7 +116,7 @@ class Offer {
 // The patches of the unit can be explained, where its layer can.
 export function offerUnit(card: HTMLElement, data: LayerData, unit: number): void {
   if (!isServed()) return;
-  void able().then((can) => {
+  void greet().then((can) => {
     if (!can.layers.includes(data.layer) || card.querySelector(".live")) return;
     const samples = (data.patches.units[unit] ?? []).map((patch, rank): [number, string] => [
       data.patches.samples[patch[0]] ?? 0, `patch ${rank + 1}: ${data.patches.keys[patch[0]] ?? ""}`,
@@ -141,7 +129,7 @@ export function offerUnit(card: HTMLElement, data: LayerData, unit: number): voi
 export function offerClasses(): void {
   const rooms = [...document.querySelectorAll<HTMLElement>("section.live")];
   if (!isServed() || !rooms.length) return;
-  void able().then((can) => {
+  void greet().then((can) => {
     const shown = [...document.querySelectorAll<HTMLElement>(".portrait li [data-sample]")];
     const samples = shown.map((node): [number, string] => [Number(node.dataset.sample), node.getAttribute("title") ?? ""]);
     for (const room of rooms) {
