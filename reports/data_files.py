@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from microtome.reports.concept_units import concept_files, depths
 from microtome.reports.contents import Contents, ReportLayer
 from microtome.reports.explained import layer_pictures
-from microtome.reports.listing import listing_payload
+from microtome.reports.listing import layer_data, listing_payload
 from microtome.reports.matrix import classes_payload
 from microtome.reports.pages import LayerFiles, category_classes
 from microtome.reports.payload import Json, data_file, layer_payload
@@ -19,7 +20,7 @@ def write_data(contents: Contents, folder: Path) -> None:
     """Write data/layers/, data/concepts/ and data/depths.js into the report `folder`."""
     (folder / "data" / "layers").mkdir(parents=True)
     for number, layer in enumerate(contents.layers):
-        _write(folder, f"layers/{layer.folder}", _layer(contents, number, layer))
+        _write(folder, layer_data(layer.folder), _layer(contents, number, layer))
     (folder / "data" / "concepts").mkdir()
     for file, content in concept_files(contents.units, contents.concepts):
         _write(folder, f"concepts/{file}", content)
@@ -46,7 +47,7 @@ def _layer(contents: Contents, number: int, layer: ReportLayer) -> Json:
         strips=LayerFiles.of(layer.folder).strips,
         bar=contents.bar,
     )
-    payload.update(folder=layer.folder, number=number, categoryStyles=category_classes(contents.concepts.categories))
+    payload.update(number=number, categoryStyles=category_classes(contents.concepts.categories))
     if contents.classes is not None and layer.importance is not None:
         addresses = contents.classes.addresses[layer.importance.layer]
         payload["classes"] = classes_payload(layer.importance, addresses)
@@ -58,4 +59,5 @@ def _layer(contents: Contents, number: int, layer: ReportLayer) -> Json:
 
 
 def _write(folder: Path, name: str, value: Any) -> None:
-    (folder / "data" / f"{name}.js").write_text(data_file(name, value), encoding="ascii")
+    """Write the data file of that name, an address within data/."""
+    (folder / "data" / f"{unquote(name)}.js").write_text(data_file(name, value), encoding="ascii")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from microtome.reports.alignment import is_baseline
 from microtome.reports.concept_units import PER_FILE, ConceptUnits
 from microtome.reports.pages import LayerFiles, category_classes
 from microtome.reports.payload import SCHEMA_VERSION, Json
 from microtome.reports.summaries import Concepts, LayerSummary
+
+
+def layer_data(folder: str) -> str:
+    """The name of a layer's data file: its address within data/, without ".js"."""
+    return f"layers/{quote(folder)}"
 
 
 def listing_payload(
@@ -40,7 +46,7 @@ def _layer(layer: LayerSummary, own: bool) -> Json:
     files = LayerFiles.of(layer.entry["folder"])
     return {
         "name": layer.entry["name"],
-        "folder": layer.entry["folder"],
+        "data": layer_data(layer.entry["folder"]),
         "page": files.page,
         "strips": files.strips,
         "units": layer.entry["units"],

@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from microtome.reports.bundles import MAP, PAGES
-from microtome.reports.pages import GENERATOR_PAGE
+from microtome.reports.pages import ASK_PAGE, GENERATOR_PAGE
 from microtome.reports.text import without_controls
 
 NAME = "single-file.html"
@@ -20,7 +21,7 @@ LARGE_BYTES = 50_000_000
 """From this size on, mail and browsers have trouble with one file."""
 
 _HELD = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".svg": "image/svg+xml", ".csv": "text/csv"}
-_ONLY_SERVED = (GENERATOR_PAGE, "ask.html")
+_ONLY_SERVED = (GENERATOR_PAGE, ASK_PAGE)
 _TEXTS = (".html", ".js")
 
 _HEAD = """<!doctype html>
@@ -74,9 +75,9 @@ def _element(path: Path, name: str) -> str:
     kind = _HELD.get(path.suffix)
     if kind is None:
         content = _safe(path.read_text(encoding="utf-8"))
-        return f'<script type="application/json" id="file:{escape(name)}">{content}</script>\n'
+        return f'<script type="application/json" id="file:{quote(name)}">{content}</script>\n'
     content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<script type="text/plain" id="file:{escape(name)}" data-type="{kind}">{content}</script>\n'
+    return f'<script type="text/plain" id="file:{quote(name)}" data-type="{kind}">{content}</script>\n'
 
 
 def _safe(text: str) -> str:

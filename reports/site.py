@@ -15,11 +15,12 @@ from microtome.reports.data_files import write_listing
 from microtome.reports.explained import Explained, Portraits, layer_words, model_numbers
 from microtome.reports.figures.write import write_figures
 from microtome.reports.findings import findings_context
-from microtome.reports.listing import concept_rows
+from microtome.reports.listing import concept_rows, layer_data
 from microtome.reports.maps.page import PAGE as MAP_PAGE
 from microtome.reports.matrix import matrix_context
 from microtome.reports.methods import methods_context
 from microtome.reports.pages import (
+    ASK_PAGE,
     GENERATOR_PAGE,
     axis_ticks,
     environment,
@@ -56,6 +57,7 @@ class Site:
         self._write_about()
         if self._contents.is_generator:
             self._page(GENERATOR_PAGE, {"kind": "gan"})
+        self._page(ASK_PAGE, {"kind": "ask"})
         self._page("index.html", self._index())
         self._write_static()
 
@@ -67,7 +69,7 @@ class Site:
         more += [("Classes", "classes.html")] if self._contents.classes or self._portraits else []
         more += [("Ablations", "ablations.html")] if any(self._ablations.values()) else []
         more += [("Edit", GENERATOR_PAGE)] if self._contents.is_generator else []
-        more += [("Data", "data.html"), ("Methods", "methods.html")]
+        more += [("Ask", ASK_PAGE), ("Data", "data.html"), ("Methods", "methods.html")]
         return more
 
     def _page(self, name: str, context: Mapping[str, Any], current: str | None = None) -> None:
@@ -85,7 +87,7 @@ class Site:
             page = template.render(
                 root="../",
                 kind="layer",
-                folder=layer.folder,
+                data=layer_data(layer.folder),
                 number=number,
                 names=self._contents.concepts.names,
                 matrix=matrix_context(one, classes.addresses[number]) if classes and one else None,
@@ -159,7 +161,7 @@ class Site:
         maps, generator = self._contents.maps is not None, self._contents.is_generator
         for file in static_files(maps=maps, generator=generator):
             (folder / file.name).write_bytes(file.read_bytes())
-        for name in missing_bundles(maps=maps):
+        for name in missing_bundles(maps=maps, generator=generator):
             (folder / name).write_text(script_instead(name), encoding="ascii")
 
 

@@ -9,6 +9,10 @@ from helpers.map_pages import Planted
 from playwright.sync_api import BrowserContext, Page
 
 
+LEFT = "net::ERR_ABORTED"
+"""Why a request fails whose page was left before it was answered."""
+
+
 def watched(context: BrowserContext, trouble: list[str]) -> Page:
     """A page that notes what is printed, thrown or asked of the network; what software rendering mutters may pass."""
     page = context.new_page()
@@ -17,7 +21,7 @@ def watched(context: BrowserContext, trouble: list[str]) -> Page:
     page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss())[1])
     local = ("file:", "data:", "blob:")
     page.on("request", lambda asked: None if asked.url.startswith(local) else trouble.append(asked.url))
-    page.on("requestfailed", lambda asked: trouble.append(f"failed: {asked.url}"))
+    page.on("requestfailed", lambda asked: None if asked.failure == LEFT else trouble.append(f"failed: {asked.url}"))
     return page
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 _BEFORE, _AFTER = "(window.MICROTOME=window.MICROTOME||[]).push(", ");\n"
 
@@ -15,5 +16,5 @@ def read_page_data(report: Path, name: str) -> Any:
     assert text.startswith(_BEFORE), text[:80]
     assert text.endswith(_AFTER)
     said, value = json.loads(text.removeprefix(_BEFORE).removesuffix(_AFTER))
-    assert said == name
+    assert said == quote(name)
     return value

@@ -52,9 +52,9 @@ export function picture(path: string): string {
   return held === null ? "data:," : `data:${held.dataset.type ?? ""};base64,${held.textContent ?? ""}`;
 }
 
-// The element of the single file that holds the file at `path`, percent-encoded as in an address.
+// The element of the single file that holds the file at `path`, which is percent-encoded as Python's quote does it.
 function contentOf(path: string): HTMLElement | null {
-  return document.getElementById(`file:${decoded(path)}`);
+  return document.getElementById(`file:${path}`);
 }
 
 // The text of the file at `path` in the single file, null where it is not there.

@@ -29,7 +29,6 @@ export interface Patches {
 export interface LayerData {
   schema: number;
   layer: string;
-  folder: string;
   number: number;
   categories: string[];
   categoryStyles: string[];
@@ -56,7 +55,7 @@ export interface LayerData {
 
 export interface LayerEntry {
   name: string;
-  folder: string;
+  data: string; // its data file, as "layers/block5"
   page: string;
   strips: string;
   units: number;

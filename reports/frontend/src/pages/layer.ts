@@ -15,7 +15,7 @@ type Field = keyof typeof DEFAULTS;
 const NAMES = Object.keys(DEFAULTS) as Field[];
 
 export async function startLayer(signal: AbortSignal): Promise<void> {
-  const data = await load<LayerData>(`layers/${document.body.dataset.layer ?? ""}`);
+  const data = await load<LayerData>(document.body.dataset.layer ?? "");
   if (!signal.aborted) new LayerPage(data, signal).start();
 }
 

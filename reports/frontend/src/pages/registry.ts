@@ -27,14 +27,14 @@ export function listen(): void {
   if (Array.isArray(early)) take(...early);
 }
 
-// The value of that name; its file, data/NAME.js, is asked for at most once.
+// The value of that name, which is the address of its file in data/, without .js; it is asked for at most once.
 export function load<T>(name: string): Promise<T> {
   if (held.has(name)) return Promise.resolve(held.get(name) as T);
   const before = asked.get(name);
   if (before) return before as Promise<T>;
   const loading = new Promise<unknown>((resolve, reject) => {
     waiting.set(name, [...(waiting.get(name) ?? []), { resolve, reject }]);
-    const path = `data/${name.split("/").map(encodeURIComponent).join("/")}.js`;
+    const path = `data/${name}.js`;
     runScript(path).then(() => {
       if (waiting.has(name)) throw new Error(`${path} does not hold what its name says`);
     }).catch((error: unknown) => {

@@ -6,6 +6,7 @@ import { copyButtons } from "./copying";
 import type { Labels, LayerData, LayerEntry, Listing } from "./data";
 import { iou, percent, short, thousands } from "./format";
 import { listenTo } from "./keys";
+import { offerUnitActions } from "./live/ask";
 import { offerUnit } from "./live/explain";
 import { fields, fragment, href, setFragment, written } from "../place";
 import { load } from "./registry";
@@ -39,7 +40,7 @@ class UnitPage {
       this.nothing(entry, name, found.get("unit") ?? "");
       return;
     }
-    const data = await load<LayerData>(`layers/${entry.folder}`);
+    const data = await load<LayerData>(entry.data);
     this.data = data;
     this.unit = unit;
     document.title = `${name} · unit ${unit} · Microtome`;
@@ -50,6 +51,7 @@ class UnitPage {
     fillCard(card, data, unit, first);
     byId("card").replaceChildren(card);
     offerUnit(card, data, unit);
+    offerUnitActions(name, unit);
     byId("labels").replaceChildren(...data.taus.map((at) => this.labels(at)));
     this.best(first);
     byId("unit-body").hidden = false;
