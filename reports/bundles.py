@@ -7,6 +7,13 @@ from microtome.reports.payload import safe_json
 
 MAP = "map.js"
 PAGES = "pages.js"
+GENERATOR = "gan.js"
+
+_MISSING = {
+    MAP: "The interactive map",
+    PAGES: "What these pages show by script",
+    GENERATOR: "Editing what it generates",
+}
 
 _INSTEAD = """(function () {
   var place = document.getElementById("map-message") || document.querySelector("main");
@@ -19,16 +26,16 @@ _INSTEAD = """(function () {
 
 def words_instead(name: str) -> str:
     """What is said where the script `name` is missing."""
-    what = "The interactive map" if name == MAP else "What these pages show by script"
     return (
-        f"{what} is missing from this installation: its script reports/static/{name} was not built. "
+        f"{_MISSING[name]} is missing from this installation: its script reports/static/{name} was not built. "
         "Build it with `make setup`, then make the pages again with `microtome report RUN`."
     )
 
 
-def missing_bundles(*, maps: bool) -> list[str]:
-    """Of the scripts that a report needs, those that this installation lacks; maps: whether it has a map."""
-    wanted = [PAGES, MAP] if maps else [PAGES]
+def missing_bundles(*, maps: bool, generator: bool) -> list[str]:
+    """Of the scripts that a report needs, those that this installation lacks; maps: whether it has a map; generator:
+    whether it is of one."""
+    wanted = [PAGES, *([MAP] if maps else []), *([GENERATOR] if generator else [])]
     return [name for name in wanted if not package_file("static", name).is_file()]
 
 

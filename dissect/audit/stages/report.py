@@ -70,6 +70,6 @@ def write_report(run: Run, dataset: ImageDataset, *, single_file: bool = False) 
         together = Together(partial(made_together, dataset), made_at_once(dataset))
         shown_progress: dict[str, Any] = {"progress": images.move_to, "map_progress": map_written}
         index = build_report(run, read_image, together, single_file=single_file, **shown_progress)
-    for name in missing_bundles(maps=bool(run.info.get("map"))):
+    for name in missing_bundles(maps=bool(run.info.get("map")), generator="generator" in run.info["model"]):
         say(words_instead(name))
     return index
