@@ -33,6 +33,8 @@ def made_small(text: str) -> str:
 
 def test_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for text in blocks("toml"):
+        Path(re.match(r"# (\S+)\n", text)[1]).write_text(text)  # type: ignore[index]
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("microtome ")]
     assert {shlex.split(command)[1] for command in commands} >= {"inspect", "audit", "query", "report"}
     for command in commands:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from microtome.dissect.cli.options import RUN
-from microtome.dissect.cli.output import show_json, show_table
+from microtome.dissect.cli.output import one_line, show_json, show_table
 from microtome.storage.errors import UsageError
 
 if TYPE_CHECKING:
     from microtome.dissect.query.rules import Verdict
 
 CANNOT_BE_TOLD, BROKEN = 2, 5
-_LONGEST_CELL = 60
 
 
 @click.command("check")
@@ -83,7 +82,7 @@ def _show(verdicts: Sequence[Verdict]) -> None:
 
     rows = [
         [
-            _cell(verdict.rule.name),
+            one_line(verdict.rule.name),
             verdict.rule.asked,
             "?" if verdict.outcome == UNKNOWN else f"{verdict.count:,}",
             {FAILS: "FAILS", UNKNOWN: "CANNOT BE TOLD"}.get(verdict.outcome, verdict.outcome),
@@ -93,9 +92,9 @@ def _show(verdicts: Sequence[Verdict]) -> None:
     show_table(["rule", "asked for", "units", ""], rows, right=(2,))
     for verdict in verdicts:
         if verdict.outcome in (FAILS, UNKNOWN):
-            click.echo(f"\n{_cell(verdict.rule.name)}")
+            click.echo(f"\n{one_line(verdict.rule.name)}")
             for line in _text(verdict):
-                click.echo(f"  {_cell(line, 1000)}")
+                click.echo(f"  {one_line(line, 1000)}")
 
 
 def _text(verdict: Verdict) -> list[str]:
@@ -107,11 +106,3 @@ def _text(verdict: Verdict) -> list[str]:
     if verdict.count > len(verdict.first):
         lines.append(f"and {verdict.count - len(verdict.first):,} more")
     return lines
-
-
-def _cell(text: str, longest: int = _LONGEST_CELL) -> str:
-    """Text of a user's as one line of a terminal."""
-    from microtome.reports.text import without_controls
-
-    plain = without_controls(" ".join(text.split()))
-    return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."

@@ -10,7 +10,7 @@ import click
 
 from microtome.dissect.cli.data import slug
 from microtome.dissect.cli.options import RUN, split_list
-from microtome.dissect.cli.output import show_json, show_table
+from microtome.dissect.cli.output import one_line, show_json, show_table
 
 _ROWS = 12
 
@@ -114,7 +114,7 @@ def _show_layers(layers: Sequence[Mapping[str, Any]]) -> None:
         labels = layer["labels"]
         rows.append(
             [
-                name,
+                one_line(name),
                 *(" / ".join(str(side[key]) for side in both) for key in ("units", "detectors", "unique")),
                 f"{layer['matched']} of {most}",
                 _number(layer["median_correlation"]),
@@ -137,8 +137,8 @@ def _show_changes(changes: Sequence[Mapping[str, Any]], title: str, clear: float
         return
     rows = [
         [
-            f"  {change['concept']}",
-            change["category"],
+            f"  {one_line(change['concept'], 40)}",
+            one_line(change["category"], 20),
             *(text for key in ("a", "b") for text in _best(change[key])),
             f"{change['change']:+.3f}",
             "" if change["clear"] else "near the bar",
@@ -151,7 +151,7 @@ def _show_changes(changes: Sequence[Mapping[str, Any]], title: str, clear: float
 
 
 def _best(best: Mapping[str, Any] | None) -> tuple[str, str]:
-    return ("0.000", "-") if best is None else (f"{best['iou']:.3f}", f"{best['layer']}:{best['unit']}")
+    return ("0.000", "-") if best is None else (f"{best['iou']:.3f}", f"{one_line(best['layer'], 40)}:{best['unit']}")
 
 
 def _only(only: Mapping[str, Sequence[str]]) -> str:

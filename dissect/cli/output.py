@@ -9,7 +9,7 @@ import click
 
 from microtome.dissect.records import records
 
-__all__ = ["records", "show_json", "show_table"]
+__all__ = ["one_line", "records", "show_json", "show_table"]
 
 SCHEMA_VERSION = 1
 
@@ -29,3 +29,11 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: S
             for i, (text, width) in enumerate(zip(line, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def one_line(text: str, longest: int = 60) -> str:
+    """Text of a user's or a run's as a terminal may show it: on one line, without controls, cut where it is longer."""
+    from microtome.reports.text import without_controls
+
+    plain = without_controls(" ".join(text.split()))
+    return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
