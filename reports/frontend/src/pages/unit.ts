@@ -51,7 +51,7 @@ class UnitPage {
     fillCard(card, data, unit, first);
     byId("card").replaceChildren(card);
     offerUnit(card, data, unit);
-    offerUnitActions(name, unit);
+    offerUnitActions(data, unit);
     byId("labels").replaceChildren(...data.taus.map((at) => this.labels(at)));
     this.best(first);
     byId("unit-body").hidden = false;

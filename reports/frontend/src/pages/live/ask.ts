@@ -2,13 +2,13 @@
 
 import { byId, el } from "../../dom";
 import { href } from "../../place";
-import type { Listing } from "../data";
+import type { LayerData, Listing } from "../data";
 import { listenTo } from "../keys";
 import { load } from "../registry";
 import { AblateRoom, ablationAddress } from "./ablate";
 import { isServed } from "./asking";
 import { greet } from "./hello";
-import { NearRoom } from "./near";
+import { nearAddress, NearRoom } from "./near";
 import { QueryRoom } from "./query";
 
 export async function startAsk(signal: AbortSignal): Promise<void> {
@@ -34,12 +34,15 @@ function runHere(): string {
 }
 
 // On the page of a unit: what can be done with it.
-export function offerUnitActions(layer: string, unit: number): void {
+export function offerUnitActions({ layer, patches }: LayerData, unit: number): void {
   const room = document.getElementById("live");
   if (!room || !isServed()) return;
   greet().then((can) => {
-    const able = !can.ablate.why && can.ablate.layers.some(({ name }) => name === layer);
-    room.hidden = !able;
-    if (able) room.replaceChildren(el("a", { class: "button", href: href(ablationAddress(layer, unit)) }, "Ablate this unit"), el("small", {}, " which classes suffer when it is set to zero"));
+    const first = patches.units[unit]?.[0], sample = first && patches.samples[first[0]];
+    const ways: [string, string, string][] = [];
+    if (!can.ablate.why && can.ablate.layers.some(({ name }) => name === layer)) ways.push([ablationAddress(layer, unit), "Ablate this unit", "which classes suffer when it is set to zero"]);
+    if (!can.neighbors.why && sample !== undefined) ways.push([nearAddress(layer, sample), "Images like its first patch’s", `what ${layer} takes for similar to image ${sample}`]);
+    room.hidden = !ways.length;
+    room.replaceChildren(el("h2", {}, "Ask the run"), el("ul", { class: "actions" }, ...ways.map(([address, name, about]) => el("li", {}, el("a", { href: href(address) }, name), " ", el("small", {}, about)))));
   }, () => undefined);
 }

@@ -158,6 +158,10 @@ export class NearRoom {
   }
 }
 
+export function nearAddress(layer: string, sample: number): string {
+  return `ask.html#sample=${sample}&layer=${encodeURIComponent(layer)}`;
+}
+
 function picture(src: string, alt: string): HTMLElement {
   return src ? el("img", { src, alt, loading: "lazy" }) : el("span", { class: "absent", role: "img", "aria-label": alt }, "no picture");
 }
