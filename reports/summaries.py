@@ -60,8 +60,7 @@ class Labels:
     concept: int64 id of the label; iou, ceiling, iou_val (NaN without splits): float64; detector: bool;
     best: (C, BEST) int64 ids of the concepts of highest IoU; best_iou, best_ceiling: (C, BEST) float64;
     threshold, realised: float64; by_category: per category, distinct best concepts within it that pass the bar;
-    reach, highest: (K + 1,) float64, the highest ceiling and the highest IoU of each concept with any unit, NaN where
-    no mask meets it
+    reach: (K + 1,) float64, the highest ceiling of each concept with any unit, NaN where no mask meets it
     """
 
     tau: float
@@ -77,7 +76,6 @@ class Labels:
     realised: NDArray[np.float64]
     by_category: list[int]
     reach: NDArray[np.float64]
-    highest: NDArray[np.float64]
 
     @property
     def detectors(self) -> int:
@@ -186,9 +184,8 @@ def _labels(
     deciding: the column to choose by in place of that.
     """
     deciding = deciding or ("iou_train" if {"iou_train", "iou_val"} <= set(scores.columns) else "iou")
-    reach, highest = np.full(len(concepts.names), np.nan), np.full(len(concepts.names), np.nan)
+    reach = np.full(len(concepts.names), np.nan)
     np.fmax.at(reach, scores["concept"].to_numpy(np.int64), scores["ceiling"].to_numpy(np.float64))
-    np.fmax.at(highest, scores["concept"].to_numpy(np.int64), scores["iou"].to_numpy(np.float64))
     scores = scores[scores[deciding].to_numpy(np.float64) > 0]
     unit, concept = scores["unit"].to_numpy(np.int64), scores["concept"].to_numpy(np.int64)
     decider, overall = scores[deciding].to_numpy(np.float64), scores["iou"].to_numpy(np.float64)
@@ -222,7 +219,6 @@ def _labels(
         realised=realised,
         by_category=_best_in_categories(unit, concept, decider, overall > bar, concepts),
         reach=reach,
-        highest=highest,
     )
 
 
@@ -251,7 +247,6 @@ def _first_labels(
         realised=table["realised"].to_numpy(np.float64),
         by_category=derived.by_category,
         reach=derived.reach,
-        highest=derived.highest,
     )
 
 

@@ -330,6 +330,11 @@ class Run:
         """The first page of the report: an absolute path, or a URL."""
         return f"{self.place.url}/{REPORT}/index.html"
 
+    def report_file(self, name: str) -> bytes | None:
+        """A file of the report by its address in it, None where it is not there."""
+        key = f"{REPORT}/{name}"
+        return None if self.place.size(key) is None else self.place.read(key)
+
     @contextmanager
     def report_folder(self) -> Iterator[Path]:
         """A new, empty local folder to build a report in; what is not published from there is gone afterwards."""

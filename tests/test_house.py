@@ -30,7 +30,7 @@ IGNORANT_OF = {
     ),
     "dissect/models": ("dask", "microtome.reports", "microtome.storage.run", "microtome.dissect.audit"),
     "dissect/query": (
-        *("torch", "dask", "click", "microtome.reports"),
+        *("torch", "dask", "click", "microtome.reports.build", "microtome.reports.server"),
         *("microtome.dissect.audit", "microtome.dissect.models", "microtome.dissect.cli"),
     ),
 }
@@ -104,6 +104,14 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     slow = {"torch", "torchvision", "pandas", "zarr", "numba", "dask", "cv2", "jinja2"}
     assert loaded(code) & slow == set()
+
+
+def test_a_run_is_asked_without_what_draws_it() -> None:
+    code = (
+        "import microtome.dissect.query, sys\n"
+        "assert not any(name.startswith('microtome.reports') for name in sys.modules)"
+    )
+    assert loaded(code) & {"torch", "dask", "jinja2", "cv2", "matplotlib", "PIL"} == set()
 
 
 def test_results_are_read_and_drawn_without_torch() -> None:

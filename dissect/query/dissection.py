@@ -13,6 +13,15 @@ import pandas as pd
 
 from microtome.dissect.labelling import columns_of, label_column, label_units
 from microtome.dissect.maths.scoring import unique_detectors
+from microtome.dissect.query.answers import (
+    Answer,
+    concept_answer,
+    layer_answer,
+    overview,
+    overview_html,
+    query_answer,
+    unit_answer,
+)
 from microtome.dissect.query.expression import Term, parse, split_address
 from microtome.dissect.query.information import (
     CHOSEN_BY,
@@ -68,13 +77,21 @@ class Dissection:
         """The fractions that the run was counted at; the first one labels."""
         return [float(tau) for tau in self.run.info["config"]["tau"]]
 
-    def query(self, expression: str = "") -> pd.DataFrame:
+    def __repr__(self) -> str:
+        return overview(self.run)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of the run."""
+        return overview_html(self.run, {layer: self.units(layer) for layer in self.layers}, self.taus[0])
+
+    def query(self, expression: str = "") -> Answer:
         """Units that meet every term of `expression`, highest IoU first, one row a unit.
 
         A row gives the unit's label at the first tau (`tau=0.05` selects another, `tau=information` the thresholds of
         most information, whose `iou` is that of the half of the samples that did not choose them); with `concept=NAME`
         it gives that concept's score for every unit. `layer4:123` instead of terms ranks what that unit detects.
         Columns: layer, unit, concept, category, iou, ceiling, is_detector, state, threshold, realised, tau, ...
+        It is a table (pandas) that a notebook shows with patches, as are those of `unit`, `layer` and `concept`.
         Raises UnknownNameError with near names for a concept, category, layer or tau that the run does not have.
         """
         address, rest = split_address(expression)
@@ -90,15 +107,9 @@ class Dissection:
         for term in terms:
             if term.field not in ("layer", "tau") and term not in scored:
                 frame = frame[self._holds(frame, term)]
-        order = {name: position for position, name in enumerate(self.layers)}
-        return (
-            frame.assign(_layer=frame["layer"].map(order))
-            .sort_values(["iou", "_layer", "unit"], ascending=[False, True, True], kind="stable")
-            .drop(columns="_layer")
-            .reset_index(drop=True)
-        )
+        return query_answer(self.run, self._best_first(frame), expression)
 
-    def unit(self, layer: str, unit: int, tau: Tau | None = None) -> pd.DataFrame:
+    def unit(self, layer: str, unit: int, tau: Tau | None = None) -> Answer:
         """What one unit detects: every concept that its mask meets, highest IoU first.
 
         Columns: layer, unit, concept, category, iou, ceiling, intersection, unit_pixels, concept_pixels, tau, ...
@@ -114,7 +125,23 @@ class Dissection:
         columns = ["layer", "unit", "concept", "category", "iou", "ceiling"]
         rest = [column for column in iou.columns if column not in (*columns, "concept")]
         named = named.sort_values(["iou", "concept_id"], ascending=[False, True], kind="stable")
-        return named[columns + rest].reset_index(drop=True)
+        mine = self._units(layer, tau).set_index("unit", drop=False).loc[unit]
+        return unit_answer(self.run, named[columns + rest].reset_index(drop=True), mine.to_dict(), tau)
+
+    def layer(self, name: str, tau: Tau | None = None) -> Answer:
+        """Every unit of a layer, in order, with its label at `tau`; columns as in `query`."""
+        return layer_answer(self.run, self.units(name, tau), name, self._known_tau(tau))
+
+    def concept(self, name: str, category: str | None = None, tau: Tau | None = None) -> Answer:
+        """Every unit of every layer with its IoU with one concept, highest first; columns as in `query`.
+
+        category: where several concepts share the name. Raises UnknownNameError.
+        """
+        terms = [Term("concept", "=", name), *([] if category is None else [Term("category", "=", category)])]
+        tau = self._known_tau(tau)
+        frames = [self._scores(layer, terms, tau) for layer in self.layers]
+        ids = set.intersection(*map(self._concept_ids, terms))
+        return concept_answer(self.run, self._best_first(pd.concat(frames, ignore_index=True)), name, sorted(ids), tau)
 
     def summary(self, tau: Tau | None = None) -> pd.DataFrame:
         """Detectors and unique detectors for each layer and category.
@@ -135,6 +162,16 @@ class Dissection:
         """iou.parquet of `layer` at `tau`: a row for each unit and concept (its id) that share a pixel."""
         self.run.layer(layer)
         return self._iou_at(layer, self._known_tau(tau))
+
+    def _best_first(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows by IoU, then in the order of layers and units."""
+        order = {name: position for position, name in enumerate(self.layers)}
+        return (
+            frame.assign(_layer=frame["layer"].map(order))
+            .sort_values(["iou", "_layer", "unit"], ascending=[False, True, True], kind="stable")
+            .drop(columns="_layer")
+            .reset_index(drop=True)
+        )
 
     # How the terms are met
 

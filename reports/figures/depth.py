@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from microtome.reports.figures.labellings import Labelling, said_of_layers
 from microtome.reports.figures.layout import Columns, Scale, fine_print, grid_across, ordinal, round_ticks, rounded_up
 from microtome.reports.figures.marks import TEXT, WIDTH, Dot, Figure, Mark, Path, Words
 from microtome.reports.figures.text import brief
-from microtome.reports.summaries import Concepts, LayerSummary
 
 NAME = "detectors-by-depth"
 _LEFT, _CHART, _HEAD, _GAP = 36.0, 96.0, 16.0, 14.0
@@ -57,32 +54,27 @@ def detectors_figure(chosen: Labelling) -> Figure:
     )
 
 
-def concept_figure(layers: Sequence[LayerSummary], concepts: Concepts, concept: int, bar: float) -> Figure:
-    """Where in depth one concept appears, at the first tau: the highest IoU that any unit of a layer has with it, and
-    how many units detect it."""
-    names = tuple(layer.entry["name"] for layer in layers)
-    best = [_known(float(layer.first.highest[concept])) for layer in layers]
-    counts = [int((layer.first.detector & (layer.first.concept == concept)).sum()) for layer in layers]
+def concept_figure(
+    concept: str, names: Sequence[str], best: Sequence[float | None], detectors: Sequence[int], bar: float
+) -> Figure:
+    """Where in depth one concept appears. best: by layer, the highest IoU that any unit has with it, None where no mask
+    meets it; detectors: units whose label it is and that pass `bar`."""
     charts = (
         Series("best IoU of any unit", best, "object", 100, bar, ".3f"),
-        Series("units that detect it", counts, "material"),
+        Series("units that detect it", detectors, "material"),
     )
     marks, height = _charts(names, charts)
-    said = [f"best IoU {value or 0:.3f}, {count} detecting" for value, count in zip(best, counts, strict=True)]
+    said = [f"best IoU {value or 0:.3f}, {count} detecting" for value, count in zip(best, detectors, strict=True)]
     highest = max(range(len(best)), key=lambda number: best[number] or 0.0, default=0)
     return Figure(
-        name=f"concept-{concept}",
-        title=f"{brief(concepts.names[concept])} by depth",
+        name="concept-by-depth",
+        title=f"{brief(concept)} by depth",
         description="Two line charts over the layers in the network's order. " + said_of_layers(names, said, highest),
         height=height,
         marks=tuple(marks),
         columns=("layer", "best_iou", "detectors"),
-        rows=tuple((name, value or 0.0, count) for name, value, count in zip(names, best, counts, strict=True)),
+        rows=tuple((name, value or 0.0, count) for name, value, count in zip(names, best, detectors, strict=True)),
     )
-
-
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 def _charts(names: Sequence[str], charts: Sequence[Series]) -> tuple[list[Mark], float]:

@@ -46,8 +46,6 @@ def made_layer(name: str, concepts: Concepts, *, units: int = 24, seed: int = 0,
     concept = rng.integers(1, len(concepts.names), units)
     iou = rng.uniform(0, best, units)
     concept[:1], iou[:1] = 0, np.nan
-    highest = np.full(len(concepts.names), np.nan)
-    np.fmax.at(highest, concept, iou)
     nothing = np.full(units, np.nan)
     labels = Labels(
         tau=0.005,
@@ -62,8 +60,7 @@ def made_layer(name: str, concepts: Concepts, *, units: int = 24, seed: int = 0,
         threshold=nothing,
         realised=nothing,
         by_category=[0] * len(concepts.categories),
-        reach=highest,
-        highest=highest,
+        reach=np.full(len(concepts.names), np.nan),
     )
     entry = cast("Any", {"name": name, "units": units, "folder": "made"})
     return LayerSummary(entry, pd.DataFrame({"unit": range(units)}), [labels])

@@ -56,14 +56,17 @@ def texts(figure: Figure) -> list[str]:
 def many(count: int) -> list[Figure]:
     concepts = made_concepts()
     layers = [made_layer(f"encoder.{n}.mlp.fc1", concepts, seed=n, units=2048 // (n % 7 + 1)) for n in range(count)]
-    return [*run_figures(layers, concepts, BAR), concept_figure(layers, concepts, 1, BAR)]
+    names = [layer.entry["name"] for layer in layers]
+    best = [None if number % 5 == 4 else 1 / (2 + number % 7) for number in range(count)]
+    return [*run_figures(layers, concepts, BAR), concept_figure("wheel", names, best, range(count), BAR)]
 
 
 def hostile() -> list[Figure]:
     concepts = made_concepts(HOSTILE_NAMES[:8])
-    concepts.names[1] = HOSTILE_NAMES[1] * 100
     layers = [made_layer(name, concepts, seed=n) for n, name in enumerate(HOSTILE_NAMES)]
-    return [*run_figures(layers, concepts, BAR), concept_figure(layers, concepts, 1, BAR)]
+    numbers = range(len(layers))
+    by_depth = concept_figure(HOSTILE_NAMES[1] * 100, HOSTILE_NAMES, [0.1 * n for n in numbers], numbers, BAR)
+    return [*run_figures(layers, concepts, BAR), by_depth]
 
 
 def silent() -> list[Figure]:
@@ -133,15 +136,12 @@ def test_detectors_by_depth_are_those_of_the_tables(run: Run, figures: dict[str,
         assert int(row["unique_detectors"]) == labels.nunique()
 
 
-def test_a_concept_by_depth_is_that_of_the_tables(run: Run) -> None:
-    concepts = Concepts.of(run.table("concepts"))
-    layers = [summarise_layer(run, entry, concepts) for entry in run.info["layers"]]
-    for concept in range(1, len(concepts.names)):
-        for row in table(concept_figure(layers, concepts, concept, BAR)):
-            scores = run.layer_table(row["layer"], "iou")
-            units = run.layer_table(row["layer"], "units")
-            assert float(row["best_iou"]) == scores["iou"][scores["concept"] == concept].max()
-            assert int(row["detectors"]) == (units["is_detector"] & (units["concept_id"] == concept)).sum()
+def test_a_concept_by_depth_keeps_its_numbers() -> None:
+    figure = concept_figure("wheel", ["a", "b", "c"], [0.1, None, 0.25], [3, 0, 7], BAR)
+    rows = [(row["layer"], float(row["best_iou"]), int(row["detectors"])) for row in table(figure)]
+    assert rows == [("a", 0.1, 3), ("b", 0.0, 0), ("c", 0.25, 7)]
+    assert "b best IoU 0.000, 0 detecting" in figure.description
+    assert len([mark for mark in figure.marks if isinstance(mark, Dot)]) == 5  # none where no mask meets it
 
 
 def test_points_lie_where_the_numbers_are(figures: dict[str, Figure]) -> None:
