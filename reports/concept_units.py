@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -65,8 +66,11 @@ class ConceptUnits:
             return None
         return int(self.unit[at]), float(self.iou[at])
 
-    def listed(self, concept: int) -> list[Json]:
-        """[unit, IoU, ceiling, 1 where the concept is its label] of each unit that is listed, best first."""
+    def listed(self, concept: int, shapes: Sequence[str]) -> list[Json]:
+        """[unit, IoU, ceiling, 1 where the concept is its label, shape of its strip] of each unit listed, best first.
+
+        shapes: of each unit (`strip_shapes`).
+        """
         start, end = np.searchsorted(self.concept, [concept, concept + 1]).tolist()
         part = slice(start, end)
         rows = zip(
@@ -74,35 +78,43 @@ class ConceptUnits:
             rounded(self.iou[part], 4),
             rounded(self.ceiling[part], 4),
             self.label[part].astype(int).tolist(),
+            (shapes[unit] for unit in self.unit[part].tolist()),
             strict=True,
         )
         return [list(row) for row in rows]
 
 
-def concept_files(layers: Sequence[ConceptUnits], concepts: Concepts) -> Iterator[tuple[int, Json]]:
+Shapes: TypeAlias = Sequence[Sequence[str]]
+"""Of each layer, the shape of each unit's strip."""
+
+
+def concept_files(
+    layers: Sequence[ConceptUnits], shapes: Shapes, concepts: Concepts
+) -> Iterator[tuple[int, dict[str, list[Json]]]]:
     """Number and content of each data file: {id: [[layer, detectors, passing, units], ...]} of PER_FILE concepts."""
     count = len(concepts.names)
     for number in range((count + PER_FILE - 1) // PER_FILE):
         ids = range(max(number * PER_FILE, 1), min((number + 1) * PER_FILE, count))
-        yield number, {str(concept): _of_concept(layers, concept) for concept in ids}
+        yield number, {str(concept): _of_concept(layers, shapes, concept) for concept in ids}
 
 
-def _of_concept(layers: Sequence[ConceptUnits], concept: int) -> list[Json]:
+def _of_concept(layers: Sequence[ConceptUnits], shapes: Shapes, concept: int) -> list[Json]:
     return [
-        [number, int(layer.detectors[concept]), int(layer.passing[concept]), layer.listed(concept)]
+        [number, int(layer.detectors[concept]), int(layer.passing[concept]), layer.listed(concept, shapes[number])]
         for number, layer in enumerate(layers)
     ]
 
 
-def depths(layers: Sequence[ConceptUnits], concepts: Concepts) -> Json:
-    """By concept, for each layer with a unit that sees any of it: [layer, detectors, best unit, its IoU]."""
+def depths(layers: Sequence[ConceptUnits], shapes: Shapes, concepts: Concepts) -> Json:
+    """By concept, for each layer with a unit that sees any of it: [layer, detectors, best unit, its IoU, its strip]."""
     found: dict[str, list[Json]] = {}
     for concept in range(1, len(concepts.names)):
         rows = []
         for number, layer in enumerate(layers):
             best = layer.best(concept)
             if best is not None:
-                rows.append([number, int(layer.detectors[concept]), best[0], float(f"{best[1]:.4g}")])
+                score = float(f"{best[1]:.4g}")
+                rows.append([number, int(layer.detectors[concept]), best[0], score, shapes[number][best[0]]])
         if rows:
             found[str(concept)] = rows
     return found

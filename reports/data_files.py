@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pandas as pd
+
 from microtome.reports.concept_units import concept_files, depths
 from microtome.reports.contents import Contents, ReportLayer
 from microtome.reports.explained import layer_pictures
@@ -14,17 +16,20 @@ from microtome.reports.listing import layer_data, listing_payload
 from microtome.reports.matrix import classes_payload
 from microtome.reports.pages import LayerFiles, category_classes
 from microtome.reports.payload import Json, data_file, layer_payload
+from microtome.reports.strip_shapes import strip_shapes
 
 
 def write_data(contents: Contents, folder: Path) -> None:
     """Write data/layers/, data/concepts/ and data/depths.js into the report `folder`."""
     (folder / "data" / "layers").mkdir(parents=True)
+    keys = contents.samples.set_index("index")["key"]
     for number, layer in enumerate(contents.layers):
-        _write(folder, layer_data(layer.folder), _layer(contents, number, layer))
+        _write(folder, layer_data(layer.folder), _layer(contents, number, layer, keys))
     (folder / "data" / "concepts").mkdir()
-    for file, content in concept_files(contents.units, contents.concepts):
+    shapes = [strip_shapes(layer.plan) for layer in contents.layers]
+    for file, content in concept_files(contents.units, shapes, contents.concepts):
         _write(folder, f"concepts/{file}", content)
-    _write(folder, "depths", depths(contents.units, contents.concepts))
+    _write(folder, "depths", depths(contents.units, shapes, contents.concepts))
 
 
 def write_listing(
@@ -35,15 +40,15 @@ def write_listing(
     _write(folder, "index", listed)
 
 
-def _layer(contents: Contents, number: int, layer: ReportLayer) -> Json:
-    keys = contents.samples.set_index("index")["key"].astype(str)
+def _layer(contents: Contents, number: int, layer: ReportLayer, keys: pd.Series[Any]) -> Json:
+    """What the file of a layer holds; keys: of the samples, by index."""
     used = sorted(set(layer.plan.sample.tolist()))
     payload = layer_payload(
         layer.summary,
         contents.concepts,
         layer.plan,
         contents.run.layer_table(layer.name, "histogram"),
-        dict(zip(used, keys.reindex(used), strict=True)),
+        dict(zip(used, keys.reindex(used).astype(str), strict=True)),
         strips=LayerFiles.of(layer.folder).strips,
         bar=contents.bar,
     )

@@ -37,7 +37,9 @@ _HEAD = """<!doctype html>
 </style>
 </head>
 <body>
-<div id="page"><noscript>This report is drawn by the script in this file; nothing is loaded from the network.</noscript></div>
+<div id="page">
+<noscript>This report is drawn by the script in this file; nothing is loaded from the network.</noscript>
+</div>
 """
 
 

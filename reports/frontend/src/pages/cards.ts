@@ -4,6 +4,7 @@ import { type Child, el, svg } from "../dom";
 import type { Labels, LayerData, Maybe } from "./data";
 import { iou, percent, short, thousands } from "./format";
 import { href, picture } from "../place";
+import { thumbnail } from "./strips";
 
 export function chip(data: { categories: string[]; categoryStyles: string[] }, category: number): HTMLElement {
   return el("span", { class: `chip ${data.categoryStyles[category] ?? ""}` }, el("i"), data.categories[category] ?? "");
@@ -38,14 +39,8 @@ function patchesOf(data: LayerData, unit: number): HTMLElement {
   const box = el("div", { class: `patches cols-${Math.min(columns, 8)}` });
   const strip = count ? picture(`${data.strips}${unit}.jpg`) : "";
   list.forEach(([key, value, wide, high], rank) => {
-    const across = wide / size, down = high / size;
-    const place = count > across ? (100 * rank) / (count - across) : 0;
     const title = `#${rank + 1} · ${short(value)} · ${data.patches.keys[key] ?? ""}`;
-    const inner = el("span", { class: "patch", role: "img", "aria-label": title, title });
-    inner.style.cssText =
-      `width:${100 * across}%;height:${100 * down}%;background-image:url(${strip});` +
-      `background-size:${(100 * count) / across}% ${100 / down}%;background-position:${place}% 0`;
-    box.append(el("span", { class: "cell" }, inner));
+    box.append(thumbnail(strip, rank, count, wide / size, high / size, title));
   });
   if (!count) box.append(el("p", { class: "none" }, "No patches: this unit never responds."));
   return box;

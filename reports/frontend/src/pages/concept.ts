@@ -8,6 +8,7 @@ import { counted, iou, thousands } from "./format";
 import { listenTo } from "./keys";
 import { fields, fragment, href, picture, setFragment } from "../place";
 import { load } from "./registry";
+import { firstThumbnails } from "./strips";
 
 const FIRST = 8;
 
@@ -88,9 +89,12 @@ class ConceptPage {
   private layer(entry: ConceptEntry, [number, detectors, passing, units]: ConceptLayer): { node: HTMLElement; order: number } {
     const layer = this.entryOf(number);
     const style = this.listing.categoryStyles[entry[2]] ?? "";
-    const rows = units.map(([unit, score, ceiling, label]) => el(
+    const rows = units.map(([unit, score, ceiling, label, shape]) => el(
       "li", { class: label ? "is-label" : "" },
-      el("a", { class: "strip", href: href(unitAddress(layer.name, unit)), style: `background-image:url(${picture(`${layer.strips}${unit}.jpg`)})`, "aria-label": `unit ${unit} of ${layer.name}` }),
+      el(
+        "a", { class: "strip", href: href(unitAddress(layer.name, unit)), "aria-label": `unit ${unit} of ${layer.name}` },
+        ...firstThumbnails(picture(`${layer.strips}${unit}.jpg`), shape),
+      ),
       el("p", {}, el("a", { href: href(unitAddress(layer.name, unit)) }, `unit ${unit}`), " ", el("b", {}, iou(score)), label ? null : el("small", {}, " labelled otherwise")),
       meter(score, ceiling, style, this.listing.bar),
     ));

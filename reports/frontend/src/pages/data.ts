@@ -79,8 +79,8 @@ export interface Listing {
   pages: [string, string][];
 }
 
-// [unit, IoU, ceiling, 1 where it is the unit's label]
-export type ConceptUnit = [number, number, number, number];
+// [unit, IoU, ceiling, 1 where it is the unit's label, shape of its strip]
+export type ConceptUnit = [number, number, number, number, string];
 
 // layer, detectors, units above the bar, the units of highest IoU
 export type ConceptLayer = [number, number, number, ConceptUnit[]];

@@ -7,14 +7,16 @@ import type { ConceptEntry, LayerEntry, Listing } from "./data";
 import { iou } from "./format";
 import { fields, fragment, href, picture, setFragment, written } from "../place";
 import { load } from "./registry";
+import { firstThumbnails } from "./strips";
 
-// By concept: [layer, detectors, best unit, its IoU], where a layer has any.
-type Depths = Record<string, [number, number, number, number][]>;
+// By concept: [layer, detectors, best unit, its IoU, shape of its strip], where a layer has any.
+type Depths = Record<string, [number, number, number, number, string][]>;
 
 interface Side {
   detectors: number;
   unit: number;
   score: number;
+  shape: string;
 }
 
 interface Row {
@@ -76,7 +78,7 @@ class LayersPage {
       const known = this.depths[String(concept[0])] ?? [];
       const [a = null, b = null] = numbers.map((number): Side | null => {
         const found = known.find(([layer]) => layer === number);
-        return found ? { detectors: found[1], unit: found[2], score: found[3] } : null;
+        return found ? { detectors: found[1], unit: found[2], score: found[3], shape: found[4] } : null;
       });
       return { concept, sides: [a, b] };
     });
@@ -110,9 +112,8 @@ class LayersPage {
   private cells(side: Side | null, layer: LayerEntry | undefined): HTMLElement[] {
     if (!side || !layer) return [el("td", { class: "n none" }, "·"), el("td", { class: "n none" }, "·"), el("td", {})];
     const strip = el("a", {
-      class: "strip small", href: href(unitAddress(layer.name, side.unit)), style: `background-image:url(${picture(`${layer.strips}${side.unit}.jpg`)})`,
-      "aria-label": `unit ${side.unit} of ${layer.name}`, title: `unit ${side.unit}`,
-    });
+      class: "strip small", href: href(unitAddress(layer.name, side.unit)), "aria-label": `unit ${side.unit} of ${layer.name}`, title: `unit ${side.unit}`,
+    }, ...firstThumbnails(picture(`${layer.strips}${side.unit}.jpg`), side.shape));
     return [el("td", { class: side.detectors ? "n" : "n none" }, String(side.detectors)), el("td", { class: "n" }, iou(side.score)), el("td", {}, strip)];
   }
 
