@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from helpers.page_data import read_page_data
 from helpers.runs import LayerShape, read_image, write_run
