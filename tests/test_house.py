@@ -29,11 +29,16 @@ IGNORANT_OF = {
         *("microtome.dissect.models", "microtome.dissect.query", "microtome.dissect.cli"),
     ),
     "dissect/models": ("dask", "microtome.reports", "microtome.storage.run", "microtome.dissect.audit"),
+    "dissect/comparing": (
+        *("torch", "dask", "click", "microtome.datasets", "microtome.reports"),
+        *("microtome.dissect.audit", "microtome.dissect.models", "microtome.dissect.cli"),
+    ),
     "dissect/query": (
         *("torch", "dask", "click", "microtome.reports.build", "microtome.reports.server"),
         *("microtome.dissect.audit", "microtome.dissect.models", "microtome.dissect.cli"),
     ),
 }
+WITHOUT_TORCH = ("storage", "datasets", "reports", "dissect/maths", "dissect/query", "dissect/comparing")
 TEXT_SUFFIXES = {
     *(".py", ".js", ".ts", ".mjs", ".css", ".html", ".md", ".toml", ".json", ".lock", ".txt", ".yml", ".yaml", ".cfg"),
     *(".in", ".sh", ""),
@@ -98,7 +103,7 @@ def test_help_does_not_wait_for_torch() -> None:
         "from microtome.dissect.cli import main\n"
         "for command in ([], ['audit'], ['data'], ['query'], ['inspect'], ['report'], ['status'], ['verify'],\n"
         "                ['neighbors'], ['importance'], ['ablate'], ['map'], ['serve'], ['explain'], ['visualize'],\n"
-        "                ['generate'], ['rank'], ['insert'], ['defects']):\n"
+        "                ['generate'], ['rank'], ['insert'], ['defects'], ['compare'], ['check']):\n"
         "    try:\n        main([*command, '--help'])\n"
         "    except SystemExit as done:\n        assert not done.code, command\n"
     )
@@ -115,7 +120,7 @@ def test_a_run_is_asked_without_what_draws_it() -> None:
 
 
 def test_results_are_read_and_drawn_without_torch() -> None:
-    lower = [module_name(path) for path in modules("storage", "datasets", "reports", "dissect/maths", "dissect/query")]
+    lower = [module_name(path) for path in modules(*WITHOUT_TORCH)]
     code = "\n".join(f"import {name}" for name in lower)
     assert loaded(code) & {"torch", "torchvision", "timm"} == set()
 
