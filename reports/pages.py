@@ -209,6 +209,7 @@ def index_context(
         rows.append(
             {
                 "name": concepts.names[item.concept],
+                "about": f"concept.html#concept={item.concept}",
                 "category": concepts.categories[category] if category >= 0 else "",
                 "style": classes[category] if category >= 0 else "",
                 "layer": layer.entry["name"],

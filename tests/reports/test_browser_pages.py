@@ -258,3 +258,28 @@ def test_pages_are_accessible(page: Page, report: Path, scheme: str) -> None:
         assert axe_violations(page) == [], name
         ink = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
         assert (sum(ink) < 200) == (scheme == "dark")
+
+
+def test_a_strangers_tour(page: Page, report: Path) -> None:
+    """In at most three clicks from the index: who detects wheels, what drives a class, what is nearest to an image."""
+    index = address(report, "index.html")
+    page.goto(index)
+    page.click("nav[aria-label='More pages'] a:has-text('Concepts')")
+    page.click("table.findable a:text-is('wheel')")
+    page.locator("#layers .concept-units li").first.wait_for()
+    assert page.inner_text("h1") == "wheel"
+
+    page.goto(index)
+    page.click("nav[aria-label='More pages'] a:has-text('Classes')")
+    page.click("table.findable a:text-is('harbour')")
+    assert "harbour" in page.inner_text(".said")
+
+    page.goto(index)
+    page.click("nav[aria-label='More pages'] a:has-text('Map')")
+    page.wait_for_function("window.MICROTOME_MAP_STATE && window.MICROTOME_MAP_STATE.idle")
+    across, down = page.evaluate("MICROTOME_MAP_STATE.screen(5)")
+    box = page.locator("canvas").first.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + across, box["y"] + down)
+    page.get_by_text("Nearest on this map").wait_for()
+    assert page.locator("#map-point .map-thumb").count() >= 8

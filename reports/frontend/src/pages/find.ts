@@ -1,5 +1,6 @@
 // A box above a table that leaves the rows whose text holds what is typed; the text is kept in the address.
 
+import { copyButtons, type Table } from "./copying";
 import { fields, fragment, setFragment, written } from "../place";
 
 export function startFind(signal: AbortSignal): void {
@@ -27,6 +28,13 @@ export function startFind(signal: AbortSignal): void {
     narrow();
   });
   window.addEventListener("hashchange", read, { signal });
+  form.append(copyButtons(() => shownRows(what, rows)));
   form.hidden = false;
   read();
+}
+
+// The rows that are shown, as text, under the last row of the table's head.
+function shownRows(name: string, rows: HTMLElement[]): Table {
+  const texts = (row: Element | null | undefined): string[] => [...(row?.children ?? [])].map((cell) => (cell.textContent ?? "").replace(/\s+/g, " ").trim());
+  return { name, columns: texts(rows[0]?.closest("table")?.querySelector("thead tr:last-child")), rows: rows.filter((row) => !row.hidden).map(texts) };
 }
