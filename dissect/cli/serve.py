@@ -16,6 +16,10 @@ from microtome.storage.errors import UsageError
 if TYPE_CHECKING:
     from microtome.storage.run import Run
 
+KEPT_OPEN = 60
+"""Seconds that an idle connection stays open: longer than torch takes to load, in which the server answers nobody, so
+that no connection is closed in which a question has just come in."""
+
 
 @click.command("serve")
 @click.argument("run", type=RUN)
@@ -26,10 +30,11 @@ if TYPE_CHECKING:
 def serve_command(run: Path | str, port: int, host: str, device: str | None, opens: bool) -> int:
     """Serve the pages of RUN, and let its model explain units and classes on demand.
 
-    On cards of units and pages of classes a section "Explain" appears, for images of the run and for your own. The
-    model is opened when it is first asked for, and does one thing at a time. Of a generator, the page "Edit" shows its
-    images while units are ablated or inserted, everywhere or where one paints. Nothing is sent anywhere. Ctrl-C ends
-    it.
+    On cards of units and pages of classes a section "Explain" appears, for images of the run and for your own. The page
+    "Ask" takes queries, finds the images that a layer takes for similar to one, and measures what classes lose without
+    units. The model is opened when it is first asked for, and does one thing at a time. Of a generator, the page "Edit"
+    shows its images while units are ablated or inserted, everywhere or where one paints. Nothing is sent anywhere.
+    Ctrl-C ends it.
 
     \b
     Examples:
@@ -110,7 +115,13 @@ def _serve(
         explorer=ExplorerOnDemand(actions),
     )
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3, lifespan="on"
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=KEPT_OPEN,
+        lifespan="on",
     )
     click.echo(f"{run.url}: {address}")
     click.echo("Ctrl-C ends the server", err=True)

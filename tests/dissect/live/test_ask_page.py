@@ -197,7 +197,7 @@ def test_what_cannot_be_asked_says_why(run: Path, actions: OnDemand) -> None:
 
     with opened(run, Without(actions), actions) as (page, address):
         page.goto(f"{address}/ask.html")
-        page.get_by_role("alert").filter(has_text="The model has no classes.").wait_for()
+        page.locator("#ablate .answer", has_text="The model has no classes.").wait_for()
         assert page.locator("#ablate-form").is_hidden()
         assert page.locator("#near-file").is_disabled()
         assert page.locator("#near-own").inner_text() == "The model takes no images."

@@ -73,7 +73,7 @@ export class AblateRoom {
   constructor(private readonly listing: Listing, private readonly can: Hello) {
     const { layers, why } = can.ablate;
     byId("ablate-form").hidden = Boolean(why);
-    if (why) this.room.fail(why);
+    if (why) this.room.refuse(why);
     this.layer.replaceChildren(...layers.map(({ name, units }) => el("option", { value: name }, `${name} · ${thousands(units)} units`)));
     this.layer.value = layers.at(-1)?.name ?? "";
     for (const [box, [usual, most]] of [[this.images, can.limits.images], [this.draws, can.limits.draws]] as const) {

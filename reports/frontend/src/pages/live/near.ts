@@ -45,7 +45,7 @@ export class NearRoom {
   constructor(private readonly can: Hello) {
     const { layers, why, uploads } = can.neighbors, [usual, most] = can.limits.neighbors;
     byId("near-form").hidden = Boolean(why);
-    if (why) this.room.fail(why);
+    if (why) this.room.refuse(why);
     this.layer.replaceChildren(...layers.map((name) => el("option", { value: name }, name)));
     this.layer.value = layers.at(-1) ?? "";
     this.sample.max = String(can.samples - 1);

@@ -25,7 +25,12 @@ export class Room {
     this.busy.replaceChildren(this.said, " ", this.bar, " ", this.stop);
   }
 
-  // What cannot be done, instead of an answer; "" takes it back.
+  // Nothing can be asked here of this run, and why.
+  refuse(why: string): void {
+    this.answer.replaceChildren(el("p", { class: "nothing" }, why));
+  }
+
+  // What went wrong; "" takes it back.
   fail(text: string): void {
     this.trouble.textContent = text;
     this.trouble.hidden = !text;
