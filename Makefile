@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BUNDLE := reports/static/pages.js
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck check bench lock clean
+.PHONY: help setup demo notebook test lint typecheck check bench lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -30,6 +30,9 @@ demo: setup  ## dissect the built-in classifier; ends with the path of the repor
 	$(BIN)/microtome audit builtin:scenes-cnn scenes:2000 --layers 'block?,block4:rotated' --tau 0.04,0.005 --out runs/demo
 	$(BIN)/microtome importance runs/demo --layer block5 --limit 1000 --no-report
 	$(BIN)/microtome report runs/demo
+
+notebook: demo  ## run the tour over runs/demo and write docs/tour.ipynb
+	$(BIN)/python .packaging/notebook.py docs/tour.py docs/tour.ipynb
 
 test: setup  ## run the tests
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal

@@ -6,7 +6,7 @@ all that a layer can tell apart, so if its units were no more than any basis, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from microtome.reports.summaries import LayerSummary
@@ -33,8 +33,12 @@ def plain_name(entry: LayerEntry) -> str:
 
 def is_baseline(layer: LayerSummary, layers: Sequence[LayerSummary]) -> bool:
     """Whether a layer is there to be compared with, and its units are none of the network's: a rotation of another."""
-    readout = layer.entry.get("readout")
-    names = {other.entry["name"] for other in layers}
+    return is_rotation(layer.entry, {other.entry["name"] for other in layers})
+
+
+def is_rotation(entry: LayerEntry, names: Set[str]) -> bool:
+    """Whether a layer is a rotation of one of the layers `names`."""
+    readout = entry.get("readout")
     return readout is not None and readout["kind"] == ROTATED and readout["base"] in names
 
 

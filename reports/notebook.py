@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jinja2.environment import TemplateModule
 
+from microtome.reports.alignment import is_rotation
 from microtome.reports.figures.colours import LIGHT
 from microtome.reports.figures.depth import concept_figure
 from microtome.reports.figures.svg import svg_in_notebook
@@ -25,7 +26,7 @@ from microtome.reports.pages import category_classes, environment, field_words
 from microtome.reports.patch_sheets import PatchRun, Pictures, unit_pictures
 from microtome.reports.summaries import STATES, Concepts
 
-CARDS, CONCEPTS, LAYERS = 5, 6, 60
+CARDS, CONCEPTS, LAYERS = 4, 6, 60
 """Units that an answer shows with their patches; concepts of a unit; layers of a run."""
 _ACROSS, _PATCHES = 6, 12
 _HISTOGRAM, _PITCH = 50.0, 5.0
@@ -129,10 +130,14 @@ def layer_html(run: PatchRun, units: pd.DataFrame, layer: str, tau: str) -> str:
 
 
 def concept_html(run: PatchRun, units: pd.DataFrame, name: str, ids: Sequence[int], tau: str) -> str:
-    """One concept. units: every unit with its IoU with it, highest first; ids: of the concepts of that name."""
+    """One concept in the network's own layers. units: every unit with its IoU with it, highest first; ids: of the
+    concepts of that name."""
     look = _Look.of(run)
     concepts = run.table("concepts").set_index("id").loc[list(ids)]
-    names = [entry["name"] for entry in run.info["layers"]]
+    layers = run.info["layers"]
+    every = {entry["name"] for entry in layers}
+    names = [entry["name"] for entry in layers if not is_rotation(entry, every)]
+    units = units[units["layer"].isin(names)]
     highest = units.groupby("layer")["iou"].max()
     labelled = units[(units["label"] == units["concept"]) & units["is_detector"].to_numpy(np.bool_)]
     detecting = labelled["layer"].value_counts()
@@ -140,11 +145,11 @@ def concept_html(run: PatchRun, units: pd.DataFrame, name: str, ids: Sequence[in
     counts = [int(detecting.get(layer, 0)) for layer in names]
     figure = concept_figure(name, names, best, counts, look.bar)
     key = hashlib.sha256(repr((name, names, best, counts)).encode("utf-8", "replace")).hexdigest()[:12]
-    total, layers = sum(counts), sum(count > 0 for count in counts)
+    total, seen = sum(counts), sum(count > 0 for count in counts)
     labelled_so = f"the label of {total} detector{'' if total == 1 else 's'}"
     shown = {
         "title": brief(name),
-        "words": f"{labelled_so} in {layers} of {len(names)} layers, at {tau}",
+        "words": f"{labelled_so} in {seen} of {len(names)} layers, at {tau}",
         "categories": [
             {"name": str(row["category"]), "colour": look.colour(row["category"]), **_counts(row)}
             for row in concepts.to_dict("records")

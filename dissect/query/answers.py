@@ -109,7 +109,7 @@ def overview(run: Run) -> str:
     units = sum(layer["units"] for layer in info["layers"])
     return (
         f"<Dissection of {info['model']['spec']} over {info['data']['spec']}: "
-        f"{len(info['layers'])} layers, {units:,} units; {run.place.path or run.url}>"
+        f"{len(info['layers'])} layers, {units:,} units>"
     )
 
 

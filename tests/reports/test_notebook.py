@@ -220,7 +220,7 @@ def test_an_answer_is_a_table(run: Run, asked: Dissection) -> None:
     assert repr(asked.layer("layer1")).splitlines()[0].startswith("layer1: 24 units, ")
     assert repr(asked.concept("tree")).splitlines()[0].startswith("tree: ")
     assert repr(asked.query("concept=tree")).splitlines()[0] == "48 units for 'concept=tree'"
-    assert repr(asked).startswith("<Dissection of builtin:scenes-cnn over scenes:24: 3 layers, 48 units; ")
+    assert repr(asked) == "<Dissection of builtin:scenes-cnn over scenes:24: 3 layers, 48 units>"
     assert "<" not in repr(unit)
     assert type(unit[unit["iou"] > 0]) is pd.DataFrame
     assert type(unit.copy()) is pd.DataFrame
