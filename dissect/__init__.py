@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         run_audit,
     )
     from microtome.dissect.audit.maps import Maps, make_maps
+    from microtome.dissect.comparing.comparison import compare_runs
     from microtome.dissect.embedding.nearest import Found, neighbors
     from microtome.dissect.query import Dissection, open_run
 
@@ -33,6 +34,7 @@ __all__ = [
     "Maps",
     "Outcome",
     "ablate",
+    "compare_runs",
     "extend_run",
     "importance",
     "make_maps",
@@ -53,6 +55,7 @@ _HOMES = {
     "rebuild_report": "microtome.dissect.audit.stages.report",
     "Maps": "microtome.dissect.audit.maps",
     "make_maps": "microtome.dissect.audit.maps",
+    "compare_runs": "microtome.dissect.comparing.comparison",
     "ablate": "microtome.dissect.ablation.sets",
     "importance": "microtome.dissect.ablation.units",
     "Found": "microtome.dissect.embedding.nearest",

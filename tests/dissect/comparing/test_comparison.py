@@ -10,7 +10,7 @@ import pytest
 from helpers.compared import ORDERS, SAMPLES, SHAPES, answers_of, rename_concepts, set_iou, write_compared
 from helpers.runs import LayerShape
 
-from microtome.dissect.comparing.comparison import compare_runs
+from microtome.dissect import compare_runs
 from microtome.dissect.comparing.pairing import layer_pairs
 from microtome.dissect.query import Dissection
 from microtome.storage.arrays import PEAKS

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.tree import ROOT
 
 from microtome.dissect import AuditConfig, open_run, run_audit
 from microtome.dissect.audit.config import config_from_mapping, config_from_toml
@@ -94,6 +96,13 @@ def test_a_file_of_rules_may_be_that_of_an_audit(tmp_path: Path) -> None:
     file.write_text("[rules]\nname = 'one table'\nnone = 'iou>0'\n")
     with pytest.raises(UsageError, match=r"\[\[rules\]\]"):
         rules_from_toml(file)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/compare.md"])
+def test_documented_rules_can_be_read(tmp_path: Path, page: str) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "rules.toml").write_text(example)
+    assert len(rules_from_toml(tmp_path / "rules.toml")) == example.count("[[rules]]") > 1
 
 
 def test_verdicts_are_those_of_queries(planted_run: Path) -> None:
