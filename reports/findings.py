@@ -173,9 +173,10 @@ def suspicious(run: ReportRun, samples: pd.DataFrame) -> dict[str, Any]:
     table = pd.concat(frames, ignore_index=True)
     votes = table.groupby("sample").agg(layers=("layer", "nunique"), share=("share", "max"))
     order = votes.reset_index().sort_values(["layers", "share", "sample"], ascending=[False, False, True])
+    first = order.head(SUSPICIOUS)
     strongest = table.sort_values(["share", "layer"], ascending=[False, False]).drop_duplicates("sample")
     said = strongest.set_index("sample")
-    keys = samples.set_index("index")["key"].astype(str)
+    keys = samples[samples["index"].isin(first["sample"])].set_index("index")["key"]
     rows = [
         {
             "sample": int(sample),
@@ -185,7 +186,7 @@ def suspicious(run: ReportRun, samples: pd.DataFrame) -> dict[str, Any]:
             "share": float(share),
             "layers": int(count),
         }
-        for sample, count, share in order.head(SUSPICIOUS).itertuples(index=False)
+        for sample, count, share in first.itertuples(index=False)
     ]
     return {"layers": layers, "count": len(order), "rows": rows}
 
