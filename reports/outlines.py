@@ -20,6 +20,9 @@ _SIGMA = 0.9
 _DIMMED = 153  # in 1/255
 _REACH = 2  # pixels beside the mask that the line touches: half the width of the blur
 _GREY = 128
+_BLANK = 232
+_BLOCK = 16
+"""Pixels that JPEG packs together, where colours have half the resolution."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -253,13 +256,17 @@ def draw_patch(
 
 @kernel
 def _fill_up(strip: Any, offset: int, shape: tuple[int, int], side: int) -> None:
-    """Repeat the last of the drawn rows and columns to the border, so that JPEG blocks do not blur them."""
+    """Repeat the last of the drawn rows and columns past the end of their JPEG blocks, which would blur them otherwise,
+    and leave the cell blank from there."""
     rows, columns = shape
+    low = min((rows // _BLOCK + 1) * _BLOCK, side)
+    right = min((columns // _BLOCK + 1) * _BLOCK, side)
     for i in range(side):
         source = strip[min(i, rows - 1)]
         for j in range(0 if i >= rows else columns, side):
+            blank = i >= low or j >= right
             for k in range(3):
-                strip[i, offset + 3 * j + k] = source[offset + 3 * min(j, columns - 1) + k]
+                strip[i, offset + 3 * j + k] = _BLANK if blank else source[offset + 3 * min(j, columns - 1) + k]
 
 
 @kernel

@@ -150,3 +150,26 @@ def test_a_strip_goes_by_rank_and_fills_its_cells() -> None:
     )
     cells = [np.unique(strip[:, at : at + 24]).tolist() for at in range(0, 96, 24)]
     assert cells == [[90], [128], [0], [30]]
+
+
+@pytest.mark.parametrize("shape", [(33, 96), (96, 50), (48, 96), (1, 96)])
+def test_what_is_blank_does_not_blur_what_is_drawn(shape: tuple[int, int]) -> None:
+    rows, columns = shape
+    rng = np.random.default_rng(rows)
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (96, 96, 3)).astype(np.uint8), (9, 9), 3)
+    strip = np.zeros((96, 2 * 288), np.uint8)
+    one = (np.array([0]), np.array([1]), np.array([0]), np.array([False]), np.array([0.5]), np.array([False]))
+    maps, places = np.zeros((1, 2, 2), np.float32), np.zeros((1, 4))
+    draw_strip(*one, maps, picture.reshape(1, 96, 288), np.array([shape]), places, strip)
+    cell = strip.reshape(96, 192, 3)[:, 96:]
+    np.testing.assert_array_equal(cell[:rows, :columns], picture[:rows, :columns])
+    assert (cell[(rows // 16 + 1) * 16 :] == 232).all()
+    assert (cell[:, (columns // 16 + 1) * 16 :] == 232).all()
+
+    def packed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.asarray(cv2.imdecode(cv2.imencode(".jpg", pixels)[1], cv2.IMREAD_COLOR), np.uint8)
+
+    filled = cell.copy()
+    filled[:, columns:] = filled[:, columns - 1 : columns]
+    filled[rows:] = filled[rows - 1 : rows]
+    np.testing.assert_array_equal(packed(cell)[:rows, :columns], packed(filled)[:rows, :columns])
