@@ -178,10 +178,10 @@ def open_subject(
 
 
 @contextmanager
-def subject_of(job: Job, layer: LayerEntry, value: str, samples: int) -> Iterator[Subject]:
-    """The same of a job that is opened, over the first `samples` of its dataset. Raises UsageError where the model is
-    no classifier."""
-    truth = find_truth(job.dataset, samples, job.model.class_names)
+def subject_of(job: Job, layer: LayerEntry, value: str, samples: int, truth: Truth | None = None) -> Iterator[Subject]:
+    """The same of a job that is opened, over the first `samples` of its dataset. truth: theirs, where it is known
+    already. Raises UsageError where the model is no classifier."""
+    truth = truth or find_truth(job.dataset, samples, job.model.class_names)
     threads = torch.get_num_threads()
     torch.set_num_threads(job.division.torch_threads)
     try:

@@ -24,6 +24,7 @@ from microtome.dissect.ablation.sets import (
     total_of,
 )
 from microtome.dissect.ablation.subject import Batch, Subject, finished_run, layer_of, subject_of
+from microtome.dissect.ablation.truth import Truth
 from microtome.dissect.ablation.units import scores
 from microtome.dissect.audit.cores import available_cores
 from microtome.dissect.audit.data import refuse_generator
@@ -48,6 +49,7 @@ class LiveExplorer:
 
     def __init__(self, opened: OpenedRun) -> None:
         self._opened = opened
+        self._truth: Truth | None = None
 
     @property
     def _run(self) -> Run:
@@ -118,7 +120,8 @@ class LiveExplorer:
         if stop():
             raise AbandonedError
         job = self._opened.job()
-        with subject_of(job, layer, _VALUE, job.samples) as subject:
+        with subject_of(job, layer, _VALUE, job.samples, self._truth) as subject:
+            self._truth = subject.truth
             counts = total_of(_parts(subject, drawn_images(subject, removal.images), sets, stop, told), subject)
             return {
                 **described(choice, subject, counts, _VALUE),
