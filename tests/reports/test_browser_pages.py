@@ -214,6 +214,8 @@ def test_the_single_file_holds_every_page(page: Page, report: Path, tmp_path: Pa
     alone.write_bytes((report / "single-file.html").read_bytes())
     page.goto(alone.as_uri())
     assert "scenes-cnn" in page.inner_text("h1")
+    assert page.locator("nav a", has_text="Methods").count() == 1
+    assert page.locator("nav a", has_text="Ask").count() == 0  # a page that needs a server
     page.click("nav[aria-label=Layers] a:has-text('layer1')")
     page.locator(".card .score").first.wait_for()
     assert page.evaluate("location.hash") == "#/layers/layer1.html"

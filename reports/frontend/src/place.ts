@@ -57,6 +57,11 @@ function contentOf(path: string): HTMLElement | null {
   return document.getElementById(`file:${path}`);
 }
 
+// Whether there is a page of that address: the single file lacks those that only a server makes useful.
+export function holds(page: string): boolean {
+  return !isSingleFile() || contentOf(page.replace(/#.*/, "")) !== null;
+}
+
 // The text of the file at `path` in the single file, null where it is not there.
 export function textOf(path: string): string | null {
   const held = contentOf(path);

@@ -5,7 +5,7 @@ import { chip, unitAddress } from "./cards";
 import type { Listing } from "./data";
 import { counted, iou } from "./format";
 import { isTyping } from "./keys";
-import { go, href } from "../place";
+import { go, holds, href } from "../place";
 import { load } from "./registry";
 
 const MOST = 12;
@@ -41,7 +41,7 @@ export function find(listing: Listing, text: string): Hit[] {
   }
   for (const layer of listing.layers) add(layer.name, layer.page, 0.2, `layer · ${counted(layer.units, "unit")}, ${counted(layer.detectors, "detector")}`);
   for (const [name, page] of listing.classes) add(name, page, 0.3, "class");
-  for (const [name, page] of listing.pages) add(name, page, 0.6, "page");
+  for (const [name, page] of listing.pages) if (holds(page)) add(name, page, 0.6, "page");
   hits.push(...unitsOf(listing, query));
   return hits.sort((a, b) => a.rank - b.rank || a.text.length - b.text.length || (a.text < b.text ? -1 : 1)).slice(0, MOST);
 }

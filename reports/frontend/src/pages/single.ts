@@ -1,7 +1,7 @@
 // A whole report in one file: the pages lie in elements of the document, and the part of the address after # says
 // which of them is shown. Pages that have their own script (the map) are left by loading the file anew.
 
-import { currentPage, fragment, picture, runScript, textOf } from "../place";
+import { currentPage, fragment, holds, picture, runScript, textOf } from "../place";
 
 export function startRouter(startPage: () => void): void {
   let shown = "";
@@ -42,7 +42,8 @@ function reveal(): void {
 // To a page of this file, or to a file for papers, which is saved.
 function lead(link: HTMLAnchorElement, target: string): void {
   if (/\.html(?:#|$)/.test(target)) {
-    link.setAttribute("href", `#/${target}`);
+    if (holds(target)) link.setAttribute("href", `#/${target}`);
+    else link.remove();
     return;
   }
   link.href = picture(target);
