@@ -81,7 +81,7 @@ def write_map(
         return None
     points, maps = found
     samples = samples.set_index("index")
-    classes = Classes.of(samples["label"].loc[points.samples], run.info["data"]["class_names"])
+    classes = Classes.of(samples["label"].reindex(points.samples), run.info["data"]["class_names"])
     expected = _expected_files(maps, points, concepts)
     with MapFiles(root, workers, progress, expected) as files:
         manifest = {

@@ -8,7 +8,6 @@ import numpy as np
 from helpers.map_pages import Planted
 from playwright.sync_api import BrowserContext, Page
 
-
 LEFT = "net::ERR_ABORTED"
 """Why a request fails whose page was left before it was answered."""
 
