@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,11 +101,18 @@ def _serve(
 ) -> None:
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """One that has its work stopped before it waits for the answers."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            ending.set()
+            await super().shutdown(sockets)
+
     from microtome.dissect.live.on_demand import ExplorerOnDemand, GeneratorOnDemand, OnDemand
     from microtome.reports.server.app import create_app
 
     generator = GeneratorOnDemand(run, device) if "generator" in run.info["model"] else None
-    actions = OnDemand(run, device)
+    actions, ending = OnDemand(run, device), threading.Event()
     app = create_app(
         run.place,
         actions,
@@ -113,6 +121,7 @@ def _serve(
         token=token,
         generator=generator,
         explorer=ExplorerOnDemand(actions),
+        ending=ending,
     )
     config = uvicorn.Config(
         app,
@@ -128,4 +137,4 @@ def _serve(
     if opens:
         click.launch(address)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -33,23 +34,26 @@ def create_app(
     reading: float = READING,
     generator: GeneratorActions | None = None,
     explorer: Explorer | None = None,
+    ending: threading.Event | None = None,
 ) -> ASGIApp:
     """Serve the report of the run in `place`, at `host` and `port`, to whoever shows `token` (None: everybody).
 
     waiting: questions to the model that may come in or wait beside the one at work; reading: seconds that one may take
     to come in; generator: live actions on the run's generator, which have threads of their own, where it has one;
-    explorer: questions about the run, of which queries have a thread of their own.
+    explorer: questions about the run, of which queries have a thread of their own; ending: set once the server is told
+    to end, so that it does not wait for what is at work.
     """
-    model = Jobs(waiting)
+    ending = ending or threading.Event()
+    model = Jobs(waiting, ending)
     others: list[Jobs] = []
     if explorer is None:
         routes = Api(actions, model, reading).routes()
     else:
-        others.append(tables := Jobs(waiting))
+        others.append(tables := Jobs(waiting, ending))
         asked = ExplorerApi(explorer, tables, model, reading)
         routes = [*Api(actions, model, reading, asked.about).routes(), *asked.routes()]
     if generator is not None:
-        others += [pictures := Jobs(waiting), areas := Jobs(waiting)]
+        others += [pictures := Jobs(waiting, ending), areas := Jobs(waiting, ending)]
         routes += GenerationApi(generator, pictures, areas, reading).routes()
 
     @asynccontextmanager

@@ -26,13 +26,16 @@ class BusyError(Exception):
 
 
 class Jobs:
-    """A thread that does jobs one after the other; at most `waiting` are prepared or wait beside the one at work."""
+    """A thread that does jobs one after the other; at most `waiting` are prepared or wait beside the one at work.
 
-    def __init__(self, waiting: int = WAITING) -> None:
+    ending: once it is set, the job at work is told to stop, and none is begun any more.
+    """
+
+    def __init__(self, waiting: int = WAITING, ending: threading.Event | None = None) -> None:
         self._most = waiting + 1
         self._open = 0
         self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._ended = ending or threading.Event()
         self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[Stop], Any], Stop] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()

@@ -98,7 +98,7 @@ def refusal(error: BaseException, limits: Limits) -> Response:
         busy = "the server is busy: as many questions wait as may; ask again in a while"
         return _UnreadAnswer(_error(503, busy), limits.reading)
     if isinstance(error, (AbandonedError, ClientDisconnect)):
-        return _error(499, "nobody waited for the answer")
+        return _error(499, "the question was taken back, or the server has ended")
     if isinstance(error, MicrotomeError):
         return _error(409 if isinstance(error, RunMismatchError) else 400, str(error))
     traceback.print_exception(error, file=sys.stderr)

@@ -127,3 +127,26 @@ def test_what_is_prepared_when_the_server_has_ended_is_not_waited_for() -> None:
             await jobs.run(prepare, stays)
 
     asyncio.run(ask())
+
+
+def test_a_server_that_is_told_to_end_stops_what_is_at_work_and_what_waits() -> None:
+    ending, begun = threading.Event(), threading.Event()
+
+    def long(stop: Stop) -> None:
+        begun.set()
+        while not stop():
+            pass
+        raise AbandonedError
+
+    async def ask() -> None:
+        jobs = Jobs(ending=ending)
+        asked = [asyncio.ensure_future(jobs.run(ready(long), stays)) for _ in range(3)]
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        ending.set()
+        for one in asked:
+            with pytest.raises(AbandonedError):
+                await one
+        jobs.end()
+
+    asyncio.run(ask())
