@@ -9,6 +9,7 @@ import pytest
 from helpers.planted import write_planted
 
 from microtome.dissect.cli import main
+from microtome.reports.sizes import report_sizes, size_lines
 
 
 class Shell:
@@ -51,9 +52,10 @@ def test_audit_then_query_then_report(shell: Shell, tmp_path: Path) -> None:
     code, out, _ = shell("query", run, "label=car", "--csv")
     assert out.splitlines()[0].startswith("layer,unit,concept,category,iou")
     (run / "report" / "index.html").unlink()
-    code, out, _ = shell("report", run)
+    code, out, err = shell("report", run)
     assert code == 0
     assert Path(out.strip()).exists()
+    assert err.splitlines()[-1] == size_lines(report_sizes(run / "report"))[-1]
     code, _, err = shell(*command, "--top", 5)
     assert code == 4
     assert "top" in err
