@@ -12,6 +12,8 @@ from microtome.reports.bundles import missing_bundles, script_instead
 from microtome.reports.classes import class_page, write_class_pages
 from microtome.reports.contents import Contents, ReportLayer
 from microtome.reports.data_files import write_listing
+from microtome.reports.experiments import PAGE as EXPERIMENTS_PAGE
+from microtome.reports.experiments import experiments_context, has_experiments
 from microtome.reports.explained import Explained, Portraits, layer_words, model_numbers
 from microtome.reports.figures.write import write_figures
 from microtome.reports.findings import findings_context
@@ -41,6 +43,7 @@ class Site:
         components = principal_components(contents.summaries)
         self._ablations = ablations_context(run.ablations(), self._addresses, components)
         self._portraits = Portraits.of(explained) if explained and explained.classes and not classes else None
+        self._has_experiments = contents.is_generator and has_experiments(run)
         self._more = self._more_pages()
         self._shared = shared_context(run.info, contents.concepts, contents.summaries, self._more)
 
@@ -57,6 +60,8 @@ class Site:
         self._write_about()
         if self._contents.is_generator:
             self._page(GENERATOR_PAGE, {"kind": "gan"})
+        if self._has_experiments:
+            self._page(EXPERIMENTS_PAGE, experiments_context(self._contents.run, self._folder))
         self._page(ASK_PAGE, {"kind": "ask"})
         self._page("index.html", self._index())
         self._write_static()
@@ -68,6 +73,7 @@ class Site:
         more += [("Map", MAP_PAGE)] if self._contents.maps else []
         more += [("Classes", "classes.html")] if self._contents.classes or self._portraits else []
         more += [("Ablations", "ablations.html")] if any(self._ablations.values()) else []
+        more += [("Experiments", EXPERIMENTS_PAGE)] if self._has_experiments else []
         more += [("Edit", GENERATOR_PAGE)] if self._contents.is_generator else []
         more += [("Ask", ASK_PAGE), ("Data", "data.html"), ("Methods", "methods.html")]
         return more

@@ -92,6 +92,14 @@ class ReportRun(Protocol):
         """The contact sheet beside a kept ablation, a PNG; None where there is none. file: as `ablations` names it."""
         ...
 
+    def experiments(self, kind: str) -> list[dict[str, Any]]:
+        """What a generator's run keeps of a kind, "rankings", "insertions" or "defects", in the form of `ablations`."""
+        ...
+
+    def experiment_picture(self, kind: str, file: str) -> bytes | None:
+        """A picture beside them, None where there is none."""
+        ...
+
     def activation_maps(self, layer: str, samples: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float32]:
         """Activation map of unit `units[i]` for sample `samples[i]`, for all i: (n, h, w) float32, true values."""
         ...

@@ -31,6 +31,7 @@ from microtome.storage.vouching import vouch_for_tables
 RUN_JSON = "run.json"
 REPORT = "report"
 ABLATIONS, INSERTIONS, DEFECTS, RANKINGS = "ablations/", "insertions/", "defects/", "rankings/"
+_EXPERIMENTS = {"rankings": RANKINGS, "insertions": INSERTIONS, "defects": DEFECTS}
 LOCK, LOGS = "lock.json", "log/"
 
 _OBJECTIONABLE = set('/\\:*?"<>|%') | {chr(code) for code in range(32)}
@@ -291,13 +292,14 @@ class Run:
         """The kept ablations by file name, each with its "file"; what is no JSON object has only an "error" besides."""
         return self._kept(ABLATIONS)
 
-    def insertions(self) -> list[dict[str, Any]]:
-        """The kept insertions, likewise."""
-        return self._kept(INSERTIONS)
+    def experiments(self, kind: str) -> list[dict[str, Any]]:
+        """What a generator's run keeps of a kind, "rankings", "insertions" or "defects", likewise."""
+        return self._kept(_EXPERIMENTS[kind])
 
-    def defects(self) -> list[dict[str, Any]]:
-        """The kept searches for defects, likewise."""
-        return self._kept(DEFECTS)
+    def experiment_picture(self, kind: str, file: str) -> bytes | None:
+        """A picture beside them, None where there is none."""
+        key = f"{_EXPERIMENTS[kind]}{file}"
+        return None if self.place.size(key) is None else self.place.read(key)
 
     def _kept(self, folder: str) -> list[dict[str, Any]]:
         found = []

@@ -85,7 +85,7 @@ def test_insertion_draws_the_square_on_grass_alone(run: Path, capsys: pytest.Cap
     assert rows["square"]["verdict"] == "was there"
     assert rows["grass"]["random"]["mean"] < 0.01
     assert result["all"]["places"] == 16 * 16
-    kept = Run.open(run).insertions()
+    kept = Run.open(run).experiments("insertions")
     assert [one["name"] for one in kept] == [result["name"]]
     for suffix in (".png", "-pairs.png"):
         picture = Run.open(run).place.read(f"insertions/{kept[0]['file'].removesuffix('.json')}{suffix}")
@@ -163,7 +163,7 @@ def test_the_unit_behind_the_checks_is_found_and_removed(
     assert score["worst"]["after"] < 0.1 * score["worst"]["before"]
     assert abs(score["all"]["random"]["change"]) < 0.1 * abs(score["all"]["change"])
     assert read_recipe(file).edits[0].units == (CHECKS,)
-    (kept,) = Run.open(run).defects()
+    (kept,) = Run.open(run).experiments("defects")
     assert kept["name"] == result["name"]
     assert Image.open(io.BytesIO(Run.open(run).place.read(f"defects/{kept['file'].removesuffix('.json')}.png")))
     assert command("defects", run, "--scorer", f"{painting}:roughness", *options) == 0
