@@ -6,7 +6,7 @@ import io
 import zlib
 
 import pandas as pd
-from pyarrow import Table, parquet
+from pyarrow import Table, default_memory_pool, parquet
 
 from microtome.storage.errors import RunDamagedError
 from microtome.storage.places import Place, name_of
@@ -36,3 +36,5 @@ def read_table(place: Place, key: str) -> pd.DataFrame:
         raise RunDamagedError(
             f"{name_of(place, key)} cannot be read as Parquet ({error}); resume or repeat the audit"
         ) from error
+    finally:
+        default_memory_pool().release_unused()  # as much again as the table takes
