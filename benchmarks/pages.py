@@ -125,7 +125,7 @@ def _pages(report: Path, repeats: int) -> list[dict[str, Any]]:
 
 
 def _visit(report: Path, address: str, wanted: str, question: tuple[str, str, str] | None) -> dict[str, Any]:
-    """One page in a new browser. Milliseconds since the navigation began, but for the answer's own."""
+    """One page in a new browser. Milliseconds since the navigation began, but for the answer's own and those of CPU."""
     from playwright.sync_api import sync_playwright
 
     _forget(report)
@@ -134,23 +134,35 @@ def _visit(report: Path, address: str, wanted: str, question: tuple[str, str, st
         browser = playwright.chromium.launch(**options)
         page = browser.new_page(viewport=VIEW)
         page.set_default_timeout(TIMEOUT)
+        devtools = page.context.new_cdp_session(page)
+        devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.add_init_script(_WATCH.replace("WANTED", json.dumps(wanted)))
         path, _, state = address.partition("#")
         page.goto((report / path).as_uri() + (f"#{state}" if state else ""), wait_until="commit")
         page.wait_for_function("window.seen && window.seen.drawn")
+        worked = [_work(devtools)]
         answered = page.evaluate(_TYPE, list(question)) if question else [None, None]
+        worked.append(_work(devtools))
         seen = page.evaluate("window.seen")
         heap, nodes = page.evaluate("[performance.memory.usedJSHeapSize, document.getElementsByTagName('*').length]")
         browser.close()
     return {
         "first paint ms": seen.get("first-contentful-paint"),
         "first view ms": seen["drawn"],
+        "of it CPU": worked[0],
         "interactive ms": answered[0],
         "answer ms": answered[1],
+        "CPU of the answer": worked[1] - worked[0] if question else None,
         "longest task ms": seen.get("longest"),
         "elements": nodes,
         "heap MB": heap / 1e6,
     }
+
+
+def _work(devtools: Any) -> float:
+    """Milliseconds of CPU that the page's main thread has used, scripts, style, layout and painting together."""
+    metrics = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
+    return 1000 * float(metrics["TaskDuration"])
 
 
 def _forget(report: Path) -> None:
