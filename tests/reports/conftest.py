@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from helpers.browser import CHROMIUM
+from helpers.map_browser import watched
 from playwright.sync_api import Browser, Page, sync_playwright
 
 
@@ -20,16 +21,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test when anything is printed, thrown or asked of the network."""
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    """A page that fails the test when anything is printed, thrown or asked of the network, or a dialog opens."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
     trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss())[1])
-    page.on(
-        "request", lambda request: None if request.url.startswith(("file:", "data:")) else trouble.append(request.url)
-    )
-    page.on("requestfailed", lambda request: trouble.append(f"failed: {request.url}"))
-    yield page
-    page.close()
+    yield watched(context, trouble)
+    context.close()
     assert not trouble

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers.browser import needs_browser
 from helpers.importance import plant_importance
-from helpers.map_browser import watched
 from helpers.maps import plant_maps
 from helpers.runs import LayerShape, read_image, write_run
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from microtome.reports import build_report
 from microtome.reports.text import without_controls
@@ -55,16 +53,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plant_maps(run)
     plant_importance(run, SCRIPT, list(NAMES[:6]), {(1, 0): (0.2, 0.3), (2, 1): (0.1, 0.2)})
     return Path(build_report(run, read_image, single_file=True)).parent
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test when a dialog opens, or anything is printed, thrown or asked of the network."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    trouble: list[str] = []
-    yield watched(context, trouble)
-    context.close()
-    assert not trouble
 
 
 def drawn(page: Page) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.browser import axe_violations, needs_axe, needs_browser
 from helpers.importance import plant_importance
-from helpers.map_browser import watched
 from helpers.maps import plant_maps
 from helpers.runs import LayerShape, read_image, write_run
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from microtome.reports import build_report
 
@@ -41,16 +39,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plant_maps(run)
     plant_importance(run, "layer1", ["harbour", "beach"], {(3, 0): (0.2, 0.3), (4, 1): (0.1, 0.2)})
     return Path(build_report(run, read_image, single_file=True)).parent
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test when anything is printed, thrown or asked of the network; the map may make workers."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    trouble: list[str] = []
-    yield watched(context, trouble)
-    context.close()
-    assert not trouble
 
 
 def address(report: Path, name: str) -> str:
