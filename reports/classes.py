@@ -177,6 +177,7 @@ class ClassPages:
             "concept": self.concepts.names[concept] if concept > 0 else "",
             "category": self.concepts.categories[category] if known else "",
             "style": self.styles[category] if known else "",
+            "about": f"concept.html#concept={concept}" if concept > 0 else "",
         }
 
     def _drive(self, one: Importance, drive: Drive, number: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from microtome.reports.payload import Json, rounded
+from microtome.reports.payload import DIGITS, Json, rounded
 from microtome.reports.summaries import Concepts, Labels
 
 TOP = 24
@@ -75,8 +75,8 @@ class ConceptUnits:
         part = slice(start, end)
         rows = zip(
             self.unit[part].tolist(),
-            rounded(self.iou[part], 4),
-            rounded(self.ceiling[part], 4),
+            rounded(self.iou[part]),
+            rounded(self.ceiling[part]),
             self.label[part].astype(int).tolist(),
             (shapes[unit] for unit in self.unit[part].tolist()),
             strict=True,
@@ -113,7 +113,7 @@ def depths(layers: Sequence[ConceptUnits], shapes: Shapes, concepts: Concepts) -
         for number, layer in enumerate(layers):
             best = layer.best(concept)
             if best is not None:
-                score = float(f"{best[1]:.4g}")
+                score = float(f"{best[1]:.{DIGITS}g}")
                 rows.append([number, int(layer.detectors[concept]), best[0], score, shapes[number][best[0]]])
         if rows:
             found[str(concept)] = rows

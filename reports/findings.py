@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from microtome.reports.alignment import is_baseline
 from microtome.reports.maps.page import MapPages
 from microtome.reports.pages import UNREADABLE_ROWS, category_classes, unreadable
 from microtome.reports.source import ReportRun
@@ -27,7 +28,7 @@ def findings_context(
     """What data.html shows beyond what every page knows. samples: samples.parquet."""
     table = run.table("concepts")
     whole = image_label_counts(run, len(concepts.names))
-    detected = {found.concept for found in concepts_found(layers)}
+    detected = {found.concept for found in concepts_found([one for one in layers if not is_baseline(one, layers)])}
     readable = int((samples["status"].astype(str) == "ok").sum())
     return {
         "readable": readable,

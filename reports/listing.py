@@ -9,7 +9,7 @@ from urllib.parse import quote
 from microtome.reports.alignment import is_baseline
 from microtome.reports.concept_units import PER_FILE, ConceptUnits
 from microtome.reports.pages import LayerFiles, category_classes
-from microtome.reports.payload import SCHEMA_VERSION, Json
+from microtome.reports.payload import DIGITS, SCHEMA_VERSION, Json
 from microtome.reports.summaries import Concepts, LayerSummary
 
 
@@ -56,7 +56,7 @@ def _layer(layer: LayerSummary, own: bool) -> Json:
 
 
 def _concept(row: Mapping[str, Any]) -> Json:
-    best = None if row["best"] is None else [row["best"][0], row["best"][1], float(f"{row['best'][2]:.4g}")]
+    best = None if row["best"] is None else [row["best"][0], row["best"][1], float(f"{row['best'][2]:.{DIGITS}g}")]
     return [row["id"], row["name"], row["category_number"], row["images"], sum(row["counts"]), best]
 
 

@@ -19,6 +19,8 @@ from microtome.reports.text import all_without_controls
 from microtome.reports.thumbnails import SIZE, LayerPatches, thumb_shape
 
 SCHEMA_VERSION = 1
+DIGITS = 7
+"""Significant digits of what pages round to three themselves: fewer would round some values twice, to another third."""
 
 Json: TypeAlias = Any
 
@@ -43,7 +45,7 @@ def data_file(name: str, value: Json) -> str:
     )
 
 
-def rounded(values: NDArray[np.float64], digits: int = 5) -> list[float | None]:
+def rounded(values: NDArray[np.float64], digits: int = DIGITS) -> list[float | None]:
     """To `digits` significant digits; what is not finite becomes None."""
     return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in values.astype(np.float64).tolist()]
 
@@ -103,10 +105,10 @@ def _labels_payload(labels: Labels, local: NDArray[np.int64]) -> Json:
         "val": rounded(labels.iou_val) if has_val else None,
         "detector": labels.detector.astype(int).tolist(),
         "threshold": rounded(labels.threshold),
-        "realised": rounded(labels.realised, 3),
+        "realised": rounded(labels.realised, 5),
         "best": local[labels.best].tolist(),
-        "bestIou": [rounded(row, 4) for row in labels.best_iou],
-        "bestCeiling": [rounded(row, 4) for row in labels.best_ceiling],
+        "bestIou": [rounded(row) for row in labels.best_iou],
+        "bestCeiling": [rounded(row) for row in labels.best_ceiling],
     }
 
 
@@ -115,7 +117,7 @@ def _informed_payload(informed: Informed, local: NDArray[np.int64]) -> Json:
     return {
         **_labels_payload(informed.labels, local),
         "tau": None,
-        "information": rounded(informed.information, 3),
+        "information": rounded(informed.information),
         "half": rounded(informed.half),
     }
 

@@ -48,6 +48,8 @@ def check_command(run: Path | str, rules: Path | None, junit: Path | None, as_js
 
     if junit is not None and not junit.absolute().parent.is_dir():
         raise UsageError(f"--junit {junit} cannot be written (there is no folder {junit.parent}); give another file")
+    if junit is not None:
+        junit.unlink(missing_ok=True)  # that of an earlier check must not speak for this one
     asked = None if rules is None else rules_from_toml(rules)
     dissection = open_run(run)
     verdicts = judge(dissection, kept_rules(dissection.run) if asked is None else asked)

@@ -57,7 +57,7 @@ def compare_command(
     asked = split_list(layer)
     pairs = len(layer_pairs(a.layers, b.layers, asked))
     samples = min(a.run.plan.samples, b.run.plan.samples)
-    with progress("compare", pairs * samples, "samples") as shown:
+    with progress("compare", pairs * samples, "samples of pairs of layers") as shown:
         done = 0
 
         def on_samples(more: int, total: int) -> None:

@@ -59,6 +59,9 @@ def serve_command(run: Path | str, port: int, host: str, device: str | None, ope
 def _refuse_unbuilt(run: Run) -> None:
     if run.place.size("report/index.html") is None:
         where = run.place.path or run.url
+        stages = {name: stage["state"] for name, stage in run.info["stages"].items() if name != "report"}
+        if unfinished := [name for name, state in stages.items() if state != "done"]:
+            raise UsageError(f"{where} is not finished ({', '.join(unfinished)}); run microtome audit --resume {where}")
         raise UsageError(f"{where} has no pages yet; build them with: microtome report {where}")
 
 

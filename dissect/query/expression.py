@@ -8,6 +8,7 @@ FIELD     = concept | label | category | layer | unit | iou | tau | state | thre
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -50,9 +51,12 @@ class Term:
     def number(self) -> float:
         """The value as a number. Raises UsageError."""
         try:
-            return float(self.value)
-        except ValueError as error:
-            raise UsageError(f"{self.field}{self.op}{self.value}: {self.field} takes a number, {EXAMPLE}") from error
+            value = float(self.value)
+        except ValueError:
+            value = math.nan
+        if math.isnan(value):
+            raise UsageError(f"{self.field}{self.op}{self.value}: {self.field} takes a number, {EXAMPLE}")
+        return value
 
 
 def parse(expression: str) -> list[Term]:

@@ -13,7 +13,8 @@
     units = "layer=block5 state=dead"       # so many units have to
     at_most = 10                            # at_least = N, or both
 
-A rule that names what the run's data do not have cannot be told: that is an error, never a rule that holds.
+A rule that names what the run's data do not have, or asks for what no unit could be, cannot be told: that is an error,
+never a rule that holds. Rotated baselines count only where a rule names their layer.
 """
 
 from __future__ import annotations
@@ -168,8 +169,12 @@ _HOW = 'with a name and, for example, none = "concept=watermark iou>0.05"'
 
 def _verdict(dissection: Dissection, rule: Rule) -> Verdict:
     try:
-        _refuse_absent(dissection, parse(rule.expression))
+        terms = parse(rule.expression)
+        _refuse_absent(dissection, terms)
+        _refuse_impossible(dissection, terms)
         frame = dissection.query(rule.expression)
+        if not any(term.field == "layer" for term in terms):
+            frame = frame[~frame["layer"].isin(rotations(dissection))]
     except UsageError as error:
         return Verdict(rule, UNKNOWN, why=str(error))
     outcome = HOLDS if rule.allows(len(frame)) else FAILS
@@ -205,6 +210,31 @@ def _refuse_absent(dissection: Dissection, terms: Sequence[Term]) -> None:
                 f"{term.field}={term.value}: no image that the run counted has it, so no unit can be judged by it; "
                 "audit over images that have it, or take the rule out"
             )
+
+
+def rotations(dissection: Dissection) -> list[str]:
+    """Layers that are random rotations of others: baselines, whose units are none of the network's."""
+    from microtome.reports.alignment import is_rotation
+
+    names = set(dissection.layers)
+    return [name for name in dissection.layers if is_rotation(dissection.run.layer(name), names)]
+
+
+def _refuse_impossible(dissection: Dissection, terms: Sequence[Term]) -> None:
+    """Raise UsageError where no unit of any network could meet the terms: such a rule would hold, or fail, for ever."""
+    for field in ("iou", "ceiling"):
+        bounds = [(term, term.number) for term in terms if term.field == field and term.op != "!="]
+        for term, value in bounds:
+            if not 0 <= value <= 1:
+                raise UsageError(f"{field}{term.op}{term.value}: {field} lies between 0 and 1, as 0.05")
+        low = max((value for term, value in bounds if term.op in (">", ">=", "=")), default=0.0)
+        high = min((value for term, value in bounds if term.op in ("<", "<=", "=")), default=1.0)
+        if low > high:
+            raise UsageError(f"no {field} is {low} or more and {high} or less; one of the two bounds is wrong")
+    units = max(dissection.run.layer(name)["units"] for name in dissection.layers)
+    for term in terms:
+        if term.field == "unit" and term.op == "=" and not 0 <= term.number < units:
+            raise UsageError(f"unit={term.value}: the largest layer of the run has {units:,} units, 0 to {units - 1:,}")
 
 
 def _rule(values: Mapping[str, Any], where: str) -> Rule:

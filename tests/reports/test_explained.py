@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
 import pytest
 from helpers.browser import needs_browser
 from helpers.importance import plant_importance
+from helpers.page_data import read_page_data
 from helpers.pictures import plant_pictures
 from helpers.runs import HOSTILE, LayerShape, read_image, write_run
 from playwright.sync_api import Page
@@ -61,8 +61,7 @@ def test_the_layer_says_what_it_shows(alone: Path, measured: Path) -> None:
     assert HOSTILE not in page
     page = next((measured / "layers").iterdir()).read_text()
     assert "An image is synthesised for all 16 units" in page
-    data = next((alone / "data").iterdir()).read_text()
-    shown = json.loads(data.partition("=")[2].rstrip(";\n"))
+    shown = read_page_data(alone, f"layers/{next((alone / 'data' / 'layers').iterdir()).stem}")
     assert [unit for unit, known in enumerate(shown["explained"]["units"]) if known] == [3, 12]
     assert len(shown["patches"]["samples"]) == len(shown["patches"]["keys"])
 

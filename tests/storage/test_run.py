@@ -173,6 +173,7 @@ def test_a_run_of_before_a_part_was_added_opens(tmp_path: Path) -> None:
             "more_arrays",
             "maps_left_out",
             "explanations",
+            "rules",
             *LATER_PARTS,
         }
     ),

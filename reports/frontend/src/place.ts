@@ -31,9 +31,12 @@ export function fragment(): string {
   return routed(location.hash).fragment.replace(/^#/, "");
 }
 
-export function setFragment(text: string): void {
+// pushed: whether the back button comes back to the state before.
+export function setFragment(text: string, pushed = false): void {
   const route = isSingleFile() ? `#/${currentPage()}${text ? `#${text}` : ""}` : text ? `#${text}` : "";
-  history.replaceState(history.state, "", route || location.pathname + location.search);
+  const address = route || location.pathname + location.search;
+  if (pushed) history.pushState(null, "", address);
+  else history.replaceState(history.state, "", address);
 }
 
 // Where `address`, seen from the folder of the report, leads to: "layers/block5.html#unit-12".

@@ -195,3 +195,24 @@ def test_editing_rules_of_a_finished_audit_does_nothing_anew(planted_run: Path, 
     kept = run_audit(config_from_mapping(silent, source="test"))
     assert isinstance(config_from_mapping(silent, source="test"), AuditConfig)
     assert [rule.name for rule in kept_rules(kept.run)] == ["trees"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("concept=tree iou>5", "iou lies between 0 and 1"),
+        ("iou>=-0.1", "iou lies between 0 and 1"),
+        ("iou>0.5 iou<0.1", "one of the two bounds is wrong"),
+        ("unit=99999", "the largest layer of the run has"),
+        ("unit=-1", "the largest layer of the run has"),
+    ],
+)
+def test_what_no_unit_could_meet_cannot_be_told(planted_run: Path, expression: str, message: str) -> None:
+    (verdict,) = judge(open_run(planted_run), written(none=expression))
+    assert verdict.outcome == UNKNOWN
+    assert message in verdict.why
+
+
+def test_no_number_is_no_bound() -> None:
+    with pytest.raises(UsageError, match="iou takes a number"):
+        written(none="iou>nan")

@@ -164,7 +164,7 @@ def test_a_unit_is_lit_up_by_its_address(map_page: Page, planted: Planted) -> No
     assert len(strongest) == 24
     assert set(strongest) <= set(lit.tolist())
     link = map_page.locator("#map-unit h2 a")
-    assert link.get_attribute("href") == "layers/block2%253Aa%252Fb.html#unit-2"
+    assert link.get_attribute("href") == "unit.html#layer=block2%3Aa%2Fb&unit=2"
     assert map_page.inner_text("#map-unit h2") == "Unit 2 · boat"
     map_page.fill("[name=unit]", "3")
     map_page.press("[name=unit]", "Enter")

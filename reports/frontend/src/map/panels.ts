@@ -46,6 +46,11 @@ export class Panels {
         ["class", about.label], ["split", about.split], ["sample", order ? String(order[point]) : ""], ["cluster", cluster?.name ?? ""],
       ];
       for (const [name, value] of rows) if (value) facts.append(el("dt", {}, name), el("dd", {}, value));
+      const sample = order?.[point];
+      if (sample !== undefined && document.querySelector("meta[name=microtome-server]")) {
+        const asked = `ask.html#sample=${sample}&layer=${encodeURIComponent(layer.name)}`;
+        room.querySelector(".map-acts")?.append(" ", el("a", { href: href(asked) }, "nearest in the layer itself"));
+      }
     }, (error: unknown) => {
       title.textContent = `point ${point}`;
       facts.append(el("dd", {}, String(error)));

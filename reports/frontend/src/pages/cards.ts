@@ -107,7 +107,8 @@ function nextBest(data: LayerData, unit: number, at: Labels): HTMLElement {
     ));
   });
   if (!list.childNodes.length) {
-    list.append(el("li", { class: "none" }, (at.label[unit] ?? -1) < 0 ? "its mask meets no concept" : "its mask meets no other concept"));
+    const none = (at.label[unit] ?? -1) < 0 ? "its mask meets no concept" : "its mask meets no other concept";
+    list.append(el("li", { class: "none" }, data.categories.length ? none : "nothing is labelled in these data"));
   }
   return list;
 }

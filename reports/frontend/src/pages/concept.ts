@@ -92,7 +92,7 @@ class ConceptPage {
     const rows = units.map(([unit, score, ceiling, label, shape]) => el(
       "li", { class: label ? "is-label" : "" },
       el(
-        "a", { class: "strip", href: href(unitAddress(layer.name, unit)), "aria-label": `unit ${unit} of ${layer.name}` },
+        "a", { class: "first-patches", href: href(unitAddress(layer.name, unit)), "aria-label": `unit ${unit} of ${layer.name}` },
         ...firstThumbnails(picture(`${layer.strips}${unit}.jpg`), shape),
       ),
       el("p", {}, el("a", { href: href(unitAddress(layer.name, unit)) }, `unit ${unit}`), " ", el("b", {}, iou(score)), label ? null : el("small", {}, " labelled otherwise")),
@@ -125,7 +125,7 @@ class ConceptPage {
   private step(by: number): void {
     const next = this.listing.concepts[this.at + by];
     if (!next) return;
-    setFragment(`concept=${next[0]}`);
+    setFragment(`concept=${next[0]}`, true);
     void this.show();
   }
 }

@@ -11,6 +11,7 @@ import { fields, fragment, go, setFragment, written } from "../place";
 import { load } from "./registry";
 
 const DEFAULTS = { q: "", sort: "iou", min: "0", max: "1", state: "", split: "", tau: "0" };
+const COLUMNS = 120; // concepts that are drawn above the cards, at most
 type Field = keyof typeof DEFAULTS;
 const NAMES = Object.keys(DEFAULTS) as Field[];
 
@@ -109,7 +110,7 @@ class LayerPage {
   private select(): number[] {
     const at = this.labels(), data = this.data;
     const query = this.value("q").trim().toLowerCase(), whole = this.known.has(query);
-    const least = Number(this.value("min")), most = Number(this.value("max"));
+    const least = Number(this.value("min")) || 0, most = Number(this.value("max"));
     const state = this.value("state"), split = this.value("split");
     const chosen = new Set(this.boxes().filter((box) => box.checked).map((box) => Number(box.value)));
     const only = this.detectors.checked;
@@ -238,20 +239,29 @@ class LayerPage {
     byId("tally").textContent =
       `${thousands(detectors)} of ${thousands(this.nodes.length)} units are detectors (IoU above ${this.data.bar}), of ` +
       `${counts.size}${counts.size === 1 ? " concept." : " different concepts."}`;
-    const most = order.reduce((highest, concept) => Math.max(highest, count(concept)), 1);
     const query = this.value("q").trim().toLowerCase();
-    byId("columns").replaceChildren(...order.map((concept) => this.column(concept, count(concept), most, query)));
+    const room = byId("columns"), tau = this.value("tau");
+    if (room.dataset.tau !== tau) {
+      room.dataset.tau = tau;
+      const most = order.reduce((highest, concept) => Math.max(highest, count(concept)), 1);
+      const shown = order.length > COLUMNS ? [...order].sort((a, b) => count(b) - count(a)).slice(0, COLUMNS) : order;
+      const kept = new Set(shown);
+      const drawn = order.filter((concept) => kept.has(concept));
+      room.replaceChildren(...drawn.map((concept) => this.column(concept, count(concept), most)));
+      byId("more-columns").hidden = drawn.length === order.length;
+      byId("more-columns").textContent = `The ${COLUMNS} concepts with most detectors; ${thousands(order.length - drawn.length)} more are found by name.`;
+    }
+    for (const column of room.children) column.setAttribute("aria-pressed", String((column as HTMLElement).dataset.name === query));
   }
 
-  private column(concept: number, count: number, most: number, query: string): HTMLElement {
+  private column(concept: number, count: number, most: number): HTMLElement {
     const [name, category] = this.data.concepts[concept] ?? ["", 0];
-    const pressed = name.toLowerCase() === query;
     const title = `${name} (${this.data.categories[category] ?? ""}): ${count}${count === 1 ? " unit" : " units"}`;
     return el(
       "button", {
-        type: "button", title, "aria-pressed": String(pressed), class: this.data.categoryStyles[category] ?? "",
+        type: "button", title, "data-name": name.toLowerCase(), class: this.data.categoryStyles[category] ?? "",
         click: () => {
-          this.set("q", pressed ? "" : name);
+          this.set("q", this.value("q").trim().toLowerCase() === name.toLowerCase() ? "" : name);
           this.target = null;
           this.changed();
         },

@@ -112,7 +112,7 @@ class LayersPage {
   private cells(side: Side | null, layer: LayerEntry | undefined): HTMLElement[] {
     if (!side || !layer) return [el("td", { class: "n none" }, "·"), el("td", { class: "n none" }, "·"), el("td", {})];
     const strip = el("a", {
-      class: "strip small", href: href(unitAddress(layer.name, side.unit)), "aria-label": `unit ${side.unit} of ${layer.name}`, title: `unit ${side.unit}`,
+      class: "first-patches small", href: href(unitAddress(layer.name, side.unit)), "aria-label": `unit ${side.unit} of ${layer.name}`, title: `unit ${side.unit}`,
     }, ...firstThumbnails(picture(`${layer.strips}${side.unit}.jpg`), side.shape));
     return [el("td", { class: side.detectors ? "n" : "n none" }, String(side.detectors)), el("td", { class: "n" }, iou(side.score)), el("td", {}, strip)];
   }

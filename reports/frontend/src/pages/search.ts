@@ -27,13 +27,44 @@ function rankOf(name: string, query: string): number {
   return /[\s/_.:-]/.test(name[at - 1] ?? "") ? 2 : 3;
 }
 
+// What answers a text as it stands; else one of its words' singular; else names that are nearly it.
 export function find(listing: Listing, text: string): Hit[] {
   const query = text.trim().toLowerCase();
   if (!query) return [];
+  const found = hitsOf(listing, (name, more) => rankOf(name, query) >= 0 ? rankOf(name, query) : wordsOf(`${name} ${more}`, query));
+  found.push(...unitsOf(listing, query));
+  if (!found.length && query.endsWith("s")) found.push(...hitsOf(listing, (name) => rankOf(name, query.slice(0, -1))));
+  if (!found.length) found.push(...hitsOf(listing, (name) => nearly(name, query)));
+  return found.sort((a, b) => a.rank - b.rank || a.text.length - b.text.length || (a.text < b.text ? -1 : 1)).slice(0, MOST);
+}
+
+// 4 where every word of the query is in `text`, else -1.
+function wordsOf(text: string, query: string): number {
+  const words = query.split(/\s+/);
+  return words.every((word) => text.includes(word)) ? 4 : -1;
+}
+
+// 5 and more where few letters are to be changed, else -1.
+function nearly(name: string, query: string): number {
+  if (query.length < 4 || Math.abs(name.length - query.length) > 2) return -1;
+  let row = Array.from({ length: query.length + 1 }, (_, place) => place);
+  for (let at = 1; at <= name.length; at++) {
+    const next = [at];
+    for (let place = 1; place <= query.length; place++) {
+      const same = name[at - 1] === query[place - 1] ? 0 : 1;
+      next.push(Math.min((row[place] ?? 0) + 1, (next[place - 1] ?? 0) + 1, (row[place - 1] ?? 0) + same));
+    }
+    row = next;
+  }
+  const changes = row[query.length] ?? 9;
+  return changes <= (query.length < 6 ? 1 : 2) ? 5 + changes : -1;
+}
+
+function hitsOf(listing: Listing, rank: (name: string, more: string) => number): Hit[] {
   const hits: Hit[] = [];
   const add = (name: string, address: string, weight: number, about: string, category = -1): void => {
-    const rank = rankOf(name.toLowerCase(), query);
-    if (rank >= 0) hits.push({ text: name, address, rank: rank + weight, about, category });
+    const place = rank(name.toLowerCase(), (category < 0 ? about : listing.categories[category] ?? "").toLowerCase());
+    if (place >= 0) hits.push({ text: name, address, rank: place + weight, about, category });
   };
   for (const [id, name, category, images, detectors, best] of listing.concepts) {
     const seen = best ? `best IoU ${iou(best[2])}` : `in ${counted(images, "image")}`;
@@ -42,8 +73,7 @@ export function find(listing: Listing, text: string): Hit[] {
   for (const layer of listing.layers) add(layer.name, layer.page, 0.2, `layer · ${counted(layer.units, "unit")}, ${counted(layer.detectors, "detector")}`);
   for (const [name, page] of listing.classes) add(name, page, 0.3, "class");
   for (const [name, page] of listing.pages) if (holds(page)) add(name, page, 0.6, "page");
-  hits.push(...unitsOf(listing, query));
-  return hits.sort((a, b) => a.rank - b.rank || a.text.length - b.text.length || (a.text < b.text ? -1 : 1)).slice(0, MOST);
+  return hits;
 }
 
 // "block5 12", "block5:12", "unit 12", "12"

@@ -107,7 +107,7 @@ class UnitPage {
   }
 
   private move(layer: string, unit: number): void {
-    setFragment(written([["layer", layer], ["unit", String(unit)]]));
+    setFragment(written([["layer", layer], ["unit", String(unit)]]), true);
     void this.show();
   }
 
